@@ -1,0 +1,3 @@
+"""Branch-Merge distillation: experts per domain, one merged model, and whether that beat training on everything at once."""
+
+__version__ = "0.1.0"

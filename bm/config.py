@@ -1,0 +1,278 @@
+"""The schema of every setting. Defaults live in `conf/`, types and ranges here, and nowhere else.
+
+Composed YAML becomes one frozen, typed dataclass at the door (`load`); inside the package nothing is a `DictConfig`.
+A field marked `NoKey` changes how a result is made but not the result: it stays out of the artefact's key.
+"""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bm.errors import UserError, nearest
+
+NoKey = "does not change the result"
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A function named by `_target_` and the parameters given to it in YAML: what Hydra's instantiate would call.
+
+    The parameters are held to the function's own annotations when the config is read, not when it is called.
+    """
+
+    target: str
+    parameters: Mapping[str, Any]
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        return get_method(self.target)(*arguments, **_typed(self), **more)
+
+
+def _component(node: Any) -> Component:
+    if isinstance(node, Component):
+        return node
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ValueError("needs a `_target_`: the dotted name of a function")
+    component = Component(str(node["_target_"]), {str(k): v for k, v in node.items() if k != "_target_"})
+    _typed(component)
+    return component
+
+
+def _typed(component: Component) -> dict[str, Any]:
+    """The parameters as the types that the function's annotations ask for; ValueError names the first that is not."""
+    try:
+        function = get_method(component.target)
+    except Exception as problem:
+        raise ValueError(f"`{component.target}` cannot be imported ({problem})") from problem
+    known = inspect.signature(function).parameters
+    hints = typing.get_type_hints(function, include_extras=True)
+    typed: dict[str, Any] = {}
+    for name, value in component.parameters.items():
+        if name not in known:
+            raise ValueError(f"`{component.target}` has no parameter '{name}'{nearest(name, known)}")
+        try:
+            typed[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as problem:
+            raise ValueError(f"{name}: {_reason(problem.errors()[0])}") from problem
+    return typed
+
+
+Target = Annotated[Component, BeforeValidator(_component), PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Paths:
+    outputs: Path
+    """Where everything is written."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Branch:
+    """Supervised fine-tuning (paper, section 3.1 and its released launcher)."""
+
+    epochs: Annotated[float, Field(gt=0)]
+    batch: Positive
+    """Packs per optimiser step, over all ranks and accumulation."""
+    micro_batch: Annotated[int, Field(gt=0), NoKey]
+    """Packs per forward pass of one rank."""
+    sequence_length: Positive
+    """Tokens in a pack."""
+    packing: Literal["none", "packing", "neat"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "cosine", "linear"]
+    warmup_ratio: Share
+    betas: tuple[Share, Share]
+    eps: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: Annotated[float, Field(gt=0)]
+    seed: int
+    checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Student:
+    """The initial model, as a Hugging Face folder made by `build`, and trained first where it starts from nothing."""
+
+    name: Name
+    build: Target
+    pretrain: Mapping[str, Any] | None
+    """Overrides of `branch` for training from scratch on every domain's `student` part; null: the student is ready."""
+    traces: Annotated[int, Field(ge=0)]
+    """Traces per domain to pretrain on."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Domain:
+    """Where a domain's questions come from, what tests them, and how its expert is trained."""
+
+    name: Name
+    task: str | None
+    """The evaluation task of this domain (an lm-eval task)."""
+    source: Target
+    traces: Positive
+    """Traces to keep for training."""
+    questions: Positive
+    """Evaluation questions."""
+    branch: Mapping[str, Any]
+    """Overrides of `branch` for this domain's expert (the paper trains each domain its own way)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Mixture:
+    """The baseline's training set: which share of each domain's traces."""
+
+    name: Name
+    ratio: Mapping[str, Annotated[float, Field(gt=0)]]
+    """Share of each domain's traces that is used; a domain left out gives all of its traces."""
+    branch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Merge:
+    """How experts become one model: methods, an order, and the numbers' types."""
+
+    methods: Mapping[str, Target]
+    order: str | Sequence[str]
+    """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base."""
+    dtype: Literal["float32", "float64"]
+    out_dtype: Literal["float32", "bfloat16", "float16"]
+    device: Annotated[str, NoKey]
+    threads: Annotated[int, Field(ge=0), NoKey]
+    """Worker threads; 0: one per core. The result does not depend on it."""
+    max_shard_size: str
+    seed: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class Evaluate:
+    """The evaluation protocol (paper, section 4.1)."""
+
+    tasks: Sequence[str]
+    """Tasks beside those of the domains."""
+    include_path: Path | None
+    """A folder of your own lm-eval task YAML."""
+    samples: Positive
+    """Samples per question; pass@1 is their mean."""
+    temperature: Annotated[float, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    max_new_tokens: Positive
+    batch: Annotated[int, Field(gt=0), NoKey]
+    resamples: Positive
+    """Bootstrap resamples of the questions behind each interval."""
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class Trainer:
+    """Where training runs: the settings of Lightning's Trainer that `bm` uses."""
+
+    accelerator: Literal["cpu", "gpu"]
+    devices: Positive
+    nodes: Positive
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tracker:
+    """Who watches: Weights & Biases, offline unless told; local files are always written."""
+
+    mode: Literal["offline", "online", "disabled"]
+    project: str
+    tags: Sequence[str]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """A whole experiment, from questions to verdicts."""
+
+    recipe: Name
+    seed: int
+    paths: Paths
+    output: Path | None
+    student: Student
+    teacher: Target
+    domains: Mapping[str, Domain]
+    mixture: Mixture | None
+    branch: Branch
+    merge: Merge
+    evaluate: Evaluate
+    trainer: Trainer
+    tracker: Tracker
+
+
+T = TypeVar("T")
+
+
+def load(root: type[T], composed: DictConfig) -> T:
+    """The composed YAML as a frozen `root`; UserError names the first setting that is missing, unknown or out of range."""
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as problem:
+        raise UserError(str(problem).splitlines()[0]) from problem
+    return typed(root, values)
+
+
+def typed(root: type[T], values: Any, where: str = "") -> T:
+    """`values` as a frozen `root`, or a UserError that names the setting by its path below `where`."""
+    try:
+        return TypeAdapter(root).validate_python(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        path = ".".join([where] * bool(where) + [str(part) for part in first["loc"] if "function" not in str(part)])
+        reason = _reason(first)
+        if first["type"] == "unexpected_keyword_argument":
+            reason = "no such setting" + nearest(str(first["loc"][-1]), _fields(root, first["loc"][:-1]))
+        raise UserError(f"{path}: {reason}") from problem
+
+
+def overridden(settings: T, overrides: Mapping[str, Any], where: str) -> T:
+    """`settings` with some fields replaced, checked like the rest."""
+    return typed(type(settings), {**TypeAdapter(type(settings)).dump_python(settings), **overrides}, where)
+
+
+def resolved(settings: Any) -> Any:
+    """A dataclass of this module as plain JSON values, for a manifest."""
+    return TypeAdapter(type(settings)).dump_python(settings, mode="json")
+
+
+def identity(settings: Any) -> Any:
+    """A dataclass of this module as plain JSON values, without the fields that do not change the result."""
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, Component):
+        return resolved(settings) if not isinstance(settings, Component) else dict(_=settings.target, **settings.parameters)
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    neutral = {name for name, hint in hints.items() if NoKey in getattr(hint, "__metadata__", ())}
+    values = resolved(settings)
+    return {name: value for name, value in values.items() if name not in neutral}
+
+
+def _reason(error: Any) -> str:
+    """Pydantic's message in the words of this project."""
+    message = re.sub(r"^(Value error, |Input )", "", error["msg"])
+    message = re.sub(r"^should be", "must be", message)
+    if error["type"] in ("value_error", "missing"):
+        return message
+    return f"{message}, not {error['input']!r}"
+
+
+def _fields(root: Any, path: tuple[Any, ...]) -> list[str]:
+    """Names of the settings below `path`."""
+    for part in path:
+        hint = typing.get_type_hints(root).get(str(part)) if dataclasses.is_dataclass(root) else None
+        arguments = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
+        root = hint if dataclasses.is_dataclass(hint) else arguments[0] if arguments else root
+    return [field.name for field in dataclasses.fields(root)] if dataclasses.is_dataclass(root) else []

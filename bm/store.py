@@ -1,0 +1,268 @@
+"""Content-addressed artefacts: what a stage leaves on disk, named by the hash of everything that made it.
+
+    outputs/store/<stage>/<key>/            files and manifest.json, complete or absent
+    outputs/store/<stage>/.<key>.work/      being made; survives a crash, and the next run goes on in it
+    outputs/store/<stage>/.<key>.lock       held by the one process that is making it
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bm.errors import UserError
+from bm.progress import say
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("torch", "transformers", "lightning", "lm_eval", "reasoning-gym", "safetensors", "tokenizers", "numpy")
+HASHED_EVERY_TIME = 64 << 20
+"""Bytes up to which a file's digest is checked at each use; a larger file only if its size or time has changed."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A complete, undamaged artefact on disk."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def label(self) -> str:
+        return str(self.manifest["label"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the stage reported: tokens, counts, certificates."""
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+
+class Store:
+    """The artefacts below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def make(
+        self,
+        stage: str,
+        label: str,
+        config: Mapping[str, Any],
+        inputs: Sequence[Artefact],
+        code: Sequence[str],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Artefact:
+        """The artefact of `stage` for this config and these inputs: found, or built in a work folder and published.
+
+        `build(work)` fills the folder `work`, going on from whatever an interrupted run left there, and returns facts
+        for the manifest. `code` names the rooms of `bm` whose code makes the result.
+        """
+        identity = {"stage": stage, "config": config, "inputs": [i.key for i in inputs], "code": code_version(tuple(code))}
+        key = digest(json.dumps(identity, sort_keys=True).encode())[:16]
+        if (found := self.find(stage, key)) is not None:
+            return found
+        folder = self.root / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f".{key}.lock", f"{stage} {label}"):
+            if (found := self.find(stage, key)) is not None:
+                return found
+            work = folder / f".{key}.work"
+            work.mkdir(exist_ok=True)
+            spent = _Spent(work / ".seconds")
+            facts = dict(build(work))
+            digests = facts.pop("digests", {})
+            seconds = spent.stop()
+            manifest = {"key": key, "label": label, **identity, "inputs": [_reference(i) for i in inputs], "facts": facts,
+                        "seconds": seconds, "files": _describe(work, digests), **_origin()}  # fmt: skip
+            write_json(work / MANIFEST, manifest)
+            _flush(work)
+            os.replace(work, folder / key)
+            _flush(folder)
+        return Artefact(folder / key, manifest)
+
+    def find(self, stage: str, key: str) -> Artefact | None:
+        """The artefact if it exists and is whole; UserError if it is damaged."""
+        path = self.root / stage / key
+        if not path.exists():
+            return None
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            damage = _damage(path, manifest)
+        except (OSError, ValueError, KeyError) as problem:
+            manifest, damage = {}, f"its manifest cannot be read ({problem})"
+        if damage:
+            name = f"{stage} {manifest.get('label', '')}".strip()
+            raise UserError(f"{path} ({name}) is damaged: {damage}; remove the folder and it is made again")
+        return Artefact(path, manifest)
+
+    def all(self) -> list[Artefact]:
+        """Every complete artefact, oldest first."""
+        found = (self.find(p.parent.parent.name, p.parent.name) for p in self.root.glob(f"*/[!.]*/{MANIFEST}"))
+        return sorted((a for a in found if a), key=lambda a: str(a.manifest["created"]))
+
+
+class _Spent:
+    """Seconds spent on an artefact, over interruptions: what earlier attempts had spent is kept beside their work."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._start = file, time.monotonic()
+        self._before = sum(float(line) for line in file.read_text().split()) if file.exists() else 0.0
+        started = time.time()
+        begun = file.with_name(".begun")
+        if begun.exists():  # an attempt that was killed: it worked until the last file it wrote
+            last = max((f.stat().st_mtime for f in file.parent.rglob("*") if f.is_file()), default=started)
+            self._before += max(0.0, last - float(begun.read_text()))
+            file.write_text(f"{self._before}\n")
+        begun.write_text(f"{started}\n")
+
+    def stop(self) -> float:
+        self._file.unlink(missing_ok=True)
+        self._file.with_name(".begun").unlink()
+        return round(self._before + time.monotonic() - self._start, 3)
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Written beside and renamed, so that a reader never sees half of it."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+@cache
+def code_version(rooms: tuple[str, ...]) -> str:
+    """Hash of what the code of some rooms does: formatting, comments and docstrings do not count."""
+    package = Path(__file__).parent
+    total = hashlib.sha256()
+    for room in sorted(rooms):
+        place = package / room
+        files = [f for f in sorted(place.rglob("*")) if f.suffix in (".py", ".yaml")] if place.is_dir() else [place]
+        for file in files:
+            total.update(str(file.relative_to(package)).encode())
+            total.update(_meaning(file).encode())
+    return total.hexdigest()[:16]
+
+
+def _meaning(file: Path) -> str:
+    if file.suffix != ".py":
+        return file.read_text()
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [b for b in node.body if not _is_text(b)]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _locked(path: Path, name: str) -> Any:
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that is making {name}")
+        return lock.acquire()
+
+
+def _reference(artefact: Artefact) -> dict[str, str]:
+    return {"stage": artefact.manifest["stage"], "key": artefact.key, "label": artefact.label}
+
+
+def _describe(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Size, time and digest of every file below `folder`; `known` digests were taken while writing."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name, status = str(path.relative_to(folder)), path.stat()
+        files[name] = {"bytes": status.st_size, "modified": status.st_mtime_ns, "sha256": known.get(name) or file_digest(path)}
+    return files
+
+
+def _damage(path: Path, manifest: Mapping[str, Any]) -> str:
+    """What is wrong with the files of an artefact; empty if nothing is."""
+    for name, was in manifest["files"].items():
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        status = file.stat()
+        if status.st_size != was["bytes"]:
+            return f"{name} has {status.st_size} bytes and should have {was['bytes']}"
+        suspicious = status.st_size <= HASHED_EVERY_TIME or status.st_mtime_ns != was["modified"]
+        if suspicious and file_digest(file) != was["sha256"]:
+            return f"the content of {name} has changed"
+    return ""
+
+
+def _flush(folder: Path) -> None:
+    """To the disk, files and then the folders that name them: a rename must never outlive what it published."""
+    for path in [*folder.rglob("*"), folder] if folder.name.endswith(".work") else [folder]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+@cache
+def _origin() -> dict[str, Any]:
+    """Where, when and with which versions."""
+    installed = {}
+    for library in LIBRARIES:
+        try:
+            installed[library] = version(library)
+        except ImportError:
+            continue
+    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": installed, "git_commit": _git_commit(),
+            "python": platform.python_version(), "hardware": hardware(), "command": sys.argv}  # fmt: skip
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """The machine: processor, cores, memory in GB, and GPUs where torch has been loaded and sees some."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    torch = sys.modules.get("torch")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    return {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": round(memory, 1), "gpus": gpus}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of the code if it runs from a checkout of its own, else None."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or None
