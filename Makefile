@@ -1,0 +1,58 @@
+# `make` lists what there is. Each target does its own set-up; nothing but Python 3.11 or newer is needed.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+install: $(READY) ## the virtual environment with the locked dependencies
+
+# torch first: whatever build pip finds for this machine (CUDA or CPU), and nothing later may replace it.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("bm needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## a whole Branch-Merge experiment in minutes: outputs/demo/report/index.html
+	@$(BIN)/bm run recipe=tiny output=outputs/demo
+
+test: $(READY) ## every test that this machine can run
+	@$(BIN)/python -m pytest
+
+check: format lint types contracts test ## all that a change must pass
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff format bm tests experiments
+
+lint: $(READY) ## style and likely mistakes
+	@$(BIN)/ruff check bm tests experiments
+
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: $(READY) ## which room may import which
+	@$(BIN)/lint-imports
+
+bench: bench-merge bench-branch bench-evaluate ## all comparisons with peers
+
+bench-merge: $(READY) ## merges against mergekit
+	@$(BIN)/python -m experiments.speed.merge
+
+bench-branch: $(READY) ## training against TRL
+	@$(BIN)/python -m experiments.speed.branch
+
+bench-evaluate: $(READY) ## sampling against lm-eval
+	@$(BIN)/python -m experiments.speed.evaluate
+
+clean: ## remove outputs and caches, keep the environment
+	@rm -rf outputs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,97 @@
+"""The `bm` command: picks the stage and hands over to Hydra. Imports nothing heavy before the stage runs."""
+
+import os
+import sys
+import typing
+from pathlib import Path
+
+from bm import __version__
+from bm.errors import UserError, nearest
+
+STAGES = {
+    "run": "the whole experiment: distill, branch, merge, evaluate, report (recipe=tiny unless told)",
+    "distill": "verified reasoning traces of a domain",
+    "branch": "an expert (domain=math), or the data-mixture baseline (mixture=proportional)",
+    "merge": "any Hugging Face folders into one: base=DIR models=[DIR] output=DIR",
+    "evaluate": "a Hugging Face folder on tasks: model=DIR output=DIR",
+    "report": "every run side by side, and beside what the paper reports",
+}
+
+HELP = f"""bm {__version__} - Branch-Merge distillation: experts per domain, one merged model, and whether it was worth it
+
+usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
+
+{"".join(f"  {name:<10} {what}{chr(10)}" for name, what in STAGES.items())}
+  bm run                                          the tiny experiment, in minutes on a laptop
+  bm run -m merge=arcee_fusion,linear             a sweep; what the jobs share is made once
+  bm STAGE --help                                 the stage's groups and settings
+  bm STAGE --cfg job                              the composed configuration
+  bm --shell-completion                           tab completion for bash: eval "$(bm --shell-completion)"
+
+Settings are Hydra's (https://hydra.cc); add your own folder of them with --config-dir DIR.
+Everything is written below outputs/ (paths.outputs=DIR changes it)."""
+
+COMPLETION = """_bm() {
+  local stage=${COMP_WORDS[1]}
+  if [ "$COMP_CWORD" -le 1 ]; then COMPREPLY=($(compgen -W "%s" -- "${COMP_WORDS[1]}")); return; fi
+  local line="bm ${COMP_LINE#* $stage }"
+  COMPREPLY=($(COMP_LINE="$line" COMP_POINT=${#line} bm "$stage" --shell-completion query=bash 2>/dev/null))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=/}
+complete -o nospace -o default -F _bm bm"""
+
+
+def conf_dir() -> Path:
+    """The folder of the Hydra tree: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def main() -> None:
+    """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on anything unforeseen."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    if words[0] == "--version":
+        print(f"bm {__version__}")
+        return
+    if words[0] == "--shell-completion":
+        print(COMPLETION % " ".join(STAGES))
+        return
+    try:
+        if words[0] not in STAGES:
+            raise UserError(f"there is no stage '{words[0]}'{nearest(words[0], STAGES)}")
+        _hydra(words[0], words[1:])
+    except UserError as mistake:
+        print(f"bm: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bm: interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+
+
+def _hydra(stage: str, words: list[str]) -> None:
+    """Compose the stage's configuration and run it, once or as a sweep; Hydra's complaints become one line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us as they are, and we say what a user needs to know
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from bm.overrides import explain
+
+    def job(composed: DictConfig) -> None:
+        from bm import stages
+        from bm.config import load
+
+        command = getattr(stages, stage)
+        command(load(typing.get_type_hints(command)["config"], composed))
+
+    job.__name__ = stage
+    sys.argv = [f"bm {stage}", *words]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
+    except (HydraException, OmegaConfBaseException) as problem:
+        raise UserError(explain(problem, stage, conf_dir())) from problem

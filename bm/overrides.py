@@ -1,0 +1,38 @@
+"""Hydra's complaints about the command line, each in one line with the nearest valid name."""
+
+import re
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from bm.errors import nearest
+
+
+def explain(problem: Exception, stage: str, conf: Path) -> str:
+    """What is wrong with the overrides of `bm <stage>`, where, and what was probably meant."""
+    text = str(problem)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        path = match[1].split("@")[0]
+        parent, _, name = path.rpartition(".")
+        return f"{path}: no such setting or group of `bm {stage}`{nearest(name, _names(stage, conf, parent))}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = match[1].rpartition("/")
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return f"{group}={option}: {group} has no option '{option}'{nearest(option, options)}"
+    if "is not in struct" in text and (match := re.search(r"full_key: (\S+)", text)):
+        return f"{match[1]}: no such setting of `bm {stage}`"
+    if match := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{match[1]}: must be given"
+    first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
+    return f"the overrides cannot be read: {first} (quote values with spaces, brackets or & for Hydra, inside quotes for the shell)"
+
+
+def _names(stage: str, conf: Path, parent: str) -> list[str]:
+    """The names that are valid below `parent`, without the overrides that failed."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        node = OmegaConf.select(compose(stage), parent) if parent else compose(stage)
+    groups = [] if parent else [d.name for d in conf.iterdir() if d.is_dir()]
+    return [*groups, *(str(name) for name in node)] if isinstance(node, DictConfig) else groups
