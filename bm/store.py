@@ -89,7 +89,8 @@ class Store:
             digests = facts.pop("digests", {})
             seconds = spent.stop()
             manifest = {"key": key, "label": label, **identity, "inputs": [_reference(i) for i in inputs], "facts": facts,
-                        "seconds": seconds, "files": _describe(work, digests), **_origin()}  # fmt: skip
+                        "seconds": seconds, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                        "files": _describe(work, digests), **_origin()}  # fmt: skip
             write_json(work / MANIFEST, manifest)
             _flush(work)
             os.replace(work, folder / key)
@@ -233,15 +234,15 @@ def _flush(folder: Path) -> None:
 
 @cache
 def _origin() -> dict[str, Any]:
-    """Where, when and with which versions."""
+    """Where and with which versions."""
     installed = {}
     for library in LIBRARIES:
         try:
             installed[library] = version(library)
         except ImportError:
             continue
-    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "versions": installed, "git_commit": _git_commit(),
-            "python": platform.python_version(), "hardware": hardware(), "command": sys.argv}  # fmt: skip
+    return {"versions": installed, "git_commit": _git_commit(), "python": platform.python_version(),
+            "hardware": hardware(), "command": sys.argv}  # fmt: skip
 
 
 @cache
