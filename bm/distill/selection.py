@@ -1,0 +1,61 @@
+"""Questions, and which of them may be used for what."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from bm.errors import UserError
+
+Part = Literal["evaluate", "student", "train"]
+SHARES: dict[Part, range] = {"evaluate": range(0, 20), "student": range(20, 60), "train": range(60, 100)}
+"""Each part's share of all possible questions, in hundredths of the hash range."""
+PATIENCE = 1000
+"""Draws without a new question after which a source counts as exhausted."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its reference answer and whatever its verifier needs (`metadata`, JSON)."""
+
+    domain: str
+    source: str
+    system: str
+    prompt: str
+    answer: str
+    verifier: str
+    metadata: str
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
+
+
+def part_of(question: Question) -> Part:
+    """The only part that a prompt may serve: a function of the prompt, so training and evaluation can never share one."""
+    bucket = int(question.id, 16) % 100
+    return next(part for part, share in SHARES.items() if bucket in share)
+
+
+def select(stream: Iterator[Question], part: Part, count: int) -> tuple[list[Question], int]:
+    """The first `count` distinct questions of `part` in the stream, and how many repeats were passed over.
+
+    UserError if the stream ends, or brings nothing new for so long that there is little left to find.
+    """
+    chosen: dict[str, Question] = {}
+    repeats = stale = 0
+    for question in stream:
+        if len(chosen) == count or stale == PATIENCE:
+            break
+        if part_of(question) != part:
+            continue
+        if question.id in chosen:
+            repeats, stale = repeats + 1, stale + 1
+            continue
+        chosen[question.id], stale = question, 0
+    if len(chosen) < count:
+        raise UserError(
+            f"the source has {len(chosen)} distinct questions for '{part}' where {count} are asked for;"
+            " ask for fewer, or widen the source's parameters"
+        )
+    return list(chosen.values()), repeats

@@ -1,0 +1,28 @@
+"""Worked program traces: what a short program over strings or lists does, step by step."""
+
+from typing import Any
+
+from bm.distill.teachers.worked.hand import Hand
+
+
+def spell_backward(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
+    """The letters in order, then in reverse."""
+    letters = list(facts["word"])
+    backward = letters[::-1]
+    for i in range(len(backward) - 1):
+        swapped = backward[:i] + [backward[i + 1], backward[i]] + backward[i + 2 :]
+        backward = hand.choose(backward, [swapped])
+    return [" ".join(letters), " ".join(backward)], "".join(backward)
+
+
+def number_filtering(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
+    """One comparison a line."""
+    action, relation = facts["operation"].split("_")
+    limit, kept, steps = facts["filter_value"], [], []
+    for number in facts["original_numbers"]:
+        difference = float(number) - float(limit)
+        sign = hand.choose("<=>"[(difference > 0) - (difference < 0) + 1], "<>")
+        keep = (sign == {"larger": ">", "smaller": "<"}[relation]) == (action == "keep")
+        steps.append(f"{number} {sign} {limit} {'keep' if keep else 'drop'}")
+        kept += [number] * keep
+    return steps, str(kept)
