@@ -1,0 +1,75 @@
+"""What a run found, for people and for programs: results.json, a table on the terminal, and one self-contained page.
+
+    subjects = [Subject("student", "student", model, evaluation), Subject("math", "expert", model, evaluation, task="math"), ...]
+    results = report(subjects, artefacts, Settings(...), folder)     one run
+    compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)     every run, beside the paper
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bm.report.evidence import Subject, cost, gather
+from bm.report.results import Claim, Cost, Kind, Outcome, Results, Row, Score, Verdict, ordered, read, write
+from bm.store import Artefact
+
+__all__ = ["Claim", "Cost", "Kind", "Outcome", "Results", "Row", "Score", "Settings", "Subject", "Verdict", "compare", "read", "report"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a report says about its run, and how its intervals are made."""
+
+    title: str
+    """Name of the recipe or run."""
+    command: str
+    """What was typed."""
+    config: str
+    """The resolved config as YAML."""
+    resamples: int
+    """Bootstrap resamples of the questions behind each verdict."""
+    confidence: float
+    seed: int
+
+
+def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings, folder: Path) -> Results:
+    """Write `folder`/results.json and `folder`/report/index.html, print the table, and return the results.
+
+    `artefacts`: everything the run made or used; those of `subjects` may be among them or not. Reads of each subject
+    scores.json and samples.parquet of its evaluation, metrics.csv or tensors.parquet of its model where they exist;
+    of distillation artefacts traces.parquet and rejected.parquet.
+    """
+    from bm.report.page import publish
+    from bm.report.terminal import show
+
+    found = results(subjects, settings)
+    write(found, folder / "results.json")
+    publish(found, gather(settings.title, subjects, artefacts, settings.command, settings.config), folder / "report" / "index.html")
+    show(found, Console())
+    return found
+
+
+def results(subjects: Sequence[Subject], settings: Settings) -> Results:
+    """Rows in stable order and the verdicts between them.
+
+    UserError if two subjects share a name.
+    """
+    from bm.report.verdicts import scores, verdicts
+
+    rows = ordered([Row(s.name, s.kind, scores(s.evaluation.path), cost(s.model), s.model.key) for s in subjects])
+    return Results(rows, verdicts(rows, subjects, settings.resamples, settings.confidence, settings.seed))
+
+
+def compare(runs: Mapping[str, Path], folder: Path) -> None:
+    """Every run (a name and its results.json) side by side and beside what the paper reports.
+
+    Prints a table and writes `folder`/index.html.
+    """
+    from bm.report.page import publish_comparison
+    from bm.report.terminal import show_comparison
+
+    found = {name: read(path) for name, path in runs.items()}
+    publish_comparison(found, folder / "index.html")
+    show_comparison(found, Console())

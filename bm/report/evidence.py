@@ -1,0 +1,183 @@
+"""What stands behind a run's results: loss curves, kept shares, the distillation funnel, lineage, and how to repeat it.
+
+Each loader takes what another stage left on disk and returns a plain frozen dataclass.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bm.report.results import Cost, Kind
+from bm.store import Artefact
+
+OUTSIDE = -1
+"""The layer number of tensors that belong to no layer: embeddings, final norm, output head."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that a run made and tested: the artefacts of both, and its row's name and kind."""
+
+    name: str
+    kind: Kind
+    model: Artefact
+    evaluation: Artefact
+    task: str | None = None
+    """An expert's own task."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training loss (nats per supervised token) after each optimiser step."""
+
+    name: str
+    kind: Kind
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class KeptShare:
+    """One step of a merge: the share of each layer's and module's entries that was taken from `other` into `base`."""
+
+    merge: str
+    step: int
+    base: str
+    other: str
+    shares: Mapping[tuple[int, str], float]
+    """(layer, module) → share in [0, 1], tensors of one module weighted by their elements."""
+    total: float
+    """Share over all entries of the model."""
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """Traces of one domain: how many were kept, and how many were rejected for which reason."""
+
+    domain: str
+    kept: int
+    rejected: Mapping[str, int]
+
+    @property
+    def asked(self) -> int:
+        return self.kept + sum(self.rejected.values())
+
+
+@dataclass(frozen=True)
+class Node:
+    """An artefact of the run, what it was made from, and what that step took."""
+
+    key: str
+    stage: str
+    label: str
+    inputs: tuple[str, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Evidence:
+    title: str
+    curves: tuple[Curve, ...]
+    kept: tuple[KeptShare, ...]
+    funnels: tuple[Funnel, ...]
+    lineage: tuple[Node, ...]
+    command: str
+    config: str
+    """The resolved config, as YAML."""
+    environment: Mapping[str, str]
+    """Versions, machine, commit."""
+
+
+def gather(title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact], command: str, config: str) -> Evidence:
+    """Everything the page shows beside the results.
+
+    `artefacts` are all that the run made or used (those of `subjects` may be among them); `config` is YAML text.
+    """
+    models = {s.model.key: s.model for s in subjects}
+    known = {a.key: a for a in [*artefacts, *models.values(), *(s.evaluation for s in subjects)]}
+    return Evidence(
+        title=title,
+        curves=tuple(curve(s.name, s.kind, s.model.path) for s in subjects if (s.model.path / "metrics.csv").exists()),
+        kept=tuple(step for s in subjects if (s.model.path / "tensors.parquet").exists() for step in kept_shares(s.name, s.model.path)),
+        funnels=tuple(funnel(a.label, a.path) for a in known.values() if (a.path / "rejected.parquet").exists()),
+        lineage=tuple(node(a) for a in known.values()),
+        command=command,
+        config=config,
+        environment=environment(list(known.values())),
+    )
+
+
+def curve(name: str, kind: Kind, folder: Path) -> Curve:
+    """The loss curve of a branch artefact, from its metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        points = [(int(line["step"]), float(line["loss"])) for line in csv.DictReader(file)]
+    return Curve(name, kind, tuple(step for step, _ in points), tuple(loss for _, loss in points))
+
+
+def kept_shares(name: str, folder: Path) -> tuple[KeptShare, ...]:
+    """The kept shares of a merge artefact, one per merge step; empty for a method that selects nothing."""
+    import pyarrow.parquet as pq
+
+    columns = ["step", "base", "other", "layer", "module", "elements", "kept_share"]
+    steps: dict[tuple[int, str, str], list[tuple[int, str, int, float]]] = defaultdict(list)
+    for t in pq.read_table(folder / "tensors.parquet", columns=columns).to_pylist():
+        if t["kept_share"] is not None:
+            steps[t["step"], t["base"], t["other"]].append((t["layer"], t["module"], t["elements"], t["kept_share"]))
+    return tuple(_kept_share(name, *step, tensors) for step, tensors in sorted(steps.items()))
+
+
+def _kept_share(name: str, step: int, base: str, other: str, tensors: list[tuple[int, str, int, float]]) -> KeptShare:
+    kept: Counter[tuple[int, str]] = Counter()
+    elements: Counter[tuple[int, str]] = Counter()
+    for layer, module, size, share in tensors:
+        kept[layer, module] += share * size  # type: ignore[assignment]
+        elements[layer, module] += size
+    shares = {place: kept[place] / elements[place] for place in sorted(elements) if elements[place]}
+    return KeptShare(name, step, base, other, shares, kept.total() / elements.total())
+
+
+def funnel(domain: str, folder: Path) -> Funnel:
+    """The funnel of a distillation artefact: rows of traces.parquet, and of rejected.parquet by reason."""
+    import pyarrow.parquet as pq
+
+    reasons = pq.read_table(folder / "rejected.parquet", columns=["reason"]).column("reason").to_pylist()
+    kept = pq.ParquetFile(folder / "traces.parquet").metadata.num_rows
+    return Funnel(domain, kept, dict(sorted(Counter(reasons).items(), key=lambda pair: (-pair[1], pair[0]))))
+
+
+def node(artefact: Artefact) -> Node:
+    inputs = tuple(reference["key"] for reference in artefact.manifest["inputs"])
+    return Node(artefact.key, str(artefact.manifest["stage"]), artefact.label, inputs, cost(artefact))
+
+
+def cost(artefact: Artefact) -> Cost:
+    """Seconds, GPU-hours (every GPU of the machine counts while the stage runs) and tokens of an artefact's own stage."""
+    seconds, gpus = float(artefact.manifest["seconds"]), len(artefact.manifest["hardware"]["gpus"])
+    return Cost(seconds, seconds * gpus / 3600, int(artefact.facts.get("tokens", 0)))
+
+
+def total_seconds(key: str, lineage: Iterable[Node]) -> float:
+    """Seconds of an artefact and of everything it was made from, each counted once."""
+    nodes = {n.key: n for n in lineage}
+    seen: set[str] = set()
+    ahead = [key]
+    while ahead:
+        if (here := ahead.pop()) in nodes and here not in seen:
+            seen.add(here)
+            ahead.extend(nodes[here].inputs)
+    return sum(nodes[k].cost.seconds for k in sorted(seen))
+
+
+def environment(artefacts: Sequence[Artefact]) -> dict[str, str]:
+    """Versions, commit and machines behind some artefacts; several values where they were made under several."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for manifest in (a.manifest for a in artefacts):
+        hardware = manifest["hardware"]
+        found["processor"].add(f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gb']} GB")
+        found["GPUs"].add(", ".join(hardware["gpus"]) or "none")
+        found["commit"].add(manifest["git_commit"] or "installed package")
+        for library, version in {"python": manifest["python"], **manifest["versions"]}.items():
+            found[library].add(version)
+    return {name: "; ".join(sorted(values)) for name, values in found.items()}

@@ -1,0 +1,87 @@
+"""The lineage of a run as a graph: from traces to scores, left to right."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bm.report.drawing import LIGHT, SMALL, canvas, shorten, tip
+from bm.report.evidence import Node
+from bm.report.results import Kind, Results
+from bm.report.wording import duration, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BOX, GAP, HIGH, PITCH = 158, 44, 34, 44
+"""Width of a node's box and of the gap beside it, its height, and the distance from one node to the next below."""
+
+
+def lineage(nodes: Sequence[Node], results: Results) -> "Figure":
+    """Boxes in columns by their distance from the start, each right of all that it was made from."""
+    rows = {row.key: row for row in results.rows}
+    ranks = depths(nodes)
+    places = _arranged(nodes, ranks)
+    columns, deepest = max(ranks.values()) + 1, max((row for _, row in places.values()), default=0) + 1
+    figure, axes = canvas(PITCH * deepest + 8, columns * BOX + (columns - 1) * GAP + 16)
+    for node in nodes:
+        for source in (s for s in node.inputs if s in places):
+            _arrow(axes, places[source], places[node.key], LIGHT[rows[node.key].kind] if node.key in rows else LIGHT["muted"])
+    for node in nodes:
+        row = rows.get(node.key)
+        mean = results.mean(row) if row else None
+        lines = [row.name if row else node.label, f"{node.stage} · {duration(node.cost.seconds)}" + (f" · {percent(mean)}" if mean is not None else "")]
+        _box(axes, places[node.key], lines, row.kind if row else None, node)
+    return figure
+
+
+def depths(nodes: Sequence[Node]) -> dict[str, int]:
+    """Each node's longest way from a node without inputs; inputs that are not among `nodes` do not count."""
+    inputs: Mapping[str, Sequence[str]] = {node.key: node.inputs for node in nodes}
+    found: dict[str, int] = {}
+
+    def depth(key: str) -> int:
+        if key not in found:
+            found[key] = 1 + max((depth(source) for source in inputs[key] if source in inputs), default=-1)
+        return found[key]
+
+    for key in inputs:
+        depth(key)
+    return found
+
+
+def _arranged(nodes: Sequence[Node], ranks: Mapping[str, int]) -> dict[str, tuple[int, float]]:
+    """Column and row of every node: within its column in the order of its inputs' mean row, the column centred."""
+    columns = [[n for n in nodes if ranks[n.key] == rank] for rank in range(max(ranks.values(), default=-1) + 1)]
+    tallest = max((len(column) for column in columns), default=0)
+    places: dict[str, tuple[int, float]] = {}
+    for rank, column in enumerate(columns):
+        middle = {n.key: [places[s][1] for s in n.inputs if s in places] for n in column}
+        column.sort(key=lambda n: (sum(middle[n.key]) / len(middle[n.key]) if middle[n.key] else 0, n.stage, n.label))
+        for index, node in enumerate(column):
+            places[node.key] = (rank, index + (tallest - len(column)) / 2)
+    return places
+
+
+def _corner(place: tuple[int, float]) -> tuple[float, float]:
+    return 8 + place[0] * (BOX + GAP), 8 + place[1] * PITCH
+
+
+def _arrow(axes: "Axes", source: tuple[int, float], target: tuple[int, float], colour: str) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    (x0, y0), (x1, y1) = _corner(source), _corner(target)
+    x0, y0, y1, bend = x0 + BOX, y0 + HIGH / 2, y1 + HIGH / 2, GAP * 0.6
+    curve = Path([(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+    axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=colour, linewidth=1.1, alpha=0.45))
+
+
+def _box(axes: "Axes", place: tuple[int, float], lines: Sequence[str], kind: Kind | None, node: Node) -> None:
+    from matplotlib.patches import Rectangle
+
+    x, y = _corner(place)
+    note = tip([*lines, f"key {node.key}"])
+    axes.add_patch(Rectangle((x, y), BOX, HIGH, facecolor=LIGHT["raised"], edgecolor=LIGHT["line"], linewidth=0.8, gid=note))
+    axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=LIGHT[kind or "muted"], edgecolor="none"))
+    axes.text(x + 10, y + 14, shorten(lines[0], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="semibold")
+    axes.text(x + 10, y + 27, shorten(lines[1], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["muted"])

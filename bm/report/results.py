@@ -1,0 +1,125 @@
+"""What a run found: rows of scores and costs, verdicts on the claims, and results.json, which holds both."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+from bm.errors import UserError
+from bm.store import write_json
+
+Kind = Literal["student", "expert", "mixture", "merge"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Claim = Literal["expert over student", "merge over student", "merge over mixture"]
+Outcome = Literal["better", "worse", "undecided"]
+
+MEAN = "mean"
+"""Stands where a task does when a verdict is about the mean over tasks."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """pass@1 of one model on one task, as a share in [0, 1], and its interval over questions."""
+
+    mean: float
+    low: float
+    high: float
+    questions: int
+    samples: int
+    """Samples per question."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the last step that made a model took: the training of an expert, the merging of a merge (as in Table 2)."""
+
+    seconds: float
+    gpu_hours: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model. A task it was not tested on is absent from `scores`."""
+
+    name: str
+    kind: Kind
+    scores: Mapping[str, Score]
+    cost: Cost
+    key: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`name` against `against` on one task or the mean over tasks: a paired comparison over the same questions."""
+
+    claim: Claim
+    name: str
+    against: str
+    task: str
+    difference: float
+    """Mean of `name` less mean of `against`, as a share in [-1, 1]; `low` and `high` are its interval."""
+    low: float
+    high: float
+    verdict: Outcome
+    questions: int
+    questions_needed: int | None
+    """Questions at which a difference of this size would be decided; None: decided already, or no difference to see."""
+    cost_ratio: float | None
+    """Seconds of `name` as a share of the seconds of `against`; None where `against` cost nothing."""
+
+
+@dataclass(frozen=True)
+class Results:
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task that a row was tested on, in order of first appearance."""
+        return tuple(dict.fromkeys(task for row in self.rows for task in row.scores))
+
+    def mean(self, row: Row) -> float | None:
+        """Mean over all tasks, each counting the same; None if the row lacks one."""
+        scores = [row.scores[task].mean for task in self.tasks if task in row.scores]
+        return fmean(scores) if scores and len(scores) == len(self.tasks) else None
+
+    def best(self, kind: Kind) -> Row | None:
+        """The row of this kind with the highest mean; None if none has one. Ties go to the first name."""
+        ranked = sorted((-mean, row.name, row) for row in self.rows if row.kind == kind and (mean := self.mean(row)) is not None)
+        return ranked[0][2] if ranked else None
+
+    def verdict(self, claim: Claim, name: str) -> Verdict | None:
+        return next((v for v in self.verdicts if (v.claim, v.name) == (claim, name)), None)
+
+
+def ordered(rows: list[Row]) -> tuple[Row, ...]:
+    """Student, experts, mixture, merges; by name within a kind, so that a result file does not depend on who came first."""
+    return tuple(sorted(rows, key=lambda row: (KINDS.index(row.kind), row.name)))
+
+
+def write(results: Results, path: Path) -> None:
+    """results.json, atomically; the same results give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(results))
+
+
+def read(path: Path) -> Results:
+    """The results of a results.json; UserError if it is not one."""
+    try:
+        values = json.loads(path.read_text())
+        return Results(tuple(_row(r) for r in values["rows"]), tuple(Verdict(**v) for v in values["verdicts"]))
+    except OSError as problem:
+        raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise UserError(f"{path} is not a results.json ({problem}); remove it and repeat its run") from problem
+
+
+def _row(values: dict[str, Any]) -> Row:
+    if values["kind"] not in KINDS:
+        raise ValueError(f"no such kind: {values['kind']}")
+    scores = {task: Score(**score) for task, score in values["scores"].items()}
+    return Row(values["name"], values["kind"], scores, Cost(**values["cost"]), values["key"])

@@ -1,0 +1,112 @@
+"""Numbers as people read them, and a run's finding in words."""
+
+from bm.report.results import MEAN, Results, Row, Score, Verdict
+
+MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, signed, with a true minus."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def span(low: float, high: float) -> str:
+    """An interval of percentages: `57.1–65.2`."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def interval(score: Score) -> str:
+    return f"{percent(score.mean)} ({span(score.low, score.high)})"
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits at most, in the unit that suits."""
+    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{1000 * seconds:.0f} ms"
+
+
+def share(ratio: float) -> str:
+    """A ratio as a percentage with two significant digits: `0.54 %`, `103 %`."""
+    return f"{100 * ratio:.2g} %" if ratio < 1 else f"{100 * ratio:.0f} %"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def compared(verdict: Verdict) -> str:
+    """How one model stands against another: `9.8 points above student (+6.1 to +13.2)`."""
+    where = f"({points(verdict.low)} to {points(verdict.high)})"
+    if verdict.verdict == "undecided":
+        return f"not told apart from {verdict.against}: {points(verdict.difference)} {where}"
+    side = "above" if verdict.verdict == "better" else "below"
+    return f"{100 * abs(verdict.difference):.1f} points {side} {verdict.against} {where}"
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict in one line, for the terminal."""
+    task = "on the mean" if verdict.task == MEAN else f"on {verdict.task}"
+    cost = f", at {share(verdict.cost_ratio)} of its time" if verdict.claim == "merge over mixture" and verdict.cost_ratio is not None else ""
+    return f"{verdict.name} is {compared(verdict)} {task}{cost}{_needed(verdict)}"
+
+
+def _needed(verdict: Verdict) -> str:
+    if verdict.questions_needed is None:
+        return ""
+    return f"; about {verdict.questions_needed:,} questions would decide, {verdict.questions:,} were asked"
+
+
+def headline(results: Results) -> str:
+    """The run's finding in one sentence, on its best merge if it has merges, else on its experts."""
+    best = results.best("merge")
+    if best is None:
+        return _experts(results)
+    found = [_stands(v) for v in (results.verdict("merge over student", best.name), results.verdict("merge over mixture", best.name)) if v]
+    mean = f"The best merge answers {percent(results.mean(best) or 0)} of the questions right"
+    return mean + (f": {' and '.join(found)}." if found else ".")
+
+
+def _stands(verdict: Verdict) -> str:
+    against = "the student" if verdict.claim == "merge over student" else "the data mixture"
+    if verdict.verdict == "undecided":
+        return f"level with {against}, as far as {verdict.questions:,} questions can tell"
+    return f"{100 * abs(verdict.difference):.1f} points {'above' if verdict.verdict == 'better' else 'below'} {against}"
+
+
+def _experts(results: Results) -> str:
+    own = [v for v in results.verdicts if v.claim == "expert over student"]
+    if not own:
+        return f"{count(len(results.rows), 'model')} on {count(len(results.tasks), 'task')}."
+    won = sum(v.verdict == "better" for v in own)
+    return f"{won} of {count(len(own), 'expert')} {'beats' if won == 1 else 'beat'} the student on {'its' if won == 1 else 'their'} own task."
+
+
+def remarks(results: Results, totals: dict[str, float]) -> list[str]:
+    """What must be known beside the headline: how the best merge was picked, what it cost, what the experts gained.
+
+    `totals`: seconds of a row with everything it was made from, by name.
+    """
+    lines = []
+    best, mixture = results.best("merge"), results.best("mixture")
+    if best is not None:
+        merges = sum(row.kind == "merge" for row in results.rows)
+        picked = f", picked by this score among {merges} merges, which flatters it a little" if merges > 1 else ""
+        lines.append(f"The best merge is {best.name}{picked}.")
+    if best is not None and mixture is not None and mixture.cost.seconds > 0:
+        lines.append(_price(best, mixture, totals))
+    if best is not None and any(v.claim == "expert over student" for v in results.verdicts):
+        lines.append(_experts(results))
+    return lines
+
+
+def _price(best: Row, mixture: Row, totals: dict[str, float]) -> str:
+    own = f"Merging took {duration(best.cost.seconds)}, {share(best.cost.seconds / mixture.cost.seconds)} of the mixture's training"
+    if not totals.get(best.name) or not totals.get(mixture.name):
+        return own + "."
+    return own + f"; with all that each was made from it is {duration(totals[best.name])} against {duration(totals[mixture.name])}."
