@@ -1,0 +1,182 @@
+"""Safetensors checkpoints: read by tensor and range without loading, written at given offsets by many threads.
+
+The format: eight bytes (little-endian length), that many bytes of JSON (name → dtype, shape, data_offsets), the data.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bm.errors import UserError
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+INDEX = "model.safetensors.index.json"
+_HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor inside an open safetensors file; `offset` is in bytes from the file's start."""
+
+    file: FileIO
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Flat elements [start, stop) in the stored dtype."""
+        size = self.dtype.itemsize
+        buffer = torch.empty((stop - start) * size, dtype=torch.uint8)
+        view, done = memoryview(buffer.numpy()), 0
+        while done < len(view):
+            count = os.preadv(self.file.fileno(), [view[done:]], self.offset + start * size + done)
+            if count == 0:
+                raise UserError(f"{self.file.name}: ends in the middle of a tensor; copy the model again")
+            done += count
+        return buffer.view(self.dtype)
+
+
+@contextmanager
+def checkpoint(folder: Path) -> Iterator[Mapping[str, Stored]]:
+    """The tensors of a Hugging Face folder in file order; its files stay open inside the context."""
+    files = [FileIO(path) for path in _shards(folder)]
+    try:
+        yield {name: tensor for file in files for name, tensor in _header(file).items()}
+    finally:
+        for file in files:
+            file.close()
+
+
+def _shards(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder")
+    index = folder / INDEX
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as problem:
+            raise UserError(f"{index}: not a safetensors index ({problem})") from problem
+    else:
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not names:
+        raise UserError(
+            f"{folder}: no *.safetensors file; a model in another format must be saved as safetensors first"
+        )
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: {name} is missing, though the index names it")
+    return [folder / name for name in names]
+
+
+def _header(file: FileIO) -> dict[str, Stored]:
+    """The tensors of one file in the order of their data."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
+        if length > min(size - 8, _HEADER_LIMIT):
+            raise ValueError("the header is longer than the file")
+        entries = json.loads(os.pread(file.fileno(), length, 8))
+        entries.pop("__metadata__", None)
+        tensors = {}
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = entry["data_offsets"]
+            tensor = Stored(file, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + length + begin)
+            if end - begin != tensor.elements * tensor.dtype.itemsize or not 0 <= begin <= end <= size - 8 - length:
+                raise ValueError(f"{name} does not fit the file")
+            tensors[name] = tensor
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as problem:
+        raise UserError(f"{file.name}: not a whole safetensors file ({problem}); copy the model again") from problem
+    return tensors
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to be written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One output file: its header, and where each tensor's data begins."""
+
+    name: str
+    header: bytes
+    offsets: Mapping[str, int]
+    size: int
+
+
+def layout(entries: list[Entry], max_shard_size: int) -> list[Shard]:
+    """Entries in order, split into files of at most `max_shard_size` bytes of data (a larger tensor has its own file)."""
+    groups: list[list[Entry]] = [[]]
+    filled = 0
+    for entry in entries:
+        if groups[-1] and filled + entry.bytes > max_shard_size:
+            groups.append([])
+            filled = 0
+        groups[-1].append(entry)
+        filled += entry.bytes
+    if len(groups) == 1:
+        return [_shard("model.safetensors", groups[0])]
+    return [_shard(f"model-{i:05d}-of-{len(groups):05d}.safetensors", group) for i, group in enumerate(groups, 1)]
+
+
+def _shard(name: str, entries: list[Entry]) -> Shard:
+    """Wider dtypes come first, so that every tensor is aligned to its elements."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begins, begin = {}, 0
+    for entry in sorted(entries, key=lambda e: -e.dtype.itemsize):
+        end = begin + entry.bytes
+        header[entry.name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
+        begins[entry.name], begin = begin, end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    return Shard(name, struct.pack("<Q", len(text)) + text, {n: start + b for n, b in begins.items()}, start + begin)
+
+
+def index_json(shards: list[Shard]) -> str:
+    """The index that Hugging Face readers of a sharded checkpoint expect."""
+    weights = {name: shard.name for shard in shards for name in shard.offsets}
+    total = sum(shard.size - len(shard.header) for shard in shards)
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}, indent=2) + "\n"
+
+
+def parse_size(text: str) -> int:
+    """`5GB`, `200MB`, `1500000` as bytes, decimal units as Hugging Face counts."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    number, unit = text.strip().upper(), 1
+    for suffix, factor in units.items():
+        if number.endswith(suffix):
+            number, unit = number[: -len(suffix)], factor
+    try:
+        size = int(float(number) * unit)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise UserError(f"max_shard_size={text}: not a size such as 5GB or 200MB")
+    return size

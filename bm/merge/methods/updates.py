@@ -1,0 +1,152 @@
+"""What the methods of task vectors share: updates u_k = θ_k − θ_base, which of their entries to keep, how to add them.
+
+An `Update` gives one model's (sparse) update for a tile, [rows, columns]. Where entries tie at a selection's threshold they
+are kept together, so a selection does not depend on the order of a tensor's entries.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Annotated, Literal, TypeAlias
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bm.errors import UserError
+from bm.merge.tensors import Apply, Tensors, Tile
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Weights: TypeAlias = float | Sequence[float]
+"""One weight for every model, or one a model in the merge's order."""
+Shares: TypeAlias = Share | Sequence[Share]
+Rescale: TypeAlias = Literal["none", "probability", "l1"]
+"""What makes up for dropped entries: nothing, 1 / (an entry's probability of being kept), or the update's L1 norm kept."""
+
+Update: TypeAlias = Callable[[Tile], Tensor]
+
+
+def each(value: float | Sequence[float], tensors: Tensors) -> list[float]:
+    """One value a model; UserError when a list has another length."""
+    if isinstance(value, int | float):
+        return [float(value)] * len(tensors.models)
+    if len(value) != len(tensors.models):
+        raise UserError(f"{len(value)} values {list(value)} for {len(tensors.models)} models; give one, or one a model")
+    return list(value)
+
+
+@cache
+def update(k: int) -> Update:
+    """u_k, the same function for the same k, so that merges of one tensor share their passes."""
+    return lambda tile: tile.models[k] - tile.kept
+
+
+@cache
+def magnitude(k: int) -> Update:
+    """|u_k|."""
+    return lambda tile: tile.of(update(k)).abs()
+
+
+def largest(tensors: Tensors, k: int, density: float) -> Update:
+    """u_k with the max(1, ⌊density·n⌋) entries of greatest magnitude, the rest zero."""
+    if density >= 1:
+        return update(k)
+    if density <= 0:
+        return _nothing(k)
+    kept = max(1, int(density * tensors.elements))
+    (threshold,) = tensors.order_statistics(magnitude(k), [tensors.elements - kept])
+    return lambda tile: torch.where(tile.of(magnitude(k)) >= threshold, tile.of(update(k)), 0)
+
+
+def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Update:
+    """u_k with the ⌊density·n⌋ entries of greatest magnitude but for the ⌊gamma·n⌋ greatest, the rest zero.
+
+    Where density + gamma > 1 fewer outliers are dropped, so that the density holds.
+    """
+    n = tensors.elements
+    kept, outliers = int(density * n), int(gamma * n)
+    if density >= 1:
+        return update(k)
+    if kept == 0:
+        return _nothing(k)
+    first = max(0, n - kept - outliers)
+    low, high = tensors.order_statistics(magnitude(k), [first, first + kept - 1])
+
+    def crumbs(tile: Tile) -> Tensor:
+        size = tile.of(magnitude(k))
+        return torch.where((size >= low) & (size <= high), tile.of(update(k)), 0)
+
+    return crumbs
+
+
+def _nothing(k: int) -> Update:
+    return lambda tile: torch.zeros_like(tile.models[k])
+
+
+def drawn(k: int, probability: Callable[[Tile], Tensor | float], rescale: Rescale) -> Update:
+    """u_k where a uniform number is below the entry's probability of being kept, the rest zero."""
+
+    def keep(tile: Tile) -> Tensor:
+        chance = probability(tile)
+        kept = torch.where(tile.uniform(k) < chance, tile.of(update(k)), 0)
+        return torch.where(kept == 0, 0, kept / chance) if rescale == "probability" else kept
+
+    return keep
+
+
+def same_l1(tensors: Tensors, updates: Sequence[Update]) -> list[Update]:
+    """The sparse updates, each scaled to the L1 norm of the whole update: u'·‖u‖₁/‖u'‖₁."""
+
+    def norms(tile: Tile) -> Tensor:
+        sizes = [(tile.of(magnitude(k)), sparse(tile).abs()) for k, sparse in enumerate(updates)]
+        return torch.stack([size.double().sum() for pair in sizes for size in pair])
+
+    whole, kept = tensors.reduce(norms).view(-1, 2).unbind(1)
+    factors = torch.where(kept > 0, whole / kept, 1).tolist()
+    return [scaled(sparse, factor) for sparse, factor in zip(updates, factors, strict=True)]
+
+
+def scaled(sparse: Update, factor: float) -> Update:
+    return lambda tile: sparse(tile) * factor
+
+
+def add(updates: Sequence[Update], weight: Sequence[float], lam: float, normalize: bool) -> Apply:
+    """θ_base + λ·Σ_k w_k·u_k, over Σ_k w_k if `normalize` (unless that is zero)."""
+    total = sum(weight) if normalize and abs(sum(weight)) >= 1e-8 else 1.0
+
+    def apply(tile: Tile) -> Tensor:
+        mixed = sum_of([sparse(tile) * w for sparse, w in zip(updates, weight, strict=True)])
+        return tile.kept + mixed / total * lam
+
+    return apply
+
+
+def add_elected(updates: Sequence[Update], weight: Sequence[float], lam: float, normalize: bool) -> Apply:
+    """θ_base + λ·Σ_k w_k·u_k·a_k, over Σ_k w_k·a_k if `normalize`; a_k: does w_k·u_k have the elected sign (TIES, §3.2).
+
+    An entry's elected sign is that of Σ_k w_k·u_k, + when the sum is zero; a zero update agrees with neither sign.
+    """
+
+    def apply(tile: Tile) -> Tensor:
+        weighted = [sparse(tile) * w for sparse, w in zip(updates, weight, strict=True)]
+        agree = agreement(weighted)
+        mixed = sum_of([torch.where(a, u, 0) for a, u in zip(agree, weighted, strict=True)])
+        if normalize:
+            total = sum_of([a * w for a, w in zip(agree, weight, strict=True)])
+            mixed = mixed / torch.where(total == 0, 1, total)
+        return tile.kept + mixed * lam
+
+    return apply
+
+
+def agreement(updates: Sequence[Tensor]) -> list[Tensor]:
+    """For each update, which of its entries have the elected sign: that of the sum over updates, + when it is zero."""
+    positive = sum_of(updates) >= 0
+    return [torch.where(positive, u > 0, u < 0) for u in updates]
+
+
+def sum_of(terms: Sequence[Tensor]) -> Tensor:
+    """The sum from first to last."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
