@@ -160,14 +160,7 @@ def cost(artefact: Artefact) -> Cost:
 
 def total_seconds(key: str, lineage: Iterable[Node]) -> float:
     """Seconds of an artefact and of everything it was made from, each counted once."""
-    nodes = {n.key: n for n in lineage}
-    seen: set[str] = set()
-    ahead = [key]
-    while ahead:
-        if (here := ahead.pop()) in nodes and here not in seen:
-            seen.add(here)
-            ahead.extend(nodes[here].inputs)
-    return sum(nodes[k].cost.seconds for k in sorted(seen))
+    return sum(n.cost.seconds for n in lineage_of([key], lineage))
 
 
 def environment(artefacts: Sequence[Artefact]) -> dict[str, str]:
@@ -181,3 +174,15 @@ def environment(artefacts: Sequence[Artefact]) -> dict[str, str]:
         for library, version in {"python": manifest["python"], **manifest["versions"]}.items():
             found[library].add(version)
     return {name: "; ".join(sorted(values)) for name, values in found.items()}
+
+
+def lineage_of(keys: Iterable[str], lineage: Iterable[Node]) -> tuple[Node, ...]:
+    """The artefacts with these keys and everything that they were made from, in the order of `lineage`."""
+    nodes = {n.key: n for n in lineage}
+    seen: set[str] = set()
+    ahead = list(keys)
+    while ahead:
+        if (here := ahead.pop()) in nodes and here not in seen:
+            seen.add(here)
+            ahead.extend(nodes[here].inputs)
+    return tuple(n for n in nodes.values() if n.key in seen)

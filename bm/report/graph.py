@@ -83,5 +83,5 @@ def _box(axes: "Axes", place: tuple[int, float], lines: Sequence[str], kind: Kin
     note = tip([*lines, f"key {node.key}"])
     axes.add_patch(Rectangle((x, y), BOX, HIGH, facecolor=LIGHT["raised"], edgecolor=LIGHT["line"], linewidth=0.8, gid=note))
     axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=LIGHT[kind or "muted"], edgecolor="none"))
-    axes.text(x + 10, y + 14, shorten(lines[0], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="semibold")
+    axes.text(x + 10, y + 14, shorten(lines[0], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
     axes.text(x + 10, y + 27, shorten(lines[1], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["muted"])

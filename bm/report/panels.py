@@ -46,7 +46,7 @@ def _panel(lines: Sequence[Line], show: Callable[[float], str], start: float | N
     for row, line in enumerate(lines):
         y = PITCH * row + 13
         axes.text(8, y, shorten(line.label, WIDTH - 20 - 7 * len(line.value)), color=LIGHT["ink"])
-        axes.text(WIDTH - 8, y, line.value, ha="right", color=LIGHT["ink"], fontweight="semibold")
+        axes.text(WIDTH - 8, y, line.value, ha="right", color=LIGHT["ink"], fontweight="bold")
     return figure, axes, x
 
 

@@ -31,7 +31,7 @@ def loss(curve: Curve) -> "Figure":
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.set_xlabel("step", labelpad=1)
     figure.text(8 / WIDTH, 0.92, shorten(curve.name, WIDTH - 70), color=LIGHT["ink"])
-    figure.text(1 - 8 / WIDTH, 0.92, f"{smooth[-1]:.3f}", ha="right", color=LIGHT["ink"], fontweight="semibold")
+    figure.text(1 - 8 / WIDTH, 0.92, f"{smooth[-1]:.3f}", ha="right", color=LIGHT["ink"], fontweight="bold")
     return figure
 
 

@@ -1,0 +1,52 @@
+"""The same findings as tables on the terminal."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bm.report import comparison, wording
+from bm.report.results import Results, Score
+
+COLOURS = {"student": "bright_black", "expert": "blue", "mixture": "green", "merge": "dark_orange3"}
+
+
+def show(results: Results, console: Console) -> None:
+    """Rows by tasks with intervals, mean, and time; the best of each column is bold. Then a line per verdict."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("model")
+    table.add_column("kind")
+    for task in [*results.tasks, "mean", "time"]:
+        table.add_column(escape(task), justify="right")
+    best = {task: max(row.scores[task].mean for row in results.rows if task in row.scores) for task in results.tasks}
+    means = {row.name: mean for row in results.rows if (mean := results.mean(row)) is not None}
+    for row in results.rows:
+        scores = [_score(row.scores.get(task), best[task]) for task in results.tasks]
+        mean = _bold(f"{100 * means[row.name]:.1f}", means[row.name] == max(means.values())) if row.name in means else "–"
+        kind = f"[{COLOURS[row.kind]}]{row.kind}[/]"
+        table.add_row(escape(row.name), kind, *scores, mean, wording.duration(row.cost.seconds))
+    console.print(table)
+    console.print("[dim]pass@1 in percent, with its interval; time of the model's own step[/]")
+    for verdict in results.verdicts:
+        console.print(f"{wording.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
+
+
+def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
+    """The claims, as the paper's figures and as each run decide them."""
+    paper = comparison.published()
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name in ["claim", "paper", *runs]:
+        table.add_column(escape(name))
+    for claim in comparison.claims(paper, runs):
+        table.add_row(claim.title, *(escape(answer) for answer in (claim.paper, *claim.runs)))
+    console.print(table)
+    console.print(f"[dim]{comparison.CAUTION}[/]")
+
+
+def _score(score: Score | None, best: float) -> str:
+    return "–" if score is None else _bold(f"{100 * score.mean:.1f}", score.mean == best) + f" [dim]{wording.span(score.low, score.high)}[/]"
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"[bold]{text}[/]" if bold else text
