@@ -10,12 +10,12 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from bm.errors import UserError, nearest
@@ -192,6 +192,8 @@ class Tracker:
     """Who watches: Weights & Biases, offline unless told; local files are always written."""
 
     mode: Literal["offline", "online", "disabled"]
+    dir: Path
+    """Where W&B keeps its files."""
     project: str
     tags: Sequence[str]
 
@@ -213,6 +215,49 @@ class Experiment:
     evaluate: Evaluate
     trainer: Trainer
     tracker: Tracker
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        for name, domain in self.domains.items():
+            if domain.task is None:
+                raise ValueError(f"domains.{name}.task: domain '{name}' has no evaluation task; name one of lm-eval's or of bm's")
+            overridden(self.branch, domain.branch, f"domains.{name}.branch")
+        if self.mixture:
+            for name in self.mixture.ratio:
+                if name not in self.domains:
+                    raise ValueError(f"mixture.ratio.{name}: no such domain{nearest(name, self.domains)}")
+            overridden(self.branch, self.mixture.branch, "mixture.branch")
+        if self.student.pretrain is not None:
+            overridden(self.branch, self.student.pretrain, "student.pretrain")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class MergeFolders:
+    """`bm merge`: any Hugging Face folders into one."""
+
+    paths: Paths
+    merge: Merge
+    base: Path | None
+    models: Sequence[Path]
+    mergekit: Path | None
+    output: Path
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluateFolder(Experiment):
+    """`bm evaluate`: a Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
+
+    model: Path
+    output: Path
+
+
+@dataclass(frozen=True, config=STRICT)
+class Report:
+    """`bm report`: every run side by side."""
+
+    paths: Paths
+    output: Path | None
 
 
 T = TypeVar("T")
@@ -237,7 +282,7 @@ def typed(root: type[T], values: Any, where: str = "") -> T:
         reason = _reason(first)
         if first["type"] == "unexpected_keyword_argument":
             reason = "no such setting" + nearest(str(first["loc"][-1]), _fields(root, first["loc"][:-1]))
-        raise UserError(f"{path}: {reason}") from problem
+        raise UserError(f"{path}: {reason}" if path else reason) from problem
 
 
 def overridden(settings: T, overrides: Mapping[str, Any], where: str) -> T:

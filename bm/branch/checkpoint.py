@@ -1,0 +1,66 @@
+"""Where a run stands, on disk: written beside and renamed, so that a kill at any moment leaves the last whole one."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
+
+NAME = "checkpoint"
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """What has been done: optimiser steps, tokens through the model, tokens with a loss, seconds of training."""
+
+    step: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+
+    def after(self, tokens: int, supervised_tokens: int, seconds: float) -> "State":
+        """One step later."""
+        return State(self.step + 1, self.tokens + tokens, self.supervised_tokens + supervised_tokens, self.seconds + seconds)
+
+
+def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> None:
+    """Weights, optimiser state and `state` to `work/checkpoint`."""
+    new, old, place = work / f".{NAME}.new", work / f".{NAME}.old", work / NAME
+    shutil.rmtree(new, ignore_errors=True)
+    weights, moments = get_state_dict(model, optimizer)
+    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=new, no_dist=True)
+    (new / STATE).write_text(json.dumps(asdict(state)))
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
+    os.replace(new, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(work: Path) -> Path | None:
+    """The last whole checkpoint."""
+    return next((place for place in (work / NAME, work / f".{NAME}.old") if (place / STATE).exists()), None)
+
+
+def reached(work: Path) -> State:
+    """Where an earlier run stood at its last checkpoint; the beginning if there is none."""
+    place = _place(work)
+    return State(**json.loads((place / STATE).read_text())) if place else State()
+
+
+def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Weights and optimiser state of the last checkpoint into place."""
+    weights, moments = get_state_dict(model, optimizer)
+    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=_place(work), no_dist=True)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+
+
+def remove(work: Path) -> None:
+    for name in (NAME, f".{NAME}.new", f".{NAME}.old"):
+        shutil.rmtree(work / name, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Builders of an initial student: each leaves a Hugging Face folder."""
