@@ -1,0 +1,73 @@
+"""Ask a teacher, keep what a verifier accepts, and say what became of the rest."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bm.config import Component, Domain
+from bm.distill.journal import Journal
+from bm.distill.selection import Part, Question, select
+from bm.progress import progress
+from bm.verify import verify
+
+QUESTION = ("id", "domain", "source", "system", "prompt", "answer", "verifier", "metadata")
+TRACE = ("id", "domain", "source", "system", "prompt", "response", "answer", "verifier", "metadata")
+
+
+def questions(domain: Domain, seed: int, work: Path) -> dict[str, Any]:
+    """Write the domain's evaluation questions to `work/questions.parquet`; facts: how many, and repeats passed over."""
+    chosen, repeats = select(domain.source(domain.name, seed=seed), "evaluate", domain.questions)
+    _write(work / "questions.parquet", QUESTION, map(_row, chosen))
+    return {"questions": len(chosen), "duplicates": repeats}
+
+
+def distill(domain: Domain, teacher: Component, part: Part, count: int, seed: int, work: Path) -> dict[str, Any]:
+    """Put `count` distinct questions of `part` to the teacher; accepted responses become traces.
+
+    Writes `traces.parquet` (columns TRACE, all strings) and `rejected.parquet` (and `reason`), both in the order of the
+    questions. What was answered before an interruption is found in `work` and not asked again. Facts: the funnel
+    `asked`, `answered`, `verified`, `kept`, `rejected` by reason, and `duplicates`, repeats that were never asked.
+    """
+    chosen, duplicates = select(domain.source(domain.name, seed=seed), part, count)
+    journal = Journal(work / "responses.jsonl")
+    pending = [q for q in chosen if q.id not in journal.responses]
+    with progress(f"distill {domain.name}", total=count, unit="questions", done=count - len(pending)) as bar:
+        for _ in journal.record(teacher(pending, seed=seed)):
+            bar.advance(1)
+    kept, rejected = [], []
+    for question in chosen:
+        if (response := journal.responses.get(question.id)) is None:
+            continue
+        verdict = verify(question.verifier, response, question.answer, question.metadata)
+        row = _row(question) | {"response": response, "reason": verdict.reason}
+        (kept if verdict.accepted else rejected).append(row)
+    _write(work / "traces.parquet", TRACE, kept)
+    _write(work / "rejected.parquet", (*TRACE, "reason"), rejected)
+    journal.path.unlink()
+    return {
+        "asked": len(chosen),
+        "answered": len(kept) + len(rejected),
+        "verified": len(kept),
+        "kept": len(kept),
+        "duplicates": duplicates,
+        "rejected": dict(sorted(Counter(row["reason"] for row in rejected).items())),
+    }
+
+
+def _row(question: Question) -> dict[str, str]:
+    return {"id": question.id, **asdict(question)}
+
+
+def _write(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """A Parquet file of strings, complete or absent."""
+    rows = list(rows)
+    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns})
+    unfinished = path.with_suffix(".unfinished")
+    pq.write_table(table, unfinished, compression="zstd")
+    os.replace(unfinished, path)
