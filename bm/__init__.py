@@ -1,3 +1,3 @@
-"""Branch-Merge distillation: experts per domain, one merged model, and whether that beat training on everything at once."""
+"""Branch-Merge distillation: experts per domain, one merged model, and whether that beat training on everything."""
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ STAGES = {
     "report": "every run side by side, and beside what the paper reports",
 }
 
-HELP = f"""bm {__version__} - Branch-Merge distillation: experts per domain, one merged model, and whether it was worth it
+HELP = f"""bm {__version__} - Branch-Merge distillation: experts per domain, one merged model, and was it worth it
 
 usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
 
@@ -83,10 +83,10 @@ def _hydra(stage: str, words: list[str]) -> None:
     from bm.overrides import explain
 
     def job(composed: DictConfig) -> None:
-        from bm import stages
+        from bm import commands
         from bm.config import load
 
-        command = getattr(stages, stage)
+        command = getattr(commands, stage)
         command(load(typing.get_type_hints(command)["config"], composed))
 
     job.__name__ = stage

@@ -71,7 +71,9 @@ def _typed(component: Component) -> dict[str, Any]:
     return typed
 
 
-Target = Annotated[Component, BeforeValidator(_component), PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})]
+Target = Annotated[
+    Component, BeforeValidator(_component), PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -104,18 +106,6 @@ class Branch:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Student:
-    """The initial model, as a Hugging Face folder made by `build`, and trained first where it starts from nothing."""
-
-    name: Name
-    build: Target
-    pretrain: Mapping[str, Any] | None
-    """Overrides of `branch` for training from scratch on every domain's `student` part; null: the student is ready."""
-    traces: Annotated[int, Field(ge=0)]
-    """Traces per domain to pretrain on."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class Domain:
     """Where a domain's questions come from, what tests them, and how its expert is trained."""
 
@@ -129,6 +119,18 @@ class Domain:
     """Evaluation questions."""
     branch: Mapping[str, Any]
     """Overrides of `branch` for this domain's expert (the paper trains each domain its own way)."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Student:
+    """The initial model, as a Hugging Face folder made by `build`, and first trained where it starts from nothing."""
+
+    name: Name
+    build: Target
+    domains: Mapping[str, Domain]
+    """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
+    branch: Mapping[str, Any]
+    """Overrides of `branch` for that training."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -220,15 +222,16 @@ class Experiment:
     def _belong_together(self) -> Self:
         for name, domain in self.domains.items():
             if domain.task is None:
-                raise ValueError(f"domains.{name}.task: domain '{name}' has no evaluation task; name one of lm-eval's or of bm's")
+                raise ValueError(
+                    f"domains.{name}.task: domain '{name}' has no evaluation task; name one of lm-eval's or of bm's"
+                )
             overridden(self.branch, domain.branch, f"domains.{name}.branch")
         if self.mixture:
             for name in self.mixture.ratio:
                 if name not in self.domains:
                     raise ValueError(f"mixture.ratio.{name}: no such domain{nearest(name, self.domains)}")
             overridden(self.branch, self.mixture.branch, "mixture.branch")
-        if self.student.pretrain is not None:
-            overridden(self.branch, self.student.pretrain, "student.pretrain")
+        overridden(self.branch, self.student.branch, "student.branch")
         return self
 
 
@@ -264,7 +267,7 @@ T = TypeVar("T")
 
 
 def load(root: type[T], composed: DictConfig) -> T:
-    """The composed YAML as a frozen `root`; UserError names the first setting that is missing, unknown or out of range."""
+    """The composed YAML as a frozen `root`; UserError names the first setting that is missing, unknown or bad."""
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as problem:
@@ -297,8 +300,8 @@ def resolved(settings: Any) -> Any:
 
 def identity(settings: Any) -> Any:
     """A dataclass of this module as plain JSON values, without the fields that do not change the result."""
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, Component):
-        return resolved(settings) if not isinstance(settings, Component) else dict(_=settings.target, **settings.parameters)
+    if isinstance(settings, Component):
+        return {"_target_": settings.target, **settings.parameters}
     hints = typing.get_type_hints(type(settings), include_extras=True)
     neutral = {name for name, hint in hints.items() if NoKey in getattr(hint, "__metadata__", ())}
     values = resolved(settings)

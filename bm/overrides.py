@@ -26,7 +26,7 @@ def explain(problem: Exception, stage: str, conf: Path) -> str:
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]}: must be given"
     first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
-    return f"the overrides cannot be read: {first} (quote values with spaces, brackets or & for Hydra, inside quotes for the shell)"
+    return f"the overrides cannot be read: {first} (values with spaces, brackets or & need quotes)"
 
 
 def _names(stage: str, conf: Path, parent: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Content-addressed artefacts: what a stage leaves on disk, named by the hash of everything that made it.
 
-    outputs/store/<stage>/<key>/            files and manifest.json, complete or absent
-    outputs/store/<stage>/.<key>.work/      being made; survives a crash, and the next run goes on in it
-    outputs/store/<stage>/.<key>.lock       held by the one process that is making it
+outputs/store/<stage>/<key>/            files and manifest.json, complete or absent
+outputs/store/<stage>/<key>.work/       being made; survives a crash, and the next run goes on in it
+outputs/store/<stage>/.<key>.lock       held by the one process that is making it
 """
 
 import ast
@@ -73,7 +73,12 @@ class Store:
         `build(work)` fills the folder `work`, going on from whatever an interrupted run left there, and returns facts
         for the manifest. `code` names the rooms of `bm` whose code makes the result.
         """
-        identity = {"stage": stage, "config": config, "inputs": [i.key for i in inputs], "code": code_version(tuple(code))}
+        identity = {
+            "stage": stage,
+            "config": config,
+            "inputs": [i.key for i in inputs],
+            "code": code_version(tuple(code)),
+        }
         key = digest(json.dumps(identity, sort_keys=True).encode())[:16]
         if (found := self.find(stage, key)) is not None:
             return found
@@ -82,14 +87,14 @@ class Store:
         with _locked(folder / f".{key}.lock", f"{stage} {label}"):
             if (found := self.find(stage, key)) is not None:
                 return found
-            work = folder / f".{key}.work"
+            work = folder / f"{key}.work"
             work.mkdir(exist_ok=True)
             spent = _Spent(work / ".seconds")
             facts = dict(build(work))
             digests = facts.pop("digests", {})
             seconds = spent.stop()
-            manifest = {"key": key, "label": label, **identity, "inputs": [_reference(i) for i in inputs], "facts": facts,
-                        "seconds": seconds, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            manifest = {"key": key, "label": label, **identity, "inputs": [_reference(i) for i in inputs],
+                        "facts": facts, "seconds": seconds, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                         "files": _describe(work, digests), **_origin()}  # fmt: skip
             write_json(work / MANIFEST, manifest)
             _flush(work)
@@ -114,7 +119,11 @@ class Store:
 
     def all(self) -> list[Artefact]:
         """Every complete artefact, oldest first."""
-        found = (self.find(p.parent.parent.name, p.parent.name) for p in self.root.glob(f"*/[!.]*/{MANIFEST}"))
+        found = (
+            self.find(p.parent.parent.name, p.parent.name)
+            for p in self.root.glob(f"*/*/{MANIFEST}")
+            if not p.parent.suffix
+        )
         return sorted((a for a in found if a), key=lambda a: str(a.manifest["created"]))
 
 
@@ -205,7 +214,11 @@ def _describe(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name, status = str(path.relative_to(folder)), path.stat()
-        files[name] = {"bytes": status.st_size, "modified": status.st_mtime_ns, "sha256": known.get(name) or file_digest(path)}
+        files[name] = {
+            "bytes": status.st_size,
+            "modified": status.st_mtime_ns,
+            "sha256": known.get(name) or file_digest(path),
+        }
     return files
 
 
@@ -256,7 +269,11 @@ def hardware() -> dict[str, Any]:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 

@@ -1,0 +1,147 @@
+"""Each stage as one short function: configuration and input artefacts in, an artefact out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bm.config import Branch, Component, Domain, Experiment, Mixture, identity, overridden
+from bm.progress import say
+from bm.store import Artefact, Store
+
+if TYPE_CHECKING:
+    from bm.merge.order import Order
+
+TRACES, QUESTIONS = "traces.parquet", "questions.parquet"
+
+
+class Stages:
+    """The stages of one experiment over one store. A room is imported when its stage runs, not before."""
+
+    def __init__(self, store: Store, config: Experiment) -> None:
+        self.store, self.config = store, config
+        self.used: list[Artefact] = []
+        """What was made or found, in the order of the stages."""
+
+    def questions(self, domain: Domain) -> Artefact:
+        """Evaluation questions of a domain; none of them can occur among its traces."""
+        seed = self.config.seed
+        settings = {"source": identity(domain.source), "count": domain.questions, "seed": seed}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.distill import questions
+
+            return questions(domain, seed, work)
+
+        return self._make("questions", domain.name, settings, [], ["distill"], build)
+
+    def distill(self, domain: Domain, part: str = "train", count: int | None = None) -> Artefact:
+        """`count` verified traces of a domain: `train` for its expert, `student` for the student's own pretraining."""
+        seed, teacher, count = self.config.seed, self.config.teacher, count or domain.traces
+        settings = {
+            "source": identity(domain.source),
+            "teacher": identity(teacher),
+            "part": part,
+            "count": count,
+            "seed": seed,
+        }
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.distill import distill
+
+            return distill(domain, teacher, part, count, seed, work)
+
+        return self._make("distill", f"{domain.name} {part}", settings, [], ["distill", "verify"], build)
+
+    def student(self) -> Artefact:
+        """The initial model θ0: built, and first trained from scratch where it has domains of its own."""
+        student = self.config.student
+        traces = {name: self.distill(domain, "student") for name, domain in student.domains.items()}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            sets = {"traces": [t.path / TRACES for t in traces.values()]} if traces else {}
+            facts: Mapping[str, Any] = student.build(work, **sets)
+            return facts
+
+        settings = {"build": identity(student.build)}
+        initial = self._make("student", student.name, settings, list(traces.values()), ["student"], build)
+        if not traces:
+            return initial
+        return self._train(
+            student.name, initial, traces, {}, overridden(self.config.branch, student.branch, "student.branch")
+        )
+
+    def expert(self, student: Artefact, domain: Domain, traces: Artefact) -> Artefact:
+        """The student after SFT on one domain's traces (paper, section 3.1)."""
+        settings = overridden(self.config.branch, domain.branch, f"domains.{domain.name}.branch")
+        return self._train(domain.name, student, {domain.name: traces}, {}, settings)
+
+    def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
+        """The baseline: the student after one SFT on the domains together."""
+        settings = overridden(self.config.branch, mixture.branch, "mixture.branch")
+        return self._train("mixture", student, traces, mixture.ratio, settings)
+
+    def merge(
+        self, name: str, method: Component, order: "Order", student: Artefact, experts: Mapping[str, Artefact]
+    ) -> Artefact:
+        """Experts to one model by one method along one order (paper, section 3.2)."""
+        config = self.config.merge
+        numerics = {k: v for k, v in identity(config).items() if k not in ("methods", "order")}
+        settings = {"method": identity(method), "order": str(order), **numerics}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.merge import merge
+
+            return merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
+
+        return self._make("merge", name, settings, [student, *experts.values()], ["merge"], build)
+
+    def evaluate(self, model: Artefact, questions: Mapping[str, Artefact]) -> Artefact:
+        """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1)."""
+        config = self.config.evaluate
+        own = {domain.task: questions[name].path / QUESTIONS for name, domain in self.config.domains.items()}
+        tasks = [*own, *config.tasks]
+        settings = {**identity(config), "tasks": tasks}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.evaluate import evaluate
+
+            return evaluate(model.path, config, tasks, own, work)
+
+        inputs = [model, *questions.values()]
+        return self._make("evaluate", model.label, settings, inputs, ["evaluate", "generate", "verify"], build)
+
+    def _train(
+        self, name: str, student: Artefact, traces: Mapping[str, Artefact], ratio: Mapping[str, float], settings: Branch
+    ) -> Artefact:
+        trainer, tracker = self.config.trainer, self.config.tracker
+        config = {"branch": identity(settings), "trainer": identity(trainer), "ratio": dict(ratio)}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.branch import Traces, train
+
+            sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
+            return train(student.path, sets, settings, trainer, tracker, name, work.stem, work)
+
+        return self._make("branch", name, config, [student, *traces.values()], ["branch"], build)
+
+    def _make(
+        self,
+        stage: str,
+        label: str,
+        config: Mapping[str, Any],
+        inputs: Sequence[Artefact],
+        code: Sequence[str],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Artefact:
+        made = False
+
+        def noted(work: Path) -> Mapping[str, Any]:
+            nonlocal made
+            made = True
+            return build(work)
+
+        artefact = self.store.make(stage, label, config, inputs, code, noted)
+        spent = f"{artefact.manifest['seconds']:6.1f} s" if made else "  kept  "
+        say(f"{stage:<10} {label:<36} {spent}  [dim]{artefact.key}[/dim]")
+        self.used.append(artefact)
+        return artefact
