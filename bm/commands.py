@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
+from omegaconf import OmegaConf
 
 from bm.config import Component, Experiment, Report, resolved
 from bm.errors import UserError
@@ -110,7 +110,7 @@ def _folder(config: Experiment) -> Path:
 
 
 def _yaml(config: Experiment) -> str:
-    return yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)
+    return OmegaConf.to_yaml(OmegaConf.create(resolved(config)))
 
 
 def _command() -> str:

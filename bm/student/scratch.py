@@ -1,9 +1,10 @@
 """A student from nothing: a small Qwen2-architecture model with random weights and a tokenizer of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,14 +22,14 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
 def build(
-    output: Path, *, texts: Iterable[str], vocabulary: Positive, hidden: Positive, intermediate: Positive, layers: Positive,
+    output: Path, *, traces: Sequence[Path], vocabulary: Positive, hidden: Positive, intermediate: Positive, layers: Positive,
     heads: Positive, kv_heads: Positive, positions: Positive, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """A model folder in `output`: tokenizer learned from `texts` (at most `vocabulary` entries), weights drawn from `seed`.
+    """A model folder in `output`: tokenizer learned from the text of `traces` (at most `vocabulary` entries), weights drawn from `seed`.
 
     `positions` is the context length in tokens. Returns {"parameters": count, "vocabulary": entries}.
     """
-    tokenizer = learned_tokenizer(texts, vocabulary, positions)
+    tokenizer = learned_tokenizer(_texts(traces), vocabulary, positions)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=positions, tie_word_embeddings=True,
@@ -63,3 +64,11 @@ def learned_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> 
                                         model_max_length=positions, clean_up_tokenization_spaces=False)  # fmt: skip
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def _texts(traces: Sequence[Path]) -> Iterator[str]:
+    """Prompts and responses of Parquet trace files, in their order."""
+    for path in traces:
+        for row in pq.read_table(path, columns=["prompt", "response"]).to_pylist():
+            yield row["prompt"]
+            yield row["response"]
