@@ -1,0 +1,65 @@
+"""What is asked of an engine, and what comes back."""
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+Message = Mapping[str, str]
+"""`{"role": "system" | "user" | "assistant", "content": …}`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. With the same seed a prompt's i-th sample has its own random stream in any company."""
+
+    n: int
+    """Samples per prompt."""
+    temperature: float
+    """0 takes the most probable token each time."""
+    top_p: float
+    """Draw from the smallest set of tokens with at least this probability."""
+    max_new_tokens: int
+    seed: int
+    stop: tuple[str, ...] = ()
+    """A response ends before the first of these. Leave empty for reasoning: a stop string may occur in a thought."""
+
+    def key(self, prompt: str) -> str:
+        """Names all that determines a prompt's samples but the engine and their number: 32 hex digits."""
+        settings = {name: value for name, value in asdict(self).items() if name != "n"}
+        return hashlib.blake2b(json.dumps([prompt, settings], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response to one prompt."""
+
+    prompt: int
+    """Position of the prompt among those asked."""
+    index: int
+    """Which of the prompt's n samples."""
+    response: str
+    tokens: int
+    """Generated tokens, the end of the text not counted."""
+    finished: bool
+    """False: cut off by `max_new_tokens` or the model's context."""
+
+
+class Engine(Protocol):
+    """Anything that writes responses."""
+
+    def facts(self) -> dict[str, Any]:
+        """Engine, version, numeric type and parallelism: what must be known beside a score."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation as the prompt that `generate` takes, ready for the assistant's turn."""
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, known: Container[tuple[int, int]] = ()
+    ) -> Iterator[list[Sample]]:
+        """The samples of every prompt in batches, as they are ready.
+
+        Batches depend only on what is asked; one whose every (prompt, index) is `known` is left out, so a sample
+        comes out the same whether a run was interrupted or not.
+        """

@@ -1,0 +1,162 @@
+"""The engine that needs transformers alone: one prefill for all samples of a prompt, rows leave as they finish."""
+
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from bm.errors import UserError
+from bm.generate.cache import growing_cache
+from bm.generate.draw import draw, stream, uniforms
+from bm.generate.samples import Message, Sample, Sampling
+
+STOP_CHECK = 16
+"""Steps between two looks for stop strings. What is written past one is cut off, so this changes time alone."""
+COMPACT = 7 / 8
+"""Rows that ended leave the batch when no more than this share goes on: leaving copies the cache of all others."""
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+def load(folder: Path, dtype: str, device: str) -> Loaded:
+    """Model and tokenizer of a Hugging Face folder, on a device; UserError if there is none or it cannot be read."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a model: it has no config.json")
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{folder} cannot be loaded: {str(problem).strip().splitlines()[0]}") from problem
+    return model.to(place), tokenizer  # type: ignore[arg-type]  # the library wraps `to` without its type
+
+
+class TransformersEngine:
+    """Holds the model in evaluation mode; `batch` is the number of rows decoded together."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> None:
+        self.model, self.tokenizer, self.batch = model, tokenizer, batch
+        model.train(False)
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        ends = [ends] if isinstance(ends, int) else list(ends or [])
+        self.ends = {*ends, tokenizer.eos_token_id} - {None}
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+
+    def facts(self) -> dict[str, Any]:
+        return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,
+                "dtype": str(self.model.dtype).removeprefix("torch."), "device": self.model.device.type, "parallelism": 1,
+                "attention": self.model.config._attn_implementation}  # fmt: skip
+
+    def render(self, messages: Sequence[Message]) -> str:
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"{self.tokenizer.name_or_path or 'the tokenizer'} has no chat template to put a prompt into"
+            )
+        return str(
+            self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
+        )
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, known: Container[tuple[int, int]] = ()
+    ) -> Iterator[list[Sample]]:
+        """Longest prompts first, so that what does not fit in memory fails at once. See `Engine.generate`."""
+        tokens = [self._encoded(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda p: -len(tokens[p]))
+        rows = [(p, i) for p in order for i in range(sampling.n)]
+        for start in range(0, len(rows), self.batch):
+            asked = rows[start : start + self.batch]
+            if not all(row in known for row in asked):
+                yield self._batch(prompts, tokens, asked, sampling)
+
+    def _encoded(self, prompt: str) -> list[int]:
+        # A chat template has written the special tokens already: lm-eval's rule, and what every server does.
+        bos = self.tokenizer.bos_token
+        tokens = list(self.tokenizer.encode(prompt, add_special_tokens=not (bos and prompt.startswith(bos))))
+        if not 0 < len(tokens) < self.context:
+            raise UserError(f"a prompt of {len(tokens)} tokens does not fit the model's context of {self.context}")
+        return tokens
+
+    def _batch(
+        self, prompts: Sequence[str], tokens: Sequence[list[int]], asked: Sequence[tuple[int, int]], sampling: Sampling
+    ) -> list[Sample]:
+        """All of `asked` (prompt, index) decoded together."""
+        streams = np.array([stream(sampling.seed, prompts[p], i) for p, i in asked], np.uint64)
+        rooms = [min(sampling.max_new_tokens, self.context - len(tokens[p])) for p, _ in asked]
+        written: list[list[int]] = [[] for _ in asked]
+        finished = [False] * len(asked)
+        held = list(range(len(asked)))  # rows that the decoding holds; those that ended leave it some at a time
+        decoding = _Decoding(self.model, tokens, [p for p, _ in asked])
+        for step in range(max(rooms)):
+            uniform = torch.from_numpy(uniforms(streams[held], step)).to(self.model.device)
+            drawn = draw(decoding.logits, uniform, sampling.temperature, sampling.top_p)
+            live = []
+            for place, (row, token) in enumerate(zip(held, drawn.tolist(), strict=True)):
+                if finished[row] or len(written[row]) == rooms[row]:
+                    continue
+                if token in self.ends:
+                    finished[row] = True
+                    continue
+                written[row].append(token)
+                if sampling.stop and step % STOP_CHECK == 0:
+                    finished[row] = any(stop in self._text(written[row]) for stop in sampling.stop)
+                if not finished[row] and len(written[row]) < rooms[row]:
+                    live.append(place)
+            if not live:
+                break
+            if len(live) <= COMPACT * len(held):
+                held, drawn = [held[place] for place in live], drawn[live]
+                decoding.keep(live)
+            decoding.step(drawn)
+        return [self._sample(p, i, written[row], finished[row], sampling.stop) for row, (p, i) in enumerate(asked)]
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _sample(self, prompt: int, index: int, tokens: list[int], finished: bool, stops: tuple[str, ...]) -> Sample:
+        text = self._text(tokens)
+        cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+        return Sample(prompt, index, text[:cut], len(tokens), finished or cut is not None)
+
+
+class _Decoding:
+    """The model's state over a batch: left-padded prompts, cache, and the logits of each row's next token."""
+
+    def __init__(self, model: PreTrainedModel, tokens: Sequence[list[int]], prompts: Sequence[int]) -> None:
+        """Prefill each distinct prompt once; prompts: [rows], the prompt of each row."""
+        distinct = list(dict.fromkeys(prompts))
+        width = max(len(tokens[p]) for p in distinct)
+        ids = torch.tensor([[0] * (width - len(tokens[p])) + tokens[p] for p in distinct], device=model.device)
+        lengths = torch.tensor([len(tokens[p]) for p in distinct], device=model.device)
+        mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+        self._model, self._cache = model, growing_cache(model.config)
+        self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))
+        self._positions, self._mask = lengths, mask
+        place = {p: k for k, p in enumerate(distinct)}
+        self._select(torch.tensor([place[p] for p in prompts], device=model.device))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        self._select(torch.tensor(rows, device=self._mask.device))
+
+    def step(self, drawn: Tensor) -> None:
+        """Append a token to each row; drawn: [rows] int64."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(drawn), 1)], 1)
+        self._forward(drawn[:, None], self._mask, self._positions[:, None])
+        self._positions = self._positions + 1
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> None:
+        out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache,
+                          use_cache=True, logits_to_keep=1)  # fmt: skip
+        self.logits = out.logits[:, -1]
+        if not torch.isfinite(self.logits).all():
+            raise UserError("the model's logits are not finite: its weights are damaged")
+
+    def _select(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._mask, self._positions, self.logits = self._mask[rows], self._positions[rows], self.logits[rows]

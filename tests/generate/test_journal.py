@@ -1,0 +1,116 @@
+"""Samples on disk: complete, never twice, and the same after a kill as without one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bm.generate import Sample, Sampling, sample
+
+SAMPLING = Sampling(n=3, temperature=1, top_p=1, max_new_tokens=8, seed=0)
+
+
+class Counting:
+    """Two prompts a batch; every response names what it answers and how many were made."""
+
+    def __init__(self, fail_after=None):
+        self.made, self.fail_after = 0, fail_after
+
+    def facts(self):
+        return {"engine": "counting"}
+
+    def render(self, messages):
+        return messages[-1]["content"]
+
+    def generate(self, prompts, sampling, known=()):
+        for start in range(0, len(prompts), 2):
+            batch = [(p, i) for p in range(start, min(start + 2, len(prompts))) for i in range(sampling.n)]
+            if all(row in known for row in batch):
+                continue
+            if self.fail_after is not None and self.made >= self.fail_after:
+                raise KeyboardInterrupt
+            self.made += len(batch)
+            yield [Sample(p, i, f"{prompts[p]} – {i}\n", i, i != 1) for p, i in batch]
+
+
+def test_samples_come_in_order_with_all_they_hold(tmp_path):
+    got = sample(Counting(), ["a", "b", "c"], SAMPLING, tmp_path / "j.jsonl")
+    assert got == [[Sample(p, i, f"{name} – {i}\n", i, i != 1) for i in range(3)] for p, name in enumerate("abc")]
+
+
+def test_resume_repeats_nothing(tmp_path):
+    prompts, journal = list("abcdefg"), tmp_path / "j.jsonl"
+    whole = sample(Counting(), prompts, SAMPLING, tmp_path / "whole.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        sample(Counting(fail_after=12), prompts, SAMPLING, journal)
+    second = Counting()
+    assert sample(second, prompts, SAMPLING, journal) == whole
+    assert second.made == 9
+    assert journal.read_text() == (tmp_path / "whole.jsonl").read_text()
+    third = Counting()
+    assert sample(third, prompts, SAMPLING, journal) == whole
+    assert third.made == 0
+
+
+def test_half_a_line_is_not_read(tmp_path):
+    journal = tmp_path / "j.jsonl"
+    whole = sample(Counting(), list("abcd"), SAMPLING, journal)
+    text = journal.read_bytes()
+    for cut in (1, 20, len(text.splitlines()[-1]) + 5):
+        journal.write_bytes(text[:-cut])
+        assert sample(Counting(), list("abcd"), SAMPLING, journal) == whole
+        assert len({(e["key"], e["index"]) for e in map(json.loads, journal.read_text().splitlines())}) == 12
+
+
+def test_other_sampling_is_not_taken_for_known(tmp_path):
+    engine = Counting()
+    sample(engine, ["a"], SAMPLING, tmp_path / "j.jsonl")
+    sample(engine, ["a"], Sampling(3, 0.5, 1, 8, 0), tmp_path / "j.jsonl")
+    assert engine.made == 6
+    sample(engine, ["a"], Sampling(4, 0.5, 1, 8, 0), tmp_path / "j.jsonl")
+    assert engine.made == 10
+
+
+def test_equal_prompts_are_answered_alike(tmp_path):
+    got = sample(Counting(), ["a", "b", "b"], SAMPLING, tmp_path / "j.jsonl")
+    assert [s.response for s in got[1]] == [s.response for s in got[2]]
+
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[2])
+from conftest import ARCHITECTURES
+from pathlib import Path
+from transformers import AutoTokenizer
+from bm.generate import Sampling, sample
+from bm.generate.transformers_engine import TransformersEngine
+torch.manual_seed(3)
+model = ARCHITECTURES["qwen2"]()
+work = Path(sys.argv[1])
+engine = TransformersEngine(model, AutoTokenizer.from_pretrained(work / "tokenizer"), 4)
+sample(engine, [f"{i}+{i}" for i in range(40)], Sampling(3, 1.0, 0.9, 100, 1), work / sys.argv[3])
+"""
+
+
+def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(request.path.parent)]
+    environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
+    killed = tmp_path / "killed.jsonl"
+    process = subprocess.Popen([*command, killed.name], env=environment)
+    while not killed.exists() or killed.stat().st_size < 2000:
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = killed.read_text().splitlines()
+    assert 0 < len(before) < 120
+    subprocess.run([*command, killed.name], env=environment, check=True)
+    subprocess.run([*command, "whole.jsonl"], env=environment, check=True)
+    assert killed.read_text() == (tmp_path / "whole.jsonl").read_text()

@@ -1,0 +1,154 @@
+"""The transformers engine against Hugging Face's own generate, and against itself under every batching."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from bm.errors import UserError
+from bm.generate import Sampling
+from bm.generate.engines import transformers
+from bm.generate.transformers_engine import TransformersEngine
+
+GREEDY = Sampling(n=1, temperature=0, top_p=1, max_new_tokens=24, seed=0)
+WARM = Sampling(n=4, temperature=1.0, top_p=0.9, max_new_tokens=24, seed=7)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    draw = random.Random(1)
+    return ["".join(draw.choice("abcdef 0123456789+") for _ in range(draw.randint(2, 40))) for _ in range(12)]
+
+
+def collected(engine, prompts, sampling, known=()):
+    samples = [s for batch in engine.generate(prompts, sampling, known) for s in batch]
+    return {(s.prompt, s.index): s for s in samples}
+
+
+def test_greedy_equals_hugging_face_generate(model, tokenizer, prompts):
+    """Left padding, positions, cache growth, sliding window and rows that leave early, in one comparison."""
+    ours = collected(TransformersEngine(model, tokenizer, batch=12), prompts, GREEDY)
+    for p, prompt in enumerate(prompts):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        theirs = model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0, ids.shape[1] :]
+        assert ours[p, 0].response == tokenizer.decode(theirs, skip_special_tokens=True)
+        assert ours[p, 0].finished == (1 in theirs.tolist())
+        assert ours[p, 0].tokens == len([t for t in theirs if t != 1])
+
+
+def test_some_responses_end_and_some_are_cut(qwen2, tokenizer, prompts):
+    ended = {s.finished for s in collected(TransformersEngine(qwen2, tokenizer, 12), prompts, WARM).values()}
+    assert ended == {True, False}
+
+
+@pytest.mark.parametrize("batch", [1, 5, 48])
+def test_a_sample_does_not_depend_on_its_company(model, tokenizer, prompts, batch):
+    together = collected(TransformersEngine(model, tokenizer, batch=7), prompts, WARM)
+    assert len(together) == 48
+    apart = collected(TransformersEngine(model, tokenizer, batch=batch), prompts, WARM)
+    assert {k: s.response for k, s in apart.items()} == {k: s.response for k, s in together.items()}
+    alone = collected(TransformersEngine(model, tokenizer, batch=batch), prompts[3:4], WARM)
+    assert [alone[0, i].response for i in range(4)] == [together[3, i].response for i in range(4)]
+
+
+def test_more_samples_keep_the_first(qwen2, tokenizer, prompts):
+    engine = TransformersEngine(qwen2, tokenizer, batch=16)
+    few = collected(engine, prompts, WARM)
+    many = collected(engine, prompts, Sampling(6, 1.0, 0.9, 24, 7))
+    assert all(many[key].response == sample.response for key, sample in few.items())
+    other = collected(engine, prompts, Sampling(4, 1.0, 0.9, 24, 8))
+    assert any(other[key].response != sample.response for key, sample in few.items())
+
+
+def test_one_prefill_for_all_samples_of_a_prompt(qwen2, tokenizer, prompts):
+    rows = []
+    handle = qwen2.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    collected(TransformersEngine(qwen2, tokenizer, batch=48), prompts, WARM)
+    handle.remove()
+    assert rows[0] == (12, max(len(p) for p in prompts))
+    assert all(width == 1 for _, width in rows[1:])
+    assert rows[1][0] > rows[-1][0], "rows that ended stay in the batch"
+
+
+def test_first_tokens_follow_the_nucleus_distribution(qwen2, tokenizer):
+    """20,000 draws against probabilities made in float64 by the definition of top-p."""
+    samples = collected(TransformersEngine(qwen2, tokenizer, 20_000), ["12+34"], Sampling(20_000, 0.8, 0.7, 1, 5))
+    logits = qwen2(tokenizer("12+34", return_tensors="pt").input_ids).logits[0, -1].double()
+    p = (logits / 0.8).softmax(-1).detach().numpy()
+    order = np.argsort(-p)
+    kept = order[: int(np.searchsorted(np.cumsum(p[order]), 0.7)) + 1]
+    assert 2 < len(kept) < 60
+    drawn = [tokenizer(s.response).input_ids[0] if s.response else 1 for s in samples.values()]
+    counts = np.bincount(drawn, minlength=len(p))
+    assert counts[kept].sum() == 20_000
+    assert stats.chisquare(counts[kept], 20_000 * p[kept] / p[kept].sum()).pvalue > 1e-3
+
+
+def test_only_known_batches_are_left_out(qwen2, tokenizer, prompts):
+    engine = TransformersEngine(qwen2, tokenizer, batch=10)
+    batches = list(engine.generate(prompts, WARM))
+    known = {(s.prompt, s.index) for batch in batches[:3] for s in batch}
+    assert list(engine.generate(prompts, WARM, known)) == batches[3:]
+
+
+def test_stop_strings_cut_and_finish(qwen2, tokenizer, prompts):
+    engine = TransformersEngine(qwen2, tokenizer, batch=12)
+    free = collected(engine, prompts, GREEDY)
+    stop = free[0, 0].response[10]
+    cut = collected(engine, prompts, Sampling(1, 0, 1, 24, 0, stop=(stop,)))
+    for key, sample in free.items():
+        assert cut[key].response == sample.response.split(stop)[0]
+        assert cut[key].finished == (sample.finished or stop in sample.response)
+
+
+def test_generation_ends_where_the_context_does(qwen2, tokenizer):
+    long = "ab" * 60
+    sample = collected(TransformersEngine(qwen2, tokenizer, 4), [long, "a"], Sampling(1, 0, 1, 500, 0))
+    assert sample[0, 0].tokens <= 8
+    with pytest.raises(UserError, match="130 tokens does not fit the model's context of 128"):
+        collected(TransformersEngine(qwen2, tokenizer, 4), ["ab" * 65], GREEDY)
+
+
+def test_a_folder_gives_the_same_as_the_model_in_memory(qwen2, tokenizer, prompts, tmp_path):
+    qwen2.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = transformers(tmp_path, batch=12, dtype="float32", device="cpu")
+    memory = transformers((qwen2, loaded.tokenizer), batch=12, dtype="float32", device="cpu")
+    assert collected(loaded, prompts, WARM) == collected(memory, prompts, WARM)
+    assert loaded.render([{"role": "user", "content": "hi"}]) == "u:hi\na:"
+
+
+def test_what_is_no_model_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        transformers(tmp_path, batch=1, dtype="auto", device="cpu")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        transformers(Path(tmp_path), batch=1, dtype="auto", device="cpu")
+
+
+def test_damaged_weights_stop_the_run(tokenizer, prompts, qwen2):
+    weight = qwen2.model.layers[0].mlp.down_proj.weight
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+        with pytest.raises(UserError, match="not finite"):
+            collected(TransformersEngine(qwen2, tokenizer, 4), prompts, GREEDY)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_equals_cpu(qwen2, tokenizer, prompts, tmp_path):
+    qwen2.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    there = transformers(tmp_path, batch=12, dtype="float32", device="cuda")
+    here = transformers((qwen2, there.tokenizer), batch=12, dtype="float32", device="cpu")
+    assert collected(there, prompts, WARM) == collected(here, prompts, WARM)
