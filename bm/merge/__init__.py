@@ -1,0 +1,5 @@
+"""Merging: methods as pure functions, streamed over checkpoints of any size, exact and deterministic."""
+
+from bm.merge.merging import merge, merge_folders, merge_in_memory, merge_many, orders
+
+__all__ = ["merge", "merge_folders", "merge_in_memory", "merge_many", "orders"]

@@ -122,10 +122,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shard:
-    """One output file: its header, and where each tensor's data begins."""
+    """One output file: its header, its tensors in the order of their data, and where each one's data begins."""
 
     name: str
     header: bytes
+    entries: tuple[Entry, ...]
     offsets: Mapping[str, int]
     size: int
 
@@ -149,14 +150,16 @@ def _shard(name: str, entries: list[Entry]) -> Shard:
     """Wider dtypes come first, so that every tensor is aligned to its elements."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begins, begin = {}, 0
-    for entry in sorted(entries, key=lambda e: -e.dtype.itemsize):
+    entries = sorted(entries, key=lambda e: -e.dtype.itemsize)
+    for entry in entries:
         end = begin + entry.bytes
         header[entry.name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
         begins[entry.name], begin = begin, end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    return Shard(name, struct.pack("<Q", len(text)) + text, {n: start + b for n, b in begins.items()}, start + begin)
+    offsets = {name: start + begin for name, begin in begins.items()}
+    return Shard(name, struct.pack("<Q", len(text)) + text, tuple(entries), offsets, start + begin)
 
 
 def index_json(shards: list[Shard]) -> str:

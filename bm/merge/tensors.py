@@ -67,11 +67,13 @@ def _mark(method: F, kind: Kind) -> F:
 
 def kind_of(method: Any) -> Kind:
     """What a method takes, read through partial applications of it."""
-    while not hasattr(method, "kind"):
-        inner = getattr(method, "func", None) or getattr(method, "function", None)
-        if inner is None:
-            raise UserError(f"{method!r} is no merge method: mark it with @pair, @models or @task_vectors")
-        method = inner
+    if hasattr(method, "target"):  # a Component of the configuration
+        from hydra.utils import get_method
+
+        method = get_method(method.target)
+    method = getattr(method, "func", method)  # functools.partial
+    if not hasattr(method, "kind"):
+        raise UserError(f"{method!r} is no merge method: mark it with @pair, @models or @task_vectors")
     kind: Kind = method.kind
     return kind
 
@@ -123,6 +125,10 @@ class Run:
     tile_elements: int | None = None
     block_tiles: int = BLOCK_TILES
 
+    @property
+    def tile_size(self) -> int:
+        return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.type == "cuda" else TILE_ELEMENTS)
+
     def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
         if self.workers is None or len(tasks) < 2:
             return [task(one) for one in tasks]
@@ -151,6 +157,10 @@ class Grid:
         """The flat elements a run of tiles covers."""
         size = self.rows * self.columns
         return tiles.start * size, min(tiles.stop * size, self.elements)
+
+    def blocks(self, length: int) -> list[range]:
+        """Runs of `length` consecutive tiles, the tasks of a pass."""
+        return [range(first, min(first + length, self.tiles)) for first in range(0, self.tiles, length)]
 
 
 class _Models(Sequence[Tensor]):
@@ -250,9 +260,7 @@ class Tensors:
         self.run = run or Run()
         first: Source = self.models[0] if base is None else base
         self.shape, self.stored_dtype = tuple(first.shape), first.dtype
-        on_gpu = self.run.device.type == "cuda"
-        size = self.run.tile_elements or (CUDA_TILE_ELEMENTS if on_gpu else TILE_ELEMENTS)
-        self.grid = Grid.of(self.shape, size)
+        self.grid = Grid.of(self.shape, self.run.tile_size)
         self._facts: dict[Hashable, Any] = {}
         self._scores: dict[Hashable, Tensor] = {}
 
@@ -264,11 +272,6 @@ class Tensors:
     @property
     def elements(self) -> int:
         return self.grid.elements
-
-    def blocks(self) -> list[range]:
-        """Runs of consecutive tiles, the tasks of a pass."""
-        tiles, step = self.grid.tiles, self.run.block_tiles
-        return [range(first, min(first + step, tiles)) for first in range(0, tiles, step)]
 
     def tiles(self, block: range) -> Iterator[Tile]:
         """The tiles of one block, which is read once per source, when first asked for."""
@@ -287,7 +290,9 @@ class Tensors:
 
     def map(self, f: Callable[[Tile], T]) -> list[T]:
         """f of every tile, in tile order."""
-        parts = self.run.map(lambda block: [f(tile) for tile in self.tiles(block)], self.blocks())
+        parts = self.run.map(
+            lambda block: [f(tile) for tile in self.tiles(block)], self.grid.blocks(self.run.block_tiles)
+        )
         return [value for part in parts for value in part]
 
     def reduce(self, f: Callable[[Tile], Tensor]) -> Tensor:
@@ -339,7 +344,7 @@ class Tensors:
                 for tile in self.tiles(block):
                     scores[tile.start : tile.stop] = f(tile).reshape(-1)
 
-            self.run.map(fill, self.blocks())
+            self.run.map(fill, self.grid.blocks(self.run.block_tiles))
             self._scores[f] = scores
         return self._scores[f]
 

@@ -1,0 +1,104 @@
+"""Runs merges: tiles are read, merged and written by worker threads, tensor after tensor in the order of the output."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from bm.merge.checkpoint import Entry, layout
+from bm.merge.names import Place
+from bm.merge.sinks import Rows, Sink
+from bm.merge.steps import Item, Node, Step
+from bm.merge.tensors import Grid, Run, Source, Tensors
+from bm.progress import Bar, progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished merge: what was measured of each tensor and step, and the digest of each file."""
+
+    rows: Rows
+    digests: dict[str, str]
+
+
+def execute(
+    items: Sequence[Item], sinks: Sequence[Sink], run: Run, max_shard_size: int, threads: int = 0
+) -> list[Outcome]:
+    """Makes the k-th tree of every item and gives it to sink k, all in one pass over the inputs.
+
+    While a tensor is merged and written, the next one is already being scored.
+    """
+    shards = layout([Entry(item.name, item.shape, item.dtype) for item in items], max_shard_size)
+    by_name = {item.name: item for item in items}
+    ordered = [by_name[entry.name] for shard in shards for entry in shard.entries]
+    finished = [sink.open(shards) for sink in sinks]
+    todo = [item for item in ordered if not all(item.name in done for done in finished)]
+    layers = 1 + max((Place.of(item.name).layer for item in items), default=-1)
+    rows: list[dict[str, Rows]] = [dict(done) for done in finished]
+    total = sum(entry.bytes for shard in shards for entry in shard.entries)
+    left = sum(Entry(item.name, item.shape, item.dtype).bytes for item in todo)
+    with _threads(threads) as (workers, ahead), progress("merge", total, "bytes", done=total - left) as bar:
+        run = replace(run, workers=workers)
+        for item, roots in _prepared(todo, lambda item: _roots(item, layers, run), ahead):
+            _write(item, roots, sinks, run, bar)
+            for k, (root, sink) in enumerate(zip(roots, sinks, strict=True)):
+                rows[k][item.name] = root.rows() if isinstance(root, Step) else []
+                sink.done(item.name, rows[k][item.name])
+    return [
+        Outcome([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
+        for sink, measured in zip(sinks, rows, strict=True)
+    ]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    """A pool for tiles and one thread that prepares the next tensor; torch itself is kept to one thread in each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    single = lambda: torch.set_num_threads(1)  # noqa: E731
+    count = count or len(os.sched_getaffinity(0))
+    try:
+        with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(1, "ahead", single) as ahead:
+            yield workers, ahead
+    finally:
+        torch.set_num_threads(before)
+
+
+def _prepared(
+    items: Sequence[Item], prepare: Callable[[Item], list[Any]], ahead: ThreadPoolExecutor
+) -> Iterator[tuple[Item, list[Any]]]:
+    """Each item with its preparation, which is begun while the item before is in use."""
+    coming = ahead.submit(prepare, items[0]) if items else None
+    for i, item in enumerate(items):
+        assert coming is not None
+        ready = coming.result()
+        coming = ahead.submit(prepare, items[i + 1]) if i + 1 < len(items) else None
+        yield item, ready
+
+
+def _roots(item: Item, layers: int, run: Run) -> list[Step | Source]:
+    """The merges of one tensor, ready to be applied: their reductions and thresholds are known."""
+    shared: dict[Any, Tensors] = {}
+    return [Step(tree, item, layers, run, shared) if isinstance(tree, Node) else tree for tree in item.trees]
+
+
+def _write(item: Item, roots: Sequence[Step | Source], sinks: Sequence[Sink], run: Run, bar: Bar) -> None:
+    grid = Grid.of(item.shape, run.tile_size)
+
+    def block(tiles: range) -> None:
+        start, stop = grid.span(tiles)
+        out = [torch.empty(stop - start, dtype=item.dtype) for _ in roots]
+        for tensors in {root.tensors: None for root in roots if isinstance(root, Step)}:
+            for tile in tensors.tiles(tiles):
+                for merged, root in zip(out, roots, strict=True):
+                    if isinstance(root, Step) and root.tensors is tensors:
+                        merged[tile.start - start : tile.stop - start] = root.merged(tile).reshape(-1)
+        for merged, root, sink in zip(out, roots, sinks, strict=True):
+            sink.write(item.name, start, merged if isinstance(root, Step) else root.read(start, stop).to(item.dtype))
+        bar.advance((stop - start) * item.dtype.itemsize)
+
+    run.map(block, grid.blocks(run.block_tiles))

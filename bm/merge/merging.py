@@ -1,0 +1,144 @@
+"""The merges themselves: from folders, an order and a method to a folder, to memory, or to digests of what would be written."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bm.errors import UserError
+from bm.merge import folder
+from bm.merge.checkpoint import Stored, checkpoint, parse_size
+from bm.merge.engine import Outcome, execute
+from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
+from bm.merge.plan import plan
+from bm.merge.sinks import Folder, Memory, Sink
+from bm.merge.tables import write_rows
+from bm.merge.tensors import Method, Run, kind_of
+
+
+class Settings(Protocol):
+    """The settings of a merge (`bm.config.Merge`): arithmetic and output dtype, device, threads, shards and seed."""
+
+    dtype: Any
+    out_dtype: Any
+    device: str
+    threads: int
+    max_shard_size: str
+    seed: int
+
+
+def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) -> list[Order]:
+    """What `merge.order` asks for: the orders written down, or with `all` every pairwise order of the experts.
+
+    A method of any number of models has one order only: all at once.
+    """
+    if kind_of(method) != "pair":
+        return [Branch(tuple(experts), len(experts) - 1)]
+    if spec == "all":
+        return list(pairwise_orders(experts))
+    return [parse(text, experts) for text in ([spec] if isinstance(spec, str) else spec)]
+
+
+def merge(
+    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Settings, work: Path
+) -> dict[str, Any]:
+    """Merges the order's models into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
+
+    Facts: parameters, kept_share (over all steps; null for methods without selection), digests (SHA-256 by file).
+    """
+    (outcome,) = _run(order, [method], models, student, config, [Folder(work)])
+    return _finish(order, method, models, student, config, work, outcome)
+
+
+def merge_many(
+    order: Order,
+    methods: Sequence[Method],
+    models: Mapping[str, Path],
+    student: Path | None,
+    config: Settings,
+    sinks: Sequence[Sink],
+) -> list[Outcome]:
+    """One merge per method (a sweep over λ, weights, variants) in one pass: what the methods share is read and scored once."""
+    return _run(order, methods, models, student, config, sinks)
+
+
+def merge_in_memory(
+    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Settings
+) -> dict[str, Tensor]:
+    """The merged tensors by name, for `load_state_dict`."""
+    memory = Memory()
+    _run(order, [method], models, student, config, [memory])
+    return memory.tensors
+
+
+def merge_folders(
+    method: Method, base: Path | None, models: Sequence[Path], config: Settings, work: Path
+) -> dict[str, Any]:
+    """`bm merge`: the models into the base for a pairwise method, else all models at once, as updates of the base if needed.
+
+    A pairwise method takes the models into the base one after the other.
+    """
+    kind = kind_of(method)
+    if not models:
+        raise UserError("models: name at least one model folder to merge")
+    named = dict(zip(_names(models), models, strict=True))
+    if kind != "models" and base is None:
+        raise UserError("base: this method needs one; give base=DIR")
+    if kind == "pair":
+        assert base is not None
+        named["base"] = base
+    order = Branch(tuple(named), len(named) - 1) if len(named) > 1 else next(iter(named))
+    return merge(order, method, named, None if kind == "pair" else base, config, work)
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """Folder names, numbered where they are not distinct."""
+    plain = [path.resolve().name for path in models]
+    return [name if plain.count(name) == 1 and name != "base" else f"{name}-{i}" for i, name in enumerate(plain, 1)]
+
+
+def _run(
+    order: Order,
+    methods: Sequence[Method],
+    models: Mapping[str, Path],
+    student: Path | None,
+    config: Settings,
+    sinks: Sequence[Sink],
+) -> list[Outcome]:
+    with ExitStack() as stack:
+        opened: dict[str, Mapping[str, Stored]] = {
+            name: stack.enter_context(checkpoint(models[name])) for name in leaves(order)
+        }
+        start = stack.enter_context(checkpoint(student)) if student else None
+        items = plan(order, methods, opened, start, {}, getattr(torch, config.out_dtype))
+        run = Run(getattr(torch, config.dtype), torch.device(config.device), config.seed)
+        return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
+
+
+def _finish(
+    order: Order,
+    method: Method,
+    models: Mapping[str, Path],
+    student: Path | None,
+    config: Settings,
+    work: Path,
+    outcome: Outcome,
+) -> dict[str, Any]:
+    inputs = {name: models[name] for name in leaves(order)} | ({"student": student} if student else {})
+    selected = [row for row in outcome.rows if row["kept_share"] is not None]
+    entries = sum(row["elements"] for row in selected)
+    kept_share = sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None
+    card = folder.card(_described(method), str(order), inputs, config.dtype, config.out_dtype, kept_share)
+    digests = outcome.digests | folder.complete(work, models[base_leaf(order)], config.out_dtype, card)
+    digests |= write_rows(work / "tensors.parquet", outcome.rows)
+    return {"order": str(order), "kept_share": kept_share, "digests": digests}
+
+
+def _described(method: Any) -> str:
+    """A method and its parameters as the card names them."""
+    name = getattr(method, "target", None) or getattr(method, "__name__", None) or getattr(method.func, "__name__", "")
+    parameters = getattr(method, "parameters", None) or getattr(method, "keywords", {})
+    return f"{name.rpartition('.')[2]}({', '.join(f'{k}={v}' for k, v in parameters.items())})"

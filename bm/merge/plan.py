@@ -1,0 +1,72 @@
+"""Which tensors are merged how: an order and a method over checkpoints become one merge tree for each output tensor."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+
+from bm.merge.checkpoint import Stored
+from bm.merge.order import Branch, Order, base_leaf, leaves
+from bm.merge.steps import Input, Item, Node
+from bm.merge.tensors import Method, kind_of
+
+Checkpoints: TypeAlias = Mapping[str, Mapping[str, Stored]]
+"""A model's name and its tensors by theirs."""
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def plan(
+    order: Order,
+    methods: Sequence[Method],
+    models: Checkpoints,
+    student: Mapping[str, Stored] | None,
+    statistics: Checkpoints,
+    out_dtype: torch.dtype,
+) -> list[Item]:
+    """One item per tensor of the base in its file order, with one tree per method; what is not floating is the base's."""
+    kept = models[base_leaf(order)]
+    return [
+        Item(name, tensor.shape, out_dtype, tuple(_tree(name, order, m, models, student, statistics) for m in methods))
+        if tensor.dtype in FLOATING and math.prod(tensor.shape)
+        else Item(name, tensor.shape, tensor.dtype, (tensor,) * len(methods))
+        for name, tensor in kept.items()
+    ]
+
+
+def _tree(
+    name: str,
+    order: Order,
+    method: Method,
+    models: Checkpoints,
+    student: Mapping[str, Stored] | None,
+    statistics: Checkpoints,
+) -> Input:
+    """Pairwise methods follow the order's tree; the others merge all of its leaves at once."""
+    if isinstance(order, str):
+        return models[order][name]
+    if kind_of(method) == "pair":
+        return _pairs(name, order, method, models)
+    chosen = leaves(order)
+    return Node(
+        method,
+        None if student is None else student[name],
+        tuple(models[leaf][name] for leaf in chosen),
+        base_leaf(order) if student is None else "student",
+        tuple(chosen),
+        tuple(statistics[leaf][name] for leaf in chosen if leaf in statistics),
+    )
+
+
+def _pairs(name: str, order: Order, method: Method, models: Checkpoints) -> Input:
+    """The base of a node takes its other operands one after the other, in reading order."""
+    if isinstance(order, str):
+        return models[order][name]
+    base, merged = order.operands[order.base], _pairs(name, order.operands[order.base], method, models)
+    label = str(base)
+    for i, other in enumerate(order.operands):
+        if i != order.base:
+            merged = Node(method, merged, (_pairs(name, other, method, models),), label, (str(other),))
+            label = str(Branch((other, base), 1))
+    return merged

@@ -1,0 +1,221 @@
+"""Where merged tensors go: a Hugging Face folder, memory, or nowhere but a digest."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bm.errors import UserError
+from bm.merge.checkpoint import INDEX, Shard, index_json
+
+JOURNAL = ".merged.jsonl"
+FLUSH_BYTES = 256 << 20
+_WAITING = 64  # blocks that may wait for their turn to be hashed
+
+Rows = list[dict[str, Any]]
+
+
+class Sink(Protocol):
+    """Takes one merge, tensor by tensor in the order of the shards, each tensor in blocks that arrive in any order."""
+
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        """Called first; the tensors which an interrupted run has finished, and what was measured of them."""
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        """Flat elements from `start` of a tensor, on the CPU in its output dtype; called by many threads."""
+
+    def done(self, name: str, rows: Rows) -> None:
+        """All blocks of a tensor were written."""
+
+    def close(self) -> dict[str, str]:
+        """All tensors are done: completes the result; SHA-256 of each file by its name."""
+
+
+class Digests:
+    """SHA-256 of the shards, fed with pieces in any order near the right one."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
+        self._hash = {shard.name: hashlib.sha256(shard.header) for shard in shards}
+        self._next = {shard.name: len(shard.header) for shard in shards}
+        self._waiting: dict[tuple[str, int], memoryview] = {}
+        self._lock = threading.Lock()
+
+    def feed(self, name: str, byte: int, piece: memoryview) -> None:
+        """`piece` of tensor `name` from its byte `byte` on. Whoever brings the next piece hashes those waiting for it."""
+        shard, offset = self.at[name]
+        self._waiting[shard, offset + byte] = piece
+        while (shard, self._next[shard]) in self._waiting:
+            if not self._lock.acquire(blocking=len(self._waiting) > _WAITING):
+                return  # the thread at work looks again after letting go
+            try:
+                while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
+                    self._hash[shard].update(ready)
+                    self._next[shard] += len(ready)
+            finally:
+                self._lock.release()
+
+    def result(self) -> dict[str, str]:
+        if self._waiting:
+            raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
+        return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return memoryview(values.contiguous().view(torch.uint8).numpy())
+
+
+class Folder:
+    """Safetensors shards in a work folder, complete under their names or absent.
+
+    Data goes to `NAME.part`; the journal lists a tensor once its bytes have reached the disk, so what a killed run left is
+    taken up there. Files get their names when all of them are whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, FileIO] = {}
+        self._unflushed: list[str] = []
+        self._unflushed_bytes = 0
+        self._background = ThreadPoolExecutor(1, "flush")
+        self._flushes: list[Future[None]] = []
+
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        self.shards = list(shards)
+        self.digests = Digests(shards)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for shard in shards:  # a run killed while it named its files
+            if (self.folder / JOURNAL).exists() and (self.folder / shard.name).exists():
+                os.replace(self.folder / shard.name, self._part(shard))
+        finished = self._journal()
+        self._check_space()
+        for shard in shards:
+            file = FileIO(os.open(self._part(shard), os.O_RDWR | os.O_CREAT, 0o644), "r+")
+            if os.fstat(file.fileno()).st_size != shard.size:
+                os.truncate(file.fileno(), shard.size)
+            os.pwrite(file.fileno(), shard.header, 0)
+            self._files |= dict.fromkeys(shard.offsets, file)
+            self._rehash(shard, file, finished)
+        return finished
+
+    def _part(self, shard: Shard) -> Path:
+        return self.folder / f"{shard.name}.part"
+
+    def _journal(self) -> Mapping[str, Rows]:
+        """Reads what is finished, and starts anew if the journal is of another merge or its files are gone."""
+        path = self.folder / JOURNAL
+        plan = hashlib.sha256(b"".join(shard.header for shard in self.shards)).hexdigest()
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        if not lines or json.loads(lines[0]) != plan or not all(self._part(shard).exists() for shard in self.shards):
+            for part in self.folder.glob("*.safetensors.part"):
+                part.unlink()
+            path.write_text(json.dumps(plan) + "\n")
+            return {}
+        return dict(json.loads(line) for line in lines[1:])
+
+    def _check_space(self) -> None:
+        held = sum(os.stat(self._part(s)).st_blocks * 512 for s in self.shards if self._part(s).exists())
+        need, free = sum(shard.size for shard in self.shards) - held, shutil.disk_usage(self.folder).free
+        if need > free:
+            raise UserError(
+                f"{self.folder}: the merged model needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free"
+            )
+
+    def _rehash(self, shard: Shard, file: FileIO, finished: Mapping[str, Rows]) -> None:
+        ends = [*list(shard.offsets.values())[1:], shard.size]
+        for (name, offset), end in zip(shard.offsets.items(), ends, strict=True):
+            if name in finished:
+                for start in range(offset, end, 1 << 24):
+                    piece = os.pread(file.fileno(), min(1 << 24, end - start), start)
+                    self.digests.feed(name, start - offset, memoryview(piece))
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        data = _bytes(values)
+        byte = start * values.element_size()
+        file, position, written = self._files[name], self.digests.at[name][1] + byte, 0
+        while written < len(data):
+            written += os.pwrite(file.fileno(), data[written:], position + written)
+        self.digests.feed(name, byte, data)
+        self._unflushed_bytes += len(data)
+
+    def done(self, name: str, rows: Rows) -> None:
+        self._unflushed.append(json.dumps([name, rows]) + "\n")
+        if self._unflushed_bytes >= FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Data to the disk first, then the journal's lines about it; in the background, one after the other."""
+        lines, self._unflushed, self._unflushed_bytes = "".join(self._unflushed), [], 0
+
+        def flush() -> None:
+            for file in set(self._files.values()):
+                os.fdatasync(file.fileno())
+            with (self.folder / JOURNAL).open("a") as journal:
+                journal.write(lines)
+
+        self._flushes.append(self._background.submit(flush))
+
+    def close(self) -> dict[str, str]:
+        self._flush()
+        for flush in self._flushes:
+            flush.result()
+        self._background.shutdown()
+        for file in set(self._files.values()):
+            file.close()
+        for shard in self.shards:
+            os.replace(self._part(shard), self.folder / shard.name)
+        digests = self.digests.result()
+        if len(self.shards) > 1:
+            text = index_json(self.shards)
+            (self.folder / INDEX).write_text(text)
+            digests[INDEX] = hashlib.sha256(text.encode()).hexdigest()
+        (self.folder / JOURNAL).unlink()
+        return digests
+
+
+class Memory:
+    """The merged tensors by name, to evaluate without a disk."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        for shard in shards:
+            for entry in shard.entries:
+                self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype)
+        return {}
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        self.tensors[name].view(-1)[start : start + values.numel()] = values
+
+    def done(self, name: str, rows: Rows) -> None:
+        pass
+
+    def close(self) -> dict[str, str]:
+        return {}
+
+
+class Digest:
+    """Only the SHA-256 that the files would have."""
+
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        self.digests = Digests(shards)
+        return {}
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        self.digests.feed(name, start * values.element_size(), _bytes(values))
+
+    def done(self, name: str, rows: Rows) -> None:
+        pass
+
+    def close(self) -> dict[str, str]:
+        return self.digests.result()

@@ -1,0 +1,89 @@
+"""One tensor through a merge tree: each node a step whose result, rounded to the output dtype, feeds the next."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from bm.merge.tensors import Method, Run, Selection, Source, Tensors, Tile
+
+
+@dataclass(frozen=True)
+class Node:
+    """A merge of one tensor: `base` and `models` are tensors on disk or in memory, or earlier merges."""
+
+    method: Method
+    base: "Input | None"
+    models: "tuple[Input, ...]"
+    base_name: str
+    model_names: tuple[str, ...]
+    statistics: tuple[Source, ...] = ()
+
+
+Input: TypeAlias = Source | Node
+
+
+@dataclass(frozen=True)
+class Item:
+    """One output tensor in each of the merges made in one pass: a merge tree, or a source that is copied."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trees: tuple[Input, ...]
+
+
+class Step:
+    """A node at work; to the step after it, a source in the output dtype.
+
+    Its tiles are made when read and not held: what a later step reads twice is merged twice, from held scores where they fit.
+    """
+
+    def __init__(self, node: Node, item: Item, layers: int, run: Run, shared: dict[Any, Tensors]) -> None:
+        self.node, self.shape, self.dtype = node, item.shape, item.dtype
+        key = (node.base, node.models, node.statistics)
+        if key not in shared:
+            base, *models = (None if part is None else _source(part, item, layers, run, shared)
+                             for part in (node.base, *node.models))  # fmt: skip
+            shared[key] = Tensors(item.name, base, [m for m in models if m is not None], names=node.model_names,
+                                  statistics=node.statistics, layers=layers, run=run)  # fmt: skip
+        self.tensors = shared[key]
+        self.apply = node.method(self.tensors)
+        self._measured: dict[int, tuple[int | None, float]] = {}
+
+    def merged(self, tile: Tile) -> Tensor:
+        """The merged tile in the compute dtype; notes how much was taken and how far it is from what was kept."""
+        result = self.apply(tile)
+        if isinstance(result, Selection):
+            merged = torch.where(result.taken, result.other, result.base)
+            taken, kept = int(torch.count_nonzero(result.taken)), result.base
+        else:
+            merged, taken = result, None
+            kept = tile.models[-1] if tile.base is None else tile.base
+        update = (merged - kept).reshape(-1)
+        self._measured[tile.index] = taken, float(torch.dot(update, update))
+        return merged
+
+    def read(self, start: int, stop: int) -> Tensor:
+        size = self.tensors.grid.rows * self.tensors.grid.columns
+        tiles = self.tensors.tiles(range(start // size, -(-stop // size)))
+        return torch.cat([self.merged(tile).to(self.dtype).reshape(-1) for tile in tiles])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `tensors.parquet` says of this tensor, one row for each step, earlier steps first."""
+        sources = (self.tensors.base, *self.tensors.models)
+        earlier = [row for source in sources if isinstance(source, Step) for row in source.rows()]
+        measured = [self._measured[i] for i in sorted(self._measured)]
+        taken = None if measured[0][0] is None else sum(count or 0 for count, _ in measured)
+        place = self.tensors.place
+        return [*earlier, {
+            "base": self.node.base_name, "other": " & ".join(self.node.model_names),
+            "tensor": self.tensors.name, "layer": place.layer, "module": place.module, "elements": self.tensors.elements,
+            "kept_share": None if taken is None else taken / self.tensors.elements,
+            "update_norm": sum(square for _, square in measured) ** 0.5,
+        }]  # fmt: skip
+
+
+def _source(part: Input, item: Item, layers: int, run: Run, shared: dict[Any, Tensors]) -> Source:
+    return Step(part, item, layers, run, shared) if isinstance(part, Node) else part

@@ -1,0 +1,25 @@
+"""What was measured of a merge, as Parquet."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bm.merge import folder
+
+SCHEMA = pa.schema({
+    "step": pa.int32(), "base": pa.string(), "other": pa.string(), "tensor": pa.string(), "layer": pa.int32(),
+    "module": pa.string(), "elements": pa.int64(), "kept_share": pa.float64(), "update_norm": pa.float64(),
+})  # fmt: skip
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """One row for each tensor and merge step; the file's SHA-256 by its name."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink)
+    data = sink.getvalue().to_pybytes()
+    folder.write(path, data)
+    return {path.name: hashlib.sha256(data).hexdigest()}
