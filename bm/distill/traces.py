@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bm.config import Component, Domain
-from bm.distill.journal import Journal
 from bm.distill.selection import Part, Question, select
+from bm.distill.teachers import Teacher
+from bm.generate import sample
 from bm.progress import progress
 from bm.verify import verify
 
@@ -35,21 +36,19 @@ def distill(domain: Domain, teacher: Component, part: Part, count: int, seed: in
     `asked`, `answered`, `verified`, `kept`, `rejected` by reason, and `duplicates`, repeats that were never asked.
     """
     chosen, duplicates = select(domain.source(domain.name, seed=seed), part, count)
-    journal = Journal(work / "responses.jsonl")
-    pending = [q for q in chosen if q.id not in journal.responses]
-    with progress(f"distill {domain.name}", total=count, unit="questions", done=count - len(pending)) as bar:
-        for _ in journal.record(teacher(pending, seed=seed)):
-            bar.advance(1)
+    asked: Teacher = teacher(chosen, seed=seed)
+    journal = work / "responses.jsonl"
+    with progress(f"distill {domain.name}", total=count * asked.sampling.n, unit="responses") as bar:
+        answers = sample(asked.engine, [asked.prompt(q) for q in chosen], asked.sampling, journal, bar)
     kept, rejected = [], []
-    for question in chosen:
-        if (response := journal.responses.get(question.id)) is None:
-            continue
-        verdict = verify(question.verifier, response, question.answer, question.metadata)
-        row = _row(question) | {"response": response, "reason": verdict.reason}
-        (kept if verdict.accepted else rejected).append(row)
+    for question, responses in zip(chosen, answers, strict=True):
+        for response in (answer.response for answer in responses):
+            verdict = verify(question.verifier, response, question.answer, question.metadata)
+            row = _row(question) | {"response": response, "reason": verdict.reason}
+            (kept if verdict.accepted else rejected).append(row)
     _write(work / "traces.parquet", TRACE, kept)
     _write(work / "rejected.parquet", (*TRACE, "reason"), rejected)
-    journal.path.unlink()
+    journal.unlink()
     return {
         "asked": len(chosen),
         "answered": len(kept) + len(rejected),

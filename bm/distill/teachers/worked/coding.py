@@ -6,13 +6,12 @@ from bm.distill.teachers.worked.hand import Hand
 
 
 def spell_backward(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
-    """The letters in order, then in reverse."""
-    letters = list(facts["word"])
-    backward = letters[::-1]
+    """The word, then its letters from the last to the first."""
+    backward = list(facts["word"])[::-1]
     for i in range(len(backward) - 1):
         swapped = backward[:i] + [backward[i + 1], backward[i]] + backward[i + 2 :]
         backward = hand.choose(backward, [swapped])
-    return [" ".join(letters), " ".join(backward)], "".join(backward)
+    return [facts["word"], "".join(backward)], "".join(backward)
 
 
 def number_filtering(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:

@@ -23,7 +23,7 @@ def leg_counting(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
     steps, total = [], None
     for animal, count in facts["animals"].items():
         legs = hand.reckon(count * ANIMALS[animal])
-        steps.append(f"{animal} {ANIMALS[animal]} * {count} = {legs}")
+        steps.append(f"{count} {animal}{'s' if count > 1 else ''} * {ANIMALS[animal]} = {legs}")
         if total is None:
             total = legs
             continue
@@ -39,7 +39,7 @@ def calendar_arithmetic(facts: dict[str, Any], hand: Hand) -> tuple[list[str], s
     days = hand.choose(abs(offset) % 7, [(abs(offset) + 1) % 7, (abs(offset) - 1) % 7])
     forward = 1 if offset > 0 else -1
     passed = [WEEKDAYS[(start + forward * i) % 7] for i in range(days + 1)]
-    return [f"{abs(offset)} % 7 = {days}", " ".join(passed)], passed[-1]
+    return [f"{abs(offset)} % 7 = {days}", ", ".join(passed)], passed[-1]
 
 
 def color_cube_rotation(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
