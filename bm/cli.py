@@ -82,12 +82,17 @@ def _hydra(stage: str, words: list[str]) -> None:
 
     from bm.overrides import explain
 
+    mistakes: list[UserError] = []
+
     def job(composed: DictConfig) -> None:
         from bm import commands
         from bm.config import load
 
         command = getattr(commands, stage)
-        command(load(typing.get_type_hints(command)["config"], composed))
+        try:
+            command(load(typing.get_type_hints(command)["config"], composed))
+        except UserError as mistake:  # Hydra would print a traceback; a sweep goes on with its other jobs
+            mistakes.append(mistake)
 
     job.__name__ = stage
     sys.argv = [f"bm {stage}", *words]
@@ -95,3 +100,5 @@ def _hydra(stage: str, words: list[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
     except (HydraException, OmegaConfBaseException) as problem:
         raise UserError(explain(problem, stage, conf_dir())) from problem
+    if mistakes:
+        raise UserError("\nbm: ".join(dict.fromkeys(map(str, mistakes))))

@@ -8,14 +8,22 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ImportString,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from bm.errors import UserError, nearest
@@ -39,7 +47,7 @@ class Component:
     parameters: Mapping[str, Any]
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
-        return get_method(self.target)(*arguments, **_typed(self), **more)
+        return _function(self.target)(*arguments, **_typed(self), **more)
 
 
 def _component(node: Any) -> Component:
@@ -54,10 +62,7 @@ def _component(node: Any) -> Component:
 
 def _typed(component: Component) -> dict[str, Any]:
     """The parameters as the types that the function's annotations ask for; ValueError names the first that is not."""
-    try:
-        function = get_method(component.target)
-    except Exception as problem:
-        raise ValueError(f"`{component.target}` cannot be imported ({problem})") from problem
+    function = _function(component.target)
     known = inspect.signature(function).parameters
     hints = typing.get_type_hints(function, include_extras=True)
     typed: dict[str, Any] = {}
@@ -69,6 +74,14 @@ def _typed(component: Component) -> dict[str, Any]:
         except ValidationError as problem:
             raise ValueError(f"{name}: {_reason(problem.errors()[0])}") from problem
     return typed
+
+
+def _function(target: str) -> Callable[..., Any]:
+    try:
+        function: Callable[..., Any] = TypeAdapter(ImportString[Callable[..., Any]]).validate_python(target)
+    except ValidationError as problem:
+        raise ValueError(f"`{target}` is no function: {problem.errors()[0]['msg']}") from problem
+    return function
 
 
 Target = Annotated[
@@ -314,7 +327,7 @@ def _reason(error: Any) -> str:
     message = re.sub(r"^should be", "must be", message)
     if error["type"] in ("value_error", "missing"):
         return message
-    return f"{message}, not {error['input']!r}"
+    return f"{message}, not {error['input']!r}".replace("\n", " ")
 
 
 def _fields(root: Any, path: tuple[Any, ...]) -> list[str]:

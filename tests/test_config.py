@@ -1,30 +1,30 @@
 """Settings are checked at the door: each mistake is one clear line, nothing is written, the exit status is not 0."""
 
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
 
-BM = Path(sys.executable).with_name("bm")
-
-
-def bm(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BM, *words], cwd=cwd, capture_output=True, text=True)
-
+from tests.conftest import Bm
 
 MISTAKES = [
     ("rnu", "there is no stage 'rnu'; did you mean 'run'?"),
     ("run recipe=tini", "recipe has no option 'tini'; did you mean 'tiny'?"),
     ("run stduent=tiny", "stduent: no such setting or group of `bm run`; did you mean 'student'?"),
-    ("run branch.learning_rat=1e-4", "branch.learning_rat: no such setting or group of `bm run`; did you mean 'branch.learning_rate'?"),
+    (
+        "run branch.learning_rat=1e-4",
+        "branch.learning_rat: no such setting or group of `bm run`; did you mean 'branch.learning_rate'?",
+    ),
     ("run merge=arcee_fusoin", "merge has no option 'arcee_fusoin'; did you mean 'arcee_fusion'?"),
     ("run merge.methods.arcee_fusion.lamda=1", "did you mean 'lam'?"),
     ("run +branch.momentum=0.9", "branch.momentum: no such setting"),
     ("run branch.learning_rate=-1", "branch.learning_rate: must be greater than 0, not -1"),
     ("run branch.learning_rate=fast", "branch.learning_rate: must be a valid number"),
     ("run branch.packing=tight", "branch.packing: must be 'none', 'packing' or 'neat', not 'tight'"),
-    ("run merge.methods.arcee_fusion.lam=-2", "merge.methods.arcee_fusion: lam: must be greater than or equal to 0, not -2"),
+    (
+        "run merge.methods.arcee_fusion.lam=-2",
+        "merge.methods.arcee_fusion: lam: must be greater than or equal to 0, not -2",
+    ),
     ("run merge.methods.arcee_fusion.variant=fast", "variant: must be 'exact'"),
     ("run domains.math.task=null", "domains.math: domain 'math' has no evaluation task"),
     ("run merge.order='(math & sciense) & coding'", "merge.order: no expert 'sciense'; did you mean 'science'?"),
@@ -38,9 +38,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("command", "line"), MISTAKES, ids=[command for command, _ in MISTAKES])
-def test_a_mistake_is_one_clear_line(command: str, line: str, tmp_path: Path) -> None:
-    import shlex
-
+def test_a_mistake_is_one_clear_line(command: str, line: str, tmp_path: Path, bm: Bm) -> None:
     answer = bm(*shlex.split(command, posix=False), cwd=tmp_path)
     assert answer.returncode == 2
     assert line in answer.stderr

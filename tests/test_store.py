@@ -15,7 +15,9 @@ from bm.errors import UserError
 from bm.store import MANIFEST, Artefact, Store, _meaning
 
 
-def make(store: Store, build: Callable[[Path], dict], inputs: list[Artefact] | None = None, **config: object) -> Artefact:
+def make(
+    store: Store, build: Callable[[Path], dict], inputs: list[Artefact] | None = None, **config: object
+) -> Artefact:
     return store.make("branch", "math", config, inputs or [], ["store.py"], build)
 
 
@@ -108,7 +110,9 @@ print(Store(Path(sys.argv[1])).make("branch", "math", {}, [], ["store.py"], buil
 
 
 def start(store: Path, log: Path, pause: float) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(store), str(log), str(pause)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(store), str(log), str(pause)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_processes_at_once_make_it_once(tmp_path: Path) -> None:
@@ -135,7 +139,11 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_code_version_sees_meaning_only(tmp_path: Path) -> None:
-    variants = ['"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 1\n', "def f(x):  # why\n\n    return x+1\n", "def f(x):\n    return x + 2\n"]
+    variants = [
+        '"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 1\n',
+        "def f(x):  # why\n\n    return x+1\n",
+        "def f(x):\n    return x + 2\n",
+    ]
     meanings = []
     for text in variants:
         (tmp_path / "module.py").write_text(text)

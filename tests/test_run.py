@@ -1,0 +1,136 @@
+"""The whole experiment, shrunk: made once, repeated for nothing, shared by a sweep, and unharmed by kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import BM, SHRUNK, Bm
+
+ROWS = {
+    "student": "student", "math": "expert", "coding": "expert", "science": "expert",
+    "mixture": "mixture", "arcee_fusion": "merge", "linear": "merge",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one shrunk run has finished."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run([BM, "run", *SHRUNK, "output=outputs/result"], cwd=folder, check=True)
+    return folder
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """results.json without its times."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    for row in found["rows"]:
+        row["cost"] = {"tokens": row["cost"]["tokens"]}
+    for verdict in found["verdicts"]:
+        verdict.pop("cost_ratio")
+    return found
+
+
+def published(folder: Path) -> dict[str, int]:
+    """Each artefact below a store, and when it was published."""
+    return {
+        str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in folder.glob("outputs/store/*/*/manifest.json")
+    }
+
+
+def test_every_model_has_every_score(undisturbed: Path) -> None:
+    found = results(undisturbed / "outputs/result")
+    assert {row["name"]: row["kind"] for row in found["rows"]} == ROWS
+    for row in found["rows"]:
+        assert len(row["scores"]) == 3
+        for score in row["scores"].values():
+            assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
+            assert (score["questions"], score["samples"]) == (12, 2)
+    claims = {(v["name"], v["against"]) for v in found["verdicts"]}
+    assert {("math", "student"), ("arcee_fusion", "student"), ("arcee_fusion", "mixture")} <= claims
+
+
+def test_page_and_config_are_beside_the_results(undisturbed: Path) -> None:
+    page = (undisturbed / "outputs/result/report/index.html").read_text()
+    assert all(name in page for name in ROWS)
+    assert "learning_rate" in (undisturbed / "outputs/result/config.yaml").read_text()
+
+
+def test_the_models_are_hugging_face_folders(undisturbed: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    models = [p.parent for p in undisturbed.glob("outputs/store/*/*/model.safetensors")]
+    assert len(models) == 1 + 1 + 3 + 1 + 2, "initial, student, experts, mixture, merges"
+    for folder in models:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True, return_tensors="pt"
+        )
+        assert model(**prompt).logits.shape[-1] == len(tokenizer)
+
+
+def test_a_second_run_makes_nothing(undisturbed: Path, bm: Bm) -> None:
+    before = published(undisturbed)
+    again = bm("run", *SHRUNK, "output=outputs/again", cwd=undisturbed)
+    assert again.returncode == 0, again.stderr
+    assert published(undisturbed) == before
+    assert results(undisturbed / "outputs/again") == results(undisturbed / "outputs/result")
+
+
+def test_a_sweep_makes_each_expert_once(undisturbed: Path, bm: Bm) -> None:
+    before = published(undisturbed)
+    swept = bm("run", "-m", *SHRUNK, "merge=arcee_fusion,linear", "merge.order=all", cwd=undisturbed)
+    assert swept.returncode == 0, swept.stderr
+    new = [name.split("/")[2] for name in published(undisturbed).keys() - before.keys()]
+    assert set(new) == {"merge", "evaluate"}
+    runs = [json.loads(p.read_text()) for p in undisturbed.glob("outputs/runs/*/results.json")]
+    merges = [[row["name"] for row in run["rows"] if row["kind"] == "merge"] for run in runs]
+    assert sorted(map(len, merges)) == [1, 12]
+
+
+def test_report_over_all_runs(undisturbed: Path, bm: Bm) -> None:
+    said = bm("report", cwd=undisturbed)
+    assert said.returncode == 0, said.stderr
+    assert "arcee_fusion" in said.stdout
+    assert "TinyR1-32B-Preview" in (undisturbed / "outputs/report/index.html").read_text()
+
+
+def test_report_without_a_run_says_so(tmp_path: Path, bm: Bm) -> None:
+    said = bm("report", cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.startswith("bm: outputs holds no finished run")
+
+
+STAGES = ["questions", "distill", "student", "branch", "merge", "evaluate"]
+
+
+def test_killed_in_every_stage_the_same_command_goes_on_to_the_same_result(tmp_path: Path, undisturbed: Path) -> None:
+    command = [BM, "run", *SHRUNK, "output=outputs/result"]
+    killed = []
+    for stage in STAGES:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(tmp_path.glob(f"outputs/store/{stage}/*.work/*")):
+            assert process.poll() is None, f"the run ended before it could be killed in {stage}"
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        killed += list(tmp_path.glob(f"outputs/store/{stage}/*.work"))
+        assert not (tmp_path / "outputs/result/results.json").exists()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert {path.parent.name for path in killed} == set(STAGES)
+    assert not any(path.exists() for path in killed)
+    assert published(tmp_path).keys() == published(undisturbed).keys()
+    assert results(tmp_path / "outputs/result") == results(undisturbed / "outputs/result")
+    assert weights(tmp_path) == weights(undisturbed)
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """Digest of each model's weights, by artefact."""
+    manifests = [json.loads(p.read_text()) for p in folder.glob("outputs/store/*/*/manifest.json")]
+    return {m["key"]: m["files"]["model.safetensors"]["sha256"] for m in manifests if "model.safetensors" in m["files"]}

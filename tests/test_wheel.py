@@ -1,0 +1,27 @@
+"""The built wheel, in an empty environment, is the whole program: `bm run` works from it."""
+
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+from tests.conftest import SHRUNK
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for source in (ROOT / "conf").rglob("*.yaml"):
+        assert f"bm/conf/{source.relative_to(ROOT / 'conf')}" in inside
+
+    venv.create(tmp_path / "empty", with_pip=True)
+    install = [tmp_path / "empty/bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
+    subprocess.run(install, check=True)
+    subprocess.run([tmp_path / "empty/bin/bm", "run", *SHRUNK, "output=here"], cwd=tmp_path, check=True)
+    assert len(json.loads((tmp_path / "here/results.json").read_text())["rows"]) == 7
