@@ -1,5 +1,6 @@
 """What the paper reports and what runs found, claim by claim."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -7,8 +8,9 @@ from importlib.resources import files
 from statistics import fmean
 
 from bm.report import wording
-from bm.report.results import Claim, Kind, Results
+from bm.report.results import Claim, Kind, Outcome, Results
 
+OTHERWISE: dict[Outcome, str] = {"undecided": "undecided", "worse": "below"}
 CAUTION = "Runs at another scale than the paper's: claims are compared (signs, orders, ratios), not values."
 
 
@@ -52,7 +54,7 @@ class Answer:
 
     title: str
     paper: str
-    runs: tuple[str, ...]
+    runs: Mapping[str, str]
 
 
 @cache
@@ -86,8 +88,8 @@ def claims(paper: Paper, runs: Mapping[str, Results]) -> list[Answer]:
     ]
 
 
-def _each(runs: Mapping[str, Results], answer: Callable[[Results], str]) -> tuple[str, ...]:
-    return tuple(answer(results) for results in runs.values())
+def _each(runs: Mapping[str, Results], answer: Callable[[Results], str]) -> dict[str, str]:
+    return {name: answer(results) for name, results in runs.items()}
 
 
 def _difference(row: PublishedRow, against: PublishedRow) -> float:
@@ -115,9 +117,10 @@ def _decided(claim: Claim) -> Callable[[Results], str]:
         found = [v for v in results.verdicts if v.claim == claim]
         if not found:
             return "–"
-        fell = {word: sum(v.verdict == outcome for v in found) for word, outcome in (("above", "better"), ("undecided", "undecided"), ("below", "worse"))}
-        said = ", ".join(f"{number} {word}" for word, number in fell.items() if number)
-        return f"{said} of {len(found)}: {_listed(v.difference for v in found)}"
+        fell = Counter(v.verdict for v in found)
+        said = [f"{fell['better']} of {len(found)} above"]
+        said += [f"{fell[o]} {word}" for o, word in OTHERWISE.items() if fell[o]]
+        return f"{', '.join(said)}: {_listed(v.difference for v in found)}"
 
     return answer
 

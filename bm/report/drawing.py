@@ -46,14 +46,13 @@ def style() -> "AbstractContextManager[None]":
     return rc_context(_STYLE)
 
 
-def canvas(height: float, width: float = WIDTH) -> "tuple[Figure, Axes]":
-    """An empty figure whose axes count in its own units, from the top left corner."""
-    figure = blank(height, width)
-    axes = figure.add_axes((0, 0, 1, 1))
+def canvas(height: float, width: float = WIDTH) -> "Axes":
+    """The axes of an empty figure that count in its own units, from the top left corner."""
+    axes = blank(height, width).add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    return figure, axes
+    return axes
 
 
 def blank(height: float, width: float = WIDTH) -> "Figure":
@@ -71,8 +70,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def shorten(text: str, width: float, size: float = TEXT) -> str:
-    """`text` cut with an ellipsis to about `width` units; a letter takes about 0.55 of the size."""
-    room = max(1, int(width / (0.55 * size)))
+    """`text` cut with an ellipsis to about `width` units; a letter takes about 0.56 of the size."""
+    room = max(1, int(width / (0.56 * size)))
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
@@ -95,5 +94,5 @@ def inline(figure: "Figure", name: str, label: str) -> Markup:
     for colour, value in LIGHT.items():
         content = content.replace(value, f"var(--{colour})")
     width, height = (round(72 * float(inches), 2) for inches in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" aria-label="{escape(label)}">'
     return Markup(head + re.sub(r"\n\s*", "\n", content).strip())

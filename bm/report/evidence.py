@@ -47,7 +47,7 @@ class KeptShare:
     base: str
     other: str
     shares: Mapping[tuple[int, str], float]
-    """(layer, module) → share in [0, 1], tensors of one module weighted by their elements."""
+    """(layer, module) → share in [0, 1], tensors of one module weighted by their elements; in the model's order."""
     total: float
     """Share over all entries of the model."""
 
@@ -134,7 +134,7 @@ def _kept_share(name: str, step: int, base: str, other: str, tensors: list[tuple
     for layer, module, size, share in tensors:
         kept[layer, module] += share * size  # type: ignore[assignment]
         elements[layer, module] += size
-    shares = {place: kept[place] / elements[place] for place in sorted(elements) if elements[place]}
+    shares = {place: kept[place] / elements[place] for place in elements if elements[place]}
     return KeptShare(name, step, base, other, shares, kept.total() / elements.total())
 
 

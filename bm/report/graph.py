@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BOX, GAP, HIGH, PITCH = 158, 44, 34, 44
+BOX, GAP, HIGH, PITCH = 214, 40, 36, 46
 """Width of a node's box and of the gap beside it, its height, and the distance from one node to the next below."""
 
 
@@ -22,7 +22,7 @@ def lineage(nodes: Sequence[Node], results: Results) -> "Figure":
     ranks = depths(nodes)
     places = _arranged(nodes, ranks)
     columns, deepest = max(ranks.values()) + 1, max((row for _, row in places.values()), default=0) + 1
-    figure, axes = canvas(PITCH * deepest + 8, columns * BOX + (columns - 1) * GAP + 16)
+    axes = canvas(PITCH * deepest, columns * BOX + (columns - 1) * GAP + 2)
     for node in nodes:
         for source in (s for s in node.inputs if s in places):
             _arrow(axes, places[source], places[node.key], LIGHT[rows[node.key].kind] if node.key in rows else LIGHT["muted"])
@@ -31,7 +31,7 @@ def lineage(nodes: Sequence[Node], results: Results) -> "Figure":
         mean = results.mean(row) if row else None
         lines = [row.name if row else node.label, f"{node.stage} · {duration(node.cost.seconds)}" + (f" · {percent(mean)}" if mean is not None else "")]
         _box(axes, places[node.key], lines, row.kind if row else None, node)
-    return figure
+    return axes.figure
 
 
 def depths(nodes: Sequence[Node]) -> dict[str, int]:
@@ -63,7 +63,7 @@ def _arranged(nodes: Sequence[Node], ranks: Mapping[str, int]) -> dict[str, tupl
 
 
 def _corner(place: tuple[int, float]) -> tuple[float, float]:
-    return 8 + place[0] * (BOX + GAP), 8 + place[1] * PITCH
+    return 1 + place[0] * (BOX + GAP), 1 + place[1] * PITCH
 
 
 def _arrow(axes: "Axes", source: tuple[int, float], target: tuple[int, float], colour: str) -> None:
@@ -83,5 +83,5 @@ def _box(axes: "Axes", place: tuple[int, float], lines: Sequence[str], kind: Kin
     note = tip([*lines, f"key {node.key}"])
     axes.add_patch(Rectangle((x, y), BOX, HIGH, facecolor=LIGHT["raised"], edgecolor=LIGHT["line"], linewidth=0.8, gid=note))
     axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=LIGHT[kind or "muted"], edgecolor="none"))
-    axes.text(x + 10, y + 14, shorten(lines[0], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
-    axes.text(x + 10, y + 27, shorten(lines[1], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["muted"])
+    axes.text(x + 10, y + 15, shorten(lines[0], BOX - 14, 1.15 * SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
+    axes.text(x + 10, y + 28, shorten(lines[1], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["muted"])

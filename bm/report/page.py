@@ -13,9 +13,9 @@ from bm.report.results import KINDS, MEAN, Claim, Kind, Results, Row
 from bm.store import write_text
 
 CLAIMS: dict[Claim, tuple[str, Kind]] = {
-    "expert over student": ("Experts over the student, each on its own task", "expert"),
-    "merge over student": ("Merges over the student, on the mean", "merge"),
-    "merge over mixture": ("Merges over the data mixture, on the mean", "merge"),
+    "expert over student": ("Experts over student, own task", "expert"),
+    "merge over student": ("Merges over student, mean", "merge"),
+    "merge over mixture": ("Merges over mixture, mean", "merge"),
 }
 
 
@@ -67,11 +67,8 @@ Panels = list[tuple[str, Markup, str]]
 
 
 def _scores(results: Results) -> Panels:
-    shown = [(task, inline(panels.scores(results, task), f"score-{i}", f"pass@1 of every model on {task}"), _asked(results, task))
+    return [(task, inline(panels.scores(results, task), f"score-{i}", f"pass@1 of every model on {task}"), _asked(results, task))
              for i, task in enumerate(results.tasks)]  # fmt: skip
-    if len(results.tasks) > 1 and any(results.mean(row) is not None for row in results.rows):
-        shown.append(("Mean over tasks", inline(panels.means(results), "score-mean", "Mean of every model over all tasks"), "Every task counts the same."))
-    return shown
 
 
 def _asked(results: Results, task: str) -> str:
@@ -81,18 +78,23 @@ def _asked(results: Results, task: str) -> str:
 
 def _verdicts(results: Results) -> Panels:
     grouped = [(title, kind, [v for v in results.verdicts if v.claim == claim]) for claim, (title, kind) in CLAIMS.items()]
-    return [(title, inline(panels.differences(found, kind), f"verdict-{i}", title), "Difference in percentage points.")
+    return [(title, inline(panels.differences(found, kind), f"verdict-{i}", title), "")
             for i, (title, kind, found) in enumerate(grouped) if found]  # fmt: skip
 
 
 def _costs(results: Results, totals: Mapping[str, float]) -> Panels:
-    shown = [("Time of each model", inline(panels.costs(results.rows, totals), "cost-bars", "Time that each model took"),
-              "Full colour: the model's own step. Pale: with all that it was made from, each counted once.")]  # fmt: skip
-    if any(results.mean(row) is not None and row.cost.seconds > 0 for row in results.rows):
-        figure = plots.cost_against_score(results, totals)
-        shown.append(("Time against mean score", inline(figure, "cost-score", "Mean score of each model over its time"),
-                      "Marker: the model's own step. Line: up to the time of all it was made from."))  # fmt: skip
-    return shown
+    time = ("Time", inline(panels.costs(results.rows, totals), "cost-bars", "Time that each model took"),
+            "Full colour: the model's own step. Pale: with all that it was made from, each counted once.")  # fmt: skip
+    if all(results.mean(row) is None for row in results.rows):
+        return [time]
+    both = plots.cost_against_score(results, totals)
+    return [
+        ("Mean over tasks", inline(panels.means(results), "cost-means", "Mean of every model over all tasks"),
+         "pass@1, every task counting the same; the verdicts above give the intervals of differences."),
+        time,
+        ("Mean over time", inline(both, "cost-score", "Mean score of each model over its time"),
+         "Marker: the model's own step. Line: up to the time of all it was made from. Up and left is better."),
+    ]  # fmt: skip
 
 
 def _largest(steps: Sequence[KeptShare]) -> float:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 CELL_TEXT = 16
 """Height of a cell, in figure units, from which on its share is written into it."""
+ROUND_TIMES = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36000, 360000, 3600000)
+"""Seconds that read well on a logarithmic axis."""
 
 
 def loss(curve: Curve) -> "Figure":
@@ -21,17 +23,18 @@ def loss(curve: Curve) -> "Figure":
     import numpy as np
 
     figure = blank(190)
-    axes = figure.add_axes((0.1, 0.17, 0.87, 0.68))
+    axes = figure.add_axes((0.09, 0.17, 0.9, 0.68))
     colour, window = LIGHT[curve.kind], max(1, len(curve.losses) // 20)
     smooth = np.convolve(curve.losses, np.full(window, 1 / window), mode="valid")
     axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.8, alpha=0.35)
-    axes.plot(curve.steps[window - 1 :], smooth, color=colour, linewidth=1.8, gid=tip([curve.name, f"{window} steps' mean {smooth[-1]:.3f} at the end"]))
+    start = (window - 1) // 2
+    axes.plot(curve.steps[start : start + len(smooth)], smooth, color=colour, linewidth=1.8, gid=tip([curve.name, f"{window} steps' mean {smooth[-1]:.3f} at the end"]))
     axes.grid(axis="y")
     axes.locator_params(axis="y", nbins=4)
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.set_xlabel("step", labelpad=1)
-    figure.text(8 / WIDTH, 0.92, shorten(curve.name, WIDTH - 70), color=LIGHT["ink"])
-    figure.text(1 - 8 / WIDTH, 0.92, f"{smooth[-1]:.3f}", ha="right", color=LIGHT["ink"], fontweight="bold")
+    figure.text(0, 0.92, shorten(curve.name, WIDTH - 70), color=LIGHT["ink"])
+    figure.text(1, 0.92, f"{smooth[-1]:.3f}", ha="right", color=LIGHT["ink"], fontweight="bold")
     return figure
 
 
@@ -41,7 +44,7 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
     The best of each kind is named.
     """
     figure = blank(300)
-    axes = figure.add_axes((0.1, 0.12, 0.87, 0.85))
+    axes = figure.add_axes((0.08, 0.12, 0.91, 0.86))
     shown = [(row, mean) for row in results.rows if (mean := results.mean(row)) is not None and row.cost.seconds > 0]
     for row, mean in shown:
         colour, seconds = LIGHT[row.kind], row.cost.seconds
@@ -51,6 +54,7 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
         axes.plot([seconds], [100 * mean], MARKERS[row.kind], color=colour, markersize=8, markeredgewidth=0, gid=note)
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.12)
+    axes.set_xticks([t for t in ROUND_TIMES if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]], minor=False)
     axes.xaxis.set_major_formatter(lambda value, _: duration(value))
     axes.xaxis.minorticks_off()
     axes.grid(axis="both")
@@ -69,14 +73,14 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
 def kept_share(step: KeptShare, largest: float) -> "Figure":
     """Share of each layer's and module's entries taken from the other model; `largest` is the share of the darkest cell."""
     layers = sorted({layer for layer, _ in step.shares if layer != OUTSIDE})
-    modules = list(dict.fromkeys(module for layer, module in sorted(step.shares) if layer != OUTSIDE))
-    top, left, row = 84, 26, 20.0 if len(layers) <= 16 else max(5.0, 320 / len(layers))
+    modules = list(dict.fromkeys(module for layer, module in step.shares if layer != OUTSIDE))
+    top, left, row = 14 + 3.4 * max(map(len, modules)), 20, 20.0 if len(layers) <= 16 else max(5.0, 320 / len(layers))
     height = top + row * len(layers) + 6
     figure = blank(height)
-    axes = figure.add_axes((left / WIDTH, 6 / height, 1 - (left + 30) / WIDTH, row * len(layers) / height))
+    axes = figure.add_axes((left / WIDTH, 6 / height, 1 - (left + 34) / WIDTH, row * len(layers) / height))
     axes.set_xlim(0, len(modules))
     axes.set_ylim(len(layers), 0)
-    width = (WIDTH - left - 30) / max(1, len(modules))
+    width = (WIDTH - left - 34) / max(1, len(modules))
     for (layer, module), share in step.shares.items():
         if layer == OUTSIDE:
             continue

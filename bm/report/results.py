@@ -79,8 +79,8 @@ class Results:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task that a row was tested on, in order of first appearance."""
-        return tuple(dict.fromkeys(task for row in self.rows for task in row.scores))
+        """Every task that a row was tested on, by name."""
+        return tuple(sorted({task for row in self.rows for task in row.scores}))
 
     def mean(self, row: Row) -> float | None:
         """Mean over all tasks, each counting the same; None if the row lacks one."""

@@ -7,16 +7,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from bm.report import comparison, wording
-from bm.report.results import Results, Score
+from bm.report.results import Kind, Results, Score
 
-COLOURS = {"student": "bright_black", "expert": "blue", "mixture": "green", "merge": "dark_orange3"}
+SIGNS: Mapping[Kind, str] = {"student": "[bright_black]■[/]", "expert": "[blue]▲[/]", "mixture": "[green]◆[/]", "merge": "[dark_orange3]●[/]"}
+"""The figures' markers."""
 
 
 def show(results: Results, console: Console) -> None:
     """Rows by tasks with intervals, mean, and time; the best of each column is bold. Then a line per verdict."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("model")
-    table.add_column("kind")
     for task in [*results.tasks, "mean", "time"]:
         table.add_column(escape(task), justify="right")
     best = {task: max(row.scores[task].mean for row in results.rows if task in row.scores) for task in results.tasks}
@@ -24,10 +24,10 @@ def show(results: Results, console: Console) -> None:
     for row in results.rows:
         scores = [_score(row.scores.get(task), best[task]) for task in results.tasks]
         mean = _bold(f"{100 * means[row.name]:.1f}", means[row.name] == max(means.values())) if row.name in means else "–"
-        kind = f"[{COLOURS[row.kind]}]{row.kind}[/]"
-        table.add_row(escape(row.name), kind, *scores, mean, wording.duration(row.cost.seconds))
+        table.add_row(f"{SIGNS[row.kind]} {escape(row.name)}", *scores, mean, wording.duration(row.cost.seconds))
     console.print(table)
-    console.print("[dim]pass@1 in percent, with its interval; time of the model's own step[/]")
+    legend = "  ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
+    console.print(f"{legend}  [dim]pass@1 in percent, its interval; time of the model's own step[/]\n")
     for verdict in results.verdicts:
         console.print(f"{wording.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
 
@@ -35,17 +35,16 @@ def show(results: Results, console: Console) -> None:
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
     """The claims, as the paper's figures and as each run decide them."""
     paper = comparison.published()
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ["claim", "paper", *runs]:
-        table.add_column(escape(name))
     for claim in comparison.claims(paper, runs):
-        table.add_row(claim.title, *(escape(answer) for answer in (claim.paper, *claim.runs)))
-    console.print(table)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+        for name, answer in {"the paper": claim.paper, **claim.runs}.items():
+            table.add_row(f"  {escape(name)}", escape(answer))
+        console.print(claim.title, table)
     console.print(f"[dim]{comparison.CAUTION}[/]")
 
 
 def _score(score: Score | None, best: float) -> str:
-    return "–" if score is None else _bold(f"{100 * score.mean:.1f}", score.mean == best) + f" [dim]{wording.span(score.low, score.high)}[/]"
+    return "–" if score is None else _bold(f"{100 * score.mean:.1f}", score.mean == best) + f" [dim]{100 * score.low:.0f}–{100 * score.high:.0f}[/]"
 
 
 def _bold(text: str, bold: bool) -> str:

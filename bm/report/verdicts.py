@@ -27,16 +27,14 @@ def question_means(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def verdicts(rows: Sequence[Row], subjects: Sequence[Subject], resamples: int, confidence: float, seed: int) -> tuple[Verdict, ...]:
-    """Each expert against the student on its own task; each merge against the student and the mixture on the mean."""
-    results = Results(tuple(rows), ())
+    """Each expert against the student on its own task; then each merge against the student, and against the mixture, on the mean."""
     own = {s.name: s.task for s in subjects}
-    students, mixtures = ([row for row in rows if row.kind == kind] for kind in ("student", "mixture"))
+    complete = [row for row in rows if Results(tuple(rows), ()).mean(row) is not None]
+    students, mixtures, merges = ([row for row in complete if row.kind == kind] for kind in ("student", "mixture", "merge"))
     pairs: list[tuple[Claim, Row, Row, str]] = []
-    for row in rows:
-        if row.kind == "expert" and (task := own[row.name]) in row.scores:
-            pairs += [("expert over student", row, student, str(task)) for student in students if task in student.scores]
-        if row.kind == "merge" and results.mean(row) is not None:
-            pairs += [("merge over student", row, other, MEAN) for other in students if results.mean(other) is not None]
-            pairs += [("merge over mixture", row, other, MEAN) for other in mixtures if results.mean(other) is not None]
+    pairs += [("expert over student", row, other, task) for row in rows if row.kind == "expert" and (task := own[row.name])
+              for other in students if task in row.scores]  # fmt: skip
+    pairs += [("merge over student", row, other, MEAN) for row in merges for other in students]
+    pairs += [("merge over mixture", row, other, MEAN) for row in merges for other in mixtures]
     means = {s.name: question_means(s.evaluation.path) for s in subjects}
     return tuple(_verdict(*pair, means, resamples, confidence, seed) for pair in pairs)

@@ -1,12 +1,14 @@
 """Numbers as people read them, and a run's finding in words."""
 
-from bm.report.results import MEAN, Results, Row, Score, Verdict
+from bm.report.results import MEAN, Results, Row, Verdict
 
-MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
+MARKS = {"better": "↑", "worse": "↓", "undecided": "≈"}
+SPACE = "\u00a0"
+"""Keeps a number and its unit on one line."""
 
 
 def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}{SPACE}%"
 
 
 def points(difference: float) -> str:
@@ -19,21 +21,17 @@ def span(low: float, high: float) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def interval(score: Score) -> str:
-    return f"{percent(score.mean)} ({span(score.low, score.high)})"
-
-
 def duration(seconds: float) -> str:
     """Three significant digits at most, in the unit that suits."""
     for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{1000 * seconds:.0f} ms"
+            return f"{seconds / size:.3g}{SPACE}{unit}"
+    return f"{1000 * seconds:.0f}{SPACE}ms" if seconds else f"0{SPACE}s"
 
 
 def share(ratio: float) -> str:
     """A ratio as a percentage with two significant digits: `0.54 %`, `103 %`."""
-    return f"{100 * ratio:.2g} %" if ratio < 1 else f"{100 * ratio:.0f} %"
+    return f"{100 * ratio:.2g}{SPACE}%" if ratio < 0.1 else f"{100 * ratio:.0f}{SPACE}%"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
