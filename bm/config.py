@@ -5,6 +5,7 @@ A field marked `NoKey` changes how a result is made but not the result: it stays
 """
 
 import dataclasses
+import importlib
 import inspect
 import re
 import typing
@@ -18,7 +19,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ImportString,
     PlainSerializer,
     TypeAdapter,
     ValidationError,
@@ -46,8 +46,12 @@ class Component:
     target: str
     parameters: Mapping[str, Any]
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        return _function(self.target)
+
     def __call__(self, *arguments: Any, **more: Any) -> Any:
-        return _function(self.target)(*arguments, **_typed(self), **more)
+        return self.function(*arguments, **_typed(self), **more)
 
 
 def _component(node: Any) -> Component:
@@ -62,25 +66,24 @@ def _component(node: Any) -> Component:
 
 def _typed(component: Component) -> dict[str, Any]:
     """The parameters as the types that the function's annotations ask for; ValueError names the first that is not."""
-    function = _function(component.target)
-    known = inspect.signature(function).parameters
-    hints = typing.get_type_hints(function, include_extras=True)
+    known = inspect.signature(component.function, eval_str=True).parameters
     typed: dict[str, Any] = {}
     for name, value in component.parameters.items():
         if name not in known:
             raise ValueError(f"`{component.target}` has no parameter '{name}'{nearest(name, known)}")
         try:
-            typed[name] = TypeAdapter(hints[name]).validate_python(value)
+            typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as problem:
             raise ValueError(f"{name}: {_reason(problem.errors()[0])}") from problem
     return typed
 
 
 def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
     try:
-        function: Callable[..., Any] = TypeAdapter(ImportString[Callable[..., Any]]).validate_python(target)
-    except ValidationError as problem:
-        raise ValueError(f"`{target}` is no function: {problem.errors()[0]['msg']}") from problem
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise ValueError(f"there is no function `{target}` ({problem})") from problem
     return function
 
 

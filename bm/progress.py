@@ -64,4 +64,4 @@ def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[B
 
 def say(line: str) -> None:
     """One line for whoever follows along, on standard error; standard output belongs to results."""
-    console.print(line)
+    console.print(line, soft_wrap=True)
