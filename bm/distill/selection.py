@@ -32,7 +32,7 @@ class Question:
 
 
 def part_of(question: Question) -> Part:
-    """The only part that a prompt may serve: a function of the prompt, so training and evaluation can never share one."""
+    """The only part that the prompt may serve: a function of it, so training and evaluation can never share one."""
     bucket = int(question.id, 16) % 100
     return next(part for part, share in SHARES.items() if bucket in share)
 

@@ -40,7 +40,8 @@ def distill(domain: Domain, teacher: Component, part: Part, count: int, seed: in
     journal = work / "responses.jsonl"
     with progress(f"distill {domain.name}", total=count * asked.sampling.n, unit="responses") as bar:
         answers = sample(asked.engine, [asked.prompt(q) for q in chosen], asked.sampling, journal, bar)
-    kept, rejected = [], []
+    kept: list[dict[str, str]] = []
+    rejected: list[dict[str, str]] = []
     for question, responses in zip(chosen, answers, strict=True):
         for response in (answer.response for answer in responses):
             verdict = verify(question.verifier, response, question.answer, question.metadata)

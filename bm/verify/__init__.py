@@ -8,7 +8,7 @@ from bm.verify import reasoning_gym
 
 
 class Verdict(NamedTuple):
-    """Whether a response was accepted; the reason if not, else ""; and the final answer that was judged ("" if none)."""
+    """Whether a response was accepted, why not (else ""), and the final answer that was judged (if any, else "")."""
 
     accepted: bool
     reason: str

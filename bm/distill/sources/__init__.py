@@ -1,1 +1,1 @@
-"""Where questions come from. A source is a function from a domain's name and its parameters to a stream of questions."""
+"""Where questions come from. A source turns a domain's name, a seed and its parameters into a stream of them."""

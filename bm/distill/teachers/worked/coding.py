@@ -6,12 +6,10 @@ from bm.distill.teachers.worked.hand import Hand
 
 
 def spell_backward(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
-    """The word, then its letters from the last to the first."""
-    backward = list(facts["word"])[::-1]
-    for i in range(len(backward) - 1):
-        swapped = backward[:i] + [backward[i + 1], backward[i]] + backward[i + 2 :]
-        backward = hand.choose(backward, [swapped])
-    return [facts["word"], "".join(backward)], "".join(backward)
+    """The word, then its letters from the last to the first; a slip leaves one out."""
+    right = facts["word"][::-1]
+    backward = hand.choose(right, [right[:i] + right[i + 1 :] for i in range(len(right))])
+    return [facts["word"], backward], backward
 
 
 def number_filtering(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from bm.config import Component, Domain, typed
+
+CONF = Path(__file__).parents[2] / "conf"
+DOMAINS = sorted(path.stem for path in (CONF / "domain").glob("*.yaml") if "reasoning_gym" in path.read_text())
+
+
+def read(path: Path) -> dict:
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+@pytest.fixture(params=DOMAINS)
+def domain(request) -> Domain:
+    """A domain of the project's own, as its YAML has it."""
+    return typed(Domain, read(CONF / "domain" / f"{request.param}.yaml"))
+
+
+@pytest.fixture
+def teacher() -> Component:
+    """The worked teacher, clumsy enough to be caught."""
+    node = read(CONF / "teacher" / "worked.yaml")
+    return Component(node["_target_"], {"slip": 0.1})

@@ -1,0 +1,62 @@
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bm.distill.selection import SHARES, Question, part_of, select
+from bm.errors import UserError
+
+
+def asked(prompt: str) -> Question:
+    return Question("math", "made up", "", prompt, "1", "reasoning_gym", "{}")
+
+
+def numbered(count: int | None = None) -> Iterator[Question]:
+    return (asked(f"question {i}") for i in (itertools.count() if count is None else range(count)))
+
+
+def test_the_parts_divide_the_hash_range_without_gap_or_overlap():
+    assert sorted(itertools.chain(*SHARES.values())) == list(range(100))
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_prompt_belongs_to_one_part_whatever_else_the_question_says(prompt, answer, metadata):
+    question = Question("coding", "elsewhere", "Be brief.", prompt, answer, "reasoning_gym", metadata)
+    assert part_of(question) == part_of(asked(prompt))
+
+
+def test_parts_get_their_shares_of_many_questions():
+    parts = [part_of(question) for question in numbered(20_000)]
+    for part, share in SHARES.items():
+        assert parts.count(part) / len(parts) == pytest.approx(len(share) / 100, abs=0.02)
+
+
+@given(st.lists(st.integers(0, 30), max_size=200), st.integers(0, 5))
+def test_selected_questions_are_the_first_distinct_ones_of_their_part(numbers, count):
+    stream = [asked(f"question {i}") for i in numbers]
+    distinct = [q for q in dict.fromkeys(stream) if part_of(q) == "train"]
+    if len(distinct) < count:
+        with pytest.raises(UserError, match=f"{len(distinct)} distinct questions for 'train' where {count}"):
+            select(iter(stream), "train", count)
+    else:
+        assert select(iter(stream), "train", count)[0] == distinct[:count]
+
+
+def test_parts_share_no_prompt():
+    chosen = {part: {q.prompt for q in select(numbered(), part, 500)[0]} for part in SHARES}
+    for one, other in itertools.combinations(chosen.values(), 2):
+        assert not one & other
+
+
+def test_repeats_are_counted():
+    first, second = (q for q in numbered() if part_of(q) == "train"), (q for q in numbered() if part_of(q) == "train")
+    stream = itertools.chain(itertools.islice(first, 10), second)
+    chosen, repeats = select(stream, "train", 15)
+    assert (len(chosen), repeats) == (15, 10)
+
+
+def test_an_endless_source_with_few_questions_is_given_up():
+    with pytest.raises(UserError, match="ask for fewer, or widen"):
+        select(itertools.cycle(numbered(50)), "train", 60)
