@@ -194,8 +194,8 @@ def _samples_needed(first: Sequence[Array], second: Sequence[Array], error: floa
         return None
     # variance of a difference of means = between questions + within them, and only the second falls with samples
     within = sum(float(s.var(1, ddof=1).mean()) / s.shape[1] / len(s) for s in sides) / len(first) ** 2
-    between = max(0.0, error**2 - within)
-    if between >= wanted**2:
+    between = max(0.0, error * error - within)
+    if between >= wanted * wanted:
         return None
-    most = max(s.shape[1] for s in sides)
-    return max(most + 1, ceil(most * within / (wanted**2 - between)))
+    most = max(int(s.shape[1]) for s in sides)
+    return max(most + 1, ceil(most * within / (wanted * wanted - between)))

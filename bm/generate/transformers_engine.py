@@ -49,8 +49,8 @@ class TransformersEngine:
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,
-                "dtype": str(self.model.dtype).removeprefix("torch."), "device": self.model.device.type, "parallelism": 1,
-                "attention": self.model.config._attn_implementation}  # fmt: skip
+                "dtype": str(self.model.dtype).removeprefix("torch."), "device": self.model.device.type,
+                "parallelism": 1, "attention": self.model.config._attn_implementation}  # fmt: skip
 
     def render(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:
