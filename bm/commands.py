@@ -1,6 +1,8 @@
 """What the words after `bm` do: each composes stages and says where everything is."""
 
+import json
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from bm.config import Component, Experiment, Report, resolved
+from bm.config import Component, EvaluateFolder, Experiment, MergeFolders, Report, identity, resolved
 from bm.errors import UserError
 from bm.progress import say
 from bm.stages import Stages
-from bm.store import Store, digest, write_text
+from bm.store import Store, digest, external, folder, write_text
 
 if TYPE_CHECKING:
     from bm.merge.order import Order
@@ -38,15 +40,13 @@ def run(config: Experiment) -> None:
         subjects.append(Subject("mixture", "mixture", mixture, stages.evaluate(mixture, questions)))
     subjects += [Subject(name, "merge", m, stages.evaluate(m, questions)) for name, m in merged.items()]
 
-    folder = _folder(config)
+    home = _folder(config)
     settings = Settings(
         config.recipe, _command(), _yaml(config), config.evaluate.resamples, config.evaluate.confidence, config.seed
     )
-    report(subjects, stages.used, settings, folder)
-    write_text(folder / "config.yaml", settings.config)
-    say(
-        f"results  {folder / 'results.json'}\npage     {folder / 'report' / 'index.html'}\nmodels   {stages.store.root}"
-    )
+    report(subjects, stages.used, settings, home)
+    write_text(home / "config.yaml", settings.config)
+    say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
 
 
 def distill(config: Experiment) -> None:
@@ -76,6 +76,38 @@ def branch(config: Experiment) -> None:
     say(f"{model.label}: {model.path}")
 
 
+def merge(config: MergeFolders) -> None:
+    """Any Hugging Face folders into one."""
+    from bm.merge import merge_folders
+
+    if len(config.merge.methods) != 1:
+        raise UserError(f"choose one merge method, not {', '.join(config.merge.methods)}")
+    ((name, method),) = config.merge.methods.items()
+    inputs = [*config.models, *([config.base] if config.base else [])]
+    for path in inputs:
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder")
+    settings = {**identity(config.merge), "base": str(config.base), "models": [str(m) for m in config.models]}
+    made = folder(config.output, settings, inputs,
+                  lambda work: merge_folders(method, config.base, config.models, config.merge, work))  # fmt: skip
+    kept = made.facts["kept_share"]
+    share = "" if kept is None else f", {kept:.1%} taken from the merged models"
+    say(f"{name}: {made.path} ({made.manifest['seconds']:.1f} s{share})")
+
+
+def evaluate(config: EvaluateFolder) -> None:
+    """A Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
+    stages = _stages(config)
+    model = external(config.model)
+    questions = {name: stages.questions(domain) for name, domain in config.domains.items()}
+    found = stages.evaluate(model, questions)
+    shutil.copytree(found.path, config.output, dirs_exist_ok=True)
+    for task, score in json.loads((config.output / "scores.json").read_text()).items():
+        interval = f"{score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
+        say(f"{task:<24} {interval}  {score['questions']} questions x {score['samples']}")
+    say(f"samples  {config.output}")
+
+
 def report(config: Report) -> None:
     """Every run below the outputs folder, side by side and beside what the paper reports."""
     from bm.report import compare
@@ -84,9 +116,9 @@ def report(config: Report) -> None:
     runs = {str(path.parent.relative_to(config.paths.outputs)): path for path in found}
     if not runs:
         raise UserError(f"{config.paths.outputs} holds no finished run; make one with `bm run`")
-    folder = config.output or config.paths.outputs / "report"
-    compare(runs, folder)
-    say(f"page  {folder / 'index.html'}")
+    home = config.output or config.paths.outputs / "report"
+    compare(runs, home)
+    say(f"page  {home / 'index.html'}")
 
 
 def _stages(config: Experiment) -> Stages:

@@ -1,12 +1,12 @@
 """Each stage as one short function: configuration and input artefacts in, an artefact out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bm.config import Branch, Component, Domain, Experiment, Mixture, identity, overridden
 from bm.progress import say
-from bm.store import Artefact, Store
+from bm.store import Artefact, Build, Store
 
 if TYPE_CHECKING:
     from bm.merge.order import Order
@@ -131,7 +131,7 @@ class Stages:
         config: Mapping[str, Any],
         inputs: Sequence[Artefact],
         code: Sequence[str],
-        build: Callable[[Path], Mapping[str, Any]],
+        build: Build,
     ) -> Artefact:
         made = False
 

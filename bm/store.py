@@ -31,6 +31,10 @@ HASHED_EVERY_TIME = 64 << 20
 """Bytes up to which a file's digest is checked at each use; a larger file only if its size or time has changed."""
 
 
+Build = Callable[[Path], Mapping[str, Any]]
+"""Fills a work folder, going on from whatever an interrupted run left there; returns facts for the manifest."""
+
+
 @dataclass(frozen=True)
 class Artefact:
     """A complete, undamaged artefact on disk."""
@@ -66,12 +70,11 @@ class Store:
         config: Mapping[str, Any],
         inputs: Sequence[Artefact],
         code: Sequence[str],
-        build: Callable[[Path], Mapping[str, Any]],
+        build: Build,
     ) -> Artefact:
         """The artefact of `stage` for this config and these inputs: found, or built in a work folder and published.
 
-        `build(work)` fills the folder `work`, going on from whatever an interrupted run left there, and returns facts
-        for the manifest. `code` names the rooms of `bm` whose code makes the result.
+        `code` names the rooms of `bm` whose code makes the result.
         """
         identity = {
             "stage": stage,
@@ -87,19 +90,9 @@ class Store:
         with _locked(folder / f".{key}.lock", f"{stage} {label}"):
             if (found := self.find(stage, key)) is not None:
                 return found
-            work = folder / f"{key}.work"
-            work.mkdir(exist_ok=True)
-            spent = _Spent(work / ".seconds")
-            facts = dict(build(work))
-            digests = facts.pop("digests", {})
-            seconds = spent.stop()
-            manifest = {"key": key, "label": label, **identity, "inputs": [_reference(i) for i in inputs],
-                        "facts": facts, "seconds": seconds, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                        "files": _describe(work, digests), **_origin()}  # fmt: skip
-            write_json(work / MANIFEST, manifest)
-            _flush(work)
-            os.replace(work, folder / key)
-            _flush(folder)
+            manifest = _build(
+                folder / f"{key}.work", folder / key, {"key": key, "label": label, **identity}, inputs, build
+            )
         return Artefact(folder / key, manifest)
 
     def find(self, stage: str, key: str) -> Artefact | None:
@@ -125,6 +118,50 @@ class Store:
             if not p.parent.suffix
         )
         return sorted((a for a in found if a), key=lambda a: str(a.manifest["created"]))
+
+
+def external(path: Path) -> Artefact:
+    """A folder that is no artefact of a store, as an input: its key is what is in it. UserError if it is no folder."""
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder")
+    files = sorted(p for p in path.iterdir() if p.is_file())
+    content = [(p.name, file_digest(p)) for p in files if p.name != MANIFEST]
+    key = digest(json.dumps(content).encode())[:16]
+    return Artefact(path, {"stage": "external", "key": key, "label": path.resolve().name})
+
+
+def folder(output: Path, config: Mapping[str, Any], inputs: Sequence[Path], build: Build) -> Artefact:
+    """A folder of the user's own choice, built as artefacts are: complete with its manifest or absent.
+
+    UserError if `output` exists already. An interrupted build goes on when the config and the inputs are the same.
+    """
+    if output.exists():
+        raise UserError(f"{output} exists; choose another output or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for i in inputs for f in sorted(i.glob("*.safetensors"))]
+    key = digest(json.dumps([config, files], sort_keys=True).encode())[:16]
+    work = output.with_name(f".{output.name}.{key}.work")
+    with _locked(output.with_name(f".{output.name}.lock"), str(output)):
+        identity = {"key": key, "label": output.name, "config": config}
+        return Artefact(output, _build(work, output, identity, [], build))
+
+
+def _build(
+    work: Path, final: Path, identity: Mapping[str, Any], inputs: Sequence[Artefact], build: Build
+) -> dict[str, Any]:
+    """Fill `work`, describe it in its manifest, and publish it as `final`."""
+    work.mkdir(exist_ok=True)
+    spent = _Spent(work / ".seconds")
+    facts = dict(build(work))
+    digests = facts.pop("digests", {})
+    manifest = {**identity, "inputs": [_reference(i) for i in inputs], "facts": facts, "seconds": spent.stop(),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "files": _describe(work, digests),
+                **_origin()}  # fmt: skip
+    write_json(work / MANIFEST, manifest)
+    _flush(work)
+    os.replace(work, final)
+    _flush(final.parent)
+    return manifest
 
 
 class _Spent:
