@@ -45,7 +45,7 @@ class Stored:
         """Flat elements [start, stop) in the stored dtype."""
         size = self.dtype.itemsize
         buffer = torch.empty((stop - start) * size, dtype=torch.uint8)
-        view, done = memoryview(buffer.numpy()), 0
+        view, done = buffer.numpy().data, 0
         while done < len(view):
             count = os.preadv(self.file.fileno(), [view[done:]], self.offset + start * size + done)
             if count == 0:
@@ -132,7 +132,7 @@ class Shard:
 
 
 def layout(entries: list[Entry], max_shard_size: int) -> list[Shard]:
-    """Entries in order, split into files of at most `max_shard_size` bytes of data (a larger tensor has its own file)."""
+    """Entries in order, in files of at most `max_shard_size` bytes of data; a larger tensor has its own file."""
     groups: list[list[Entry]] = [[]]
     filled = 0
     for entry in entries:

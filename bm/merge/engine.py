@@ -1,5 +1,6 @@
 """Runs merges: tiles are read, merged and written by worker threads, tensor after tensor in the order of the output."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,9 +55,19 @@ def execute(
     ]
 
 
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep freed blocks: by default every block read or written would be mapped and zeroed anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 256 << 20)
+
+
 @contextmanager
 def _threads(count: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
     """A pool for tiles and one thread that prepares the next tensor; torch itself is kept to one thread in each."""
+    _keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     single = lambda: torch.set_num_threads(1)  # noqa: E731

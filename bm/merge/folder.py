@@ -1,4 +1,4 @@
-"""What a merged model's folder holds beside its weights: configuration, tokenizer, and a card that tells its lineage."""
+"""What a merged model's folder holds beside its weights: configuration, tokenizer, a card with its lineage."""
 
 import hashlib
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 
 COPIED = (
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json",
-    "preprocessor_config.json", "processor_config.json", "LICENSE", "NOTICE",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+    "chat_template.json", "preprocessor_config.json", "processor_config.json", "LICENSE", "NOTICE",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def card(
         "---", "", "# A merged model", "",
         f"- method: `{method}`", f"- order: `{order}` (the last operand is the base unless one is marked with *)",
         f"- arithmetic in {dtype}, weights in {out_dtype}",
-        *([] if kept_share is None else [f"- entries taken from the other model, over all steps: {100 * kept_share:.2f} %"]),
+        *([] if kept_share is None else [f"- entries taken from the other model, in all steps: {100 * kept_share:.2f} %"]),
         "", "| name | model | configuration sha256 |", "| --- | --- | --- |",
         *[f"| {name} | {origin[name]} | `{_digest(path)}` |" for name, path in inputs.items()], "",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The merges themselves: from folders, an order and a method to a folder, to memory, or to digests of what would be written."""
+"""Merging models: from folders, an order and methods to a folder, to memory, or to digests of what would be written."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -61,7 +61,7 @@ def merge_many(
     config: Settings,
     sinks: Sequence[Sink],
 ) -> list[Outcome]:
-    """One merge per method (a sweep over λ, weights, variants) in one pass: what the methods share is read and scored once."""
+    """One merge per method (a sweep over λ, weights, variants) in one pass: inputs are read and scored once."""
     return _run(order, methods, models, student, config, sinks)
 
 
@@ -77,10 +77,7 @@ def merge_in_memory(
 def merge_folders(
     method: Method, base: Path | None, models: Sequence[Path], config: Settings, work: Path
 ) -> dict[str, Any]:
-    """`bm merge`: the models into the base for a pairwise method, else all models at once, as updates of the base if needed.
-
-    A pairwise method takes the models into the base one after the other.
-    """
+    """`bm merge`: a pairwise method takes the models into the base one after the other, others merge all at once."""
     kind = kind_of(method)
     if not models:
         raise UserError("models: name at least one model folder to merge")
@@ -139,6 +136,6 @@ def _finish(
 
 def _described(method: Any) -> str:
     """A method and its parameters as the card names them."""
-    name = getattr(method, "target", None) or getattr(method, "__name__", None) or getattr(method.func, "__name__", "")
+    name = getattr(method, "target", None) or getattr(method, "func", method).__name__
     parameters = getattr(method, "parameters", None) or getattr(method, "keywords", {})
     return f"{name.rpartition('.')[2]}({', '.join(f'{k}={v}' for k, v in parameters.items())})"

@@ -1,6 +1,5 @@
 """Which tensors are merged how: an order and a method over checkpoints become one merge tree for each output tensor."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -25,11 +24,11 @@ def plan(
     statistics: Checkpoints,
     out_dtype: torch.dtype,
 ) -> list[Item]:
-    """One item per tensor of the base in its file order, with one tree per method; what is not floating is the base's."""
+    """One item per tensor of the base in file order, with one tree per method; what is not floating is the base's."""
     kept = models[base_leaf(order)]
     return [
         Item(name, tensor.shape, out_dtype, tuple(_tree(name, order, m, models, student, statistics) for m in methods))
-        if tensor.dtype in FLOATING and math.prod(tensor.shape)
+        if tensor.dtype in FLOATING and tensor.elements
         else Item(name, tensor.shape, tensor.dtype, (tensor,) * len(methods))
         for name, tensor in kept.items()
     ]

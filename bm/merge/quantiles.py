@@ -1,20 +1,23 @@
 """Exact order statistics of scores too many to hold or to sort.
 
-A deterministic sample brackets each wanted rank; one pass counts what lies at or below the bracket and collects what lies
-inside; sorting the few collected gives the exact value. Where the bracket misses (ties, clusters) a radix descent over the
-float's bits takes over, exact in two passes for float32. The answer never depends on the sample, only the speed does.
+A deterministic sample brackets each wanted rank; one pass counts what lies at or below the bracket and collects what
+lies inside; sorting the few collected gives the exact value. Where the bracket misses (ties, clusters) a radix descent
+over the float's bits takes over, exact in two passes for float32. The sample decides the speed, never the answer.
 """
 
 import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+Array: TypeAlias = npt.NDArray[Any]
 SAMPLE = 1 << 18
 _SIGMAS = 5  # a bracket misses about once in a million ranks when the sample is as good as random
 _DIGIT = 16
@@ -47,16 +50,14 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
     if not all(0 <= rank < scores.elements for rank in ranks):
         raise ValueError(f"ranks {list(ranks)} of {scores.elements} scores")
     sample, draws = scores.sample()
-    sample = sample.reshape(-1).sort().values
+    sample = np.sort(sample.reshape(-1).cpu().numpy())
     brackets = [_bracket(sample, rank, scores.elements, draws) for rank in ranks]
     tiles = scores.map(lambda tile: [_count(tile, bracket) for bracket in brackets])
-    return [
-        _value(bracket, [tile[i] for tile in tiles], scores.elements, lambda b=bracket: _radix(scores, b.rank))
-        for i, bracket in enumerate(brackets)
-    ]
+    values = [_value(bracket, [tile[i] for tile in tiles]) for i, bracket in enumerate(brackets)]
+    return [_radix(scores, rank) if value is None else float(value) for rank, value in zip(ranks, values, strict=True)]
 
 
-def _bracket(sample: Tensor, rank: int, elements: int, draws: int) -> _Bracket:
+def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
     """Order statistics of the sample 5 standard deviations of a binomial rank to either side."""
     share = (rank + 0.5) / elements
     slack = _SIGMAS * math.sqrt(share * (1 - share) / draws) + 1 / draws
@@ -69,28 +70,30 @@ def _bracket(sample: Tensor, rank: int, elements: int, draws: int) -> _Bracket:
     )
 
 
-def _count(tile: Tensor, bracket: _Bracket) -> tuple[int, int, Tensor]:
-    """How many scores are below and how many at `low`, and those strictly inside."""
-    below = int(torch.count_nonzero(tile < bracket.low))
-    at_most = int(torch.count_nonzero(tile <= bracket.low))
-    if bracket.low == bracket.high:
-        return below, at_most - below, tile.new_empty(0)
-    return below, at_most - below, tile[(tile > bracket.low) & (tile < bracket.high)]
+def _count(tile: Tensor, bracket: _Bracket) -> tuple[int, int, Array]:
+    """How many scores are below `low`, how many equal it, and those strictly inside the bracket."""
+    on_cpu = tile.device.type == "cpu"  # where numpy compares several times as fast as torch
+    scores: Any = tile.reshape(-1).numpy() if on_cpu else tile.reshape(-1)
+    count = np.count_nonzero if on_cpu else torch.count_nonzero
+    reached = scores >= bracket.low
+    above = scores > bracket.low
+    inside = scores[above & (scores < bracket.high)] if bracket.low < bracket.high else scores[:0]
+    not_below, past = int(count(reached)), int(count(above))
+    return tile.numel() - not_below, not_below - past, inside if on_cpu else inside.cpu().numpy()
 
 
-def _value(
-    bracket: _Bracket, tiles: list[tuple[int, int, Tensor]], elements: int, otherwise: Callable[[], float]
-) -> float:
+def _value(bracket: _Bracket, tiles: list[tuple[int, int, Array]]) -> float | None:
+    """The score of the bracket's rank; None when the bracket missed it."""
     rank = bracket.rank - sum(below for below, _, _ in tiles)
     if rank < 0:
-        return otherwise()
-    at_low = sum(equal for _, equal, _ in tiles)
-    if rank < at_low:
+        return None
+    equal = sum(equal for _, equal, _ in tiles)
+    if rank < equal:
         return bracket.low
-    inside = torch.cat([values for _, _, values in tiles])
-    if rank - at_low < len(inside):
-        return float(inside.sort().values[rank - at_low])
-    return otherwise()
+    inside = np.concatenate([values for _, _, values in tiles])
+    if rank - equal >= len(inside):
+        return None
+    return float(np.sort(inside)[rank - equal])
 
 
 def _radix(scores: Scores, rank: int) -> float:

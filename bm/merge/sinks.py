@@ -51,7 +51,7 @@ class Digests:
         self._lock = threading.Lock()
 
     def feed(self, name: str, byte: int, piece: memoryview) -> None:
-        """`piece` of tensor `name` from its byte `byte` on. Whoever brings the next piece hashes those waiting for it."""
+        """`piece` of tensor `name` from byte `byte` on. Whoever brings the next piece hashes those that wait for it."""
         shard, offset = self.at[name]
         self._waiting[shard, offset + byte] = piece
         while (shard, self._next[shard]) in self._waiting:
@@ -71,14 +71,14 @@ class Digests:
 
 
 def _bytes(values: Tensor) -> memoryview:
-    return memoryview(values.contiguous().view(torch.uint8).numpy())
+    return values.view(torch.uint8).numpy().data
 
 
 class Folder:
     """Safetensors shards in a work folder, complete under their names or absent.
 
-    Data goes to `NAME.part`; the journal lists a tensor once its bytes have reached the disk, so what a killed run left is
-    taken up there. Files get their names when all of them are whole.
+    Data goes to `NAME.part`; the journal lists a tensor once its bytes have reached the disk, so a killed run is taken up
+    where it was. Files get their names when all of them are whole.
     """
 
     def __init__(self, folder: Path) -> None:

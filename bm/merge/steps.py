@@ -37,7 +37,7 @@ class Item:
 class Step:
     """A node at work; to the step after it, a source in the output dtype.
 
-    Its tiles are made when read and not held: what a later step reads twice is merged twice, from held scores where they fit.
+    Tiles are made when read and not held: what a later step reads twice is merged twice, from held scores if they fit.
     """
 
     def __init__(self, node: Node, item: Item, layers: int, run: Run, shared: dict[Any, Tensors]) -> None:
@@ -56,8 +56,8 @@ class Step:
         """The merged tile in the compute dtype; notes how much was taken and how far it is from what was kept."""
         result = self.apply(tile)
         if isinstance(result, Selection):
-            merged = torch.where(result.taken, result.other, result.base)
-            taken, kept = int(torch.count_nonzero(result.taken)), result.base
+            merged = torch.lerp(result.base, result.other, result.taken.to(result.base.dtype))  # exact at 0 and 1
+            taken, kept = int(result.taken.sum()), result.base
         else:
             merged, taken = result, None
             kept = tile.models[-1] if tile.base is None else tile.base
@@ -79,7 +79,8 @@ class Step:
         place = self.tensors.place
         return [*earlier, {
             "base": self.node.base_name, "other": " & ".join(self.node.model_names),
-            "tensor": self.tensors.name, "layer": place.layer, "module": place.module, "elements": self.tensors.elements,
+            "tensor": self.tensors.name, "layer": place.layer, "module": place.module,
+            "elements": self.tensors.elements,
             "kept_share": None if taken is None else taken / self.tensors.elements,
             "update_norm": sum(square for _, square in measured) ** 0.5,
         }]  # fmt: skip

@@ -1,7 +1,7 @@
 """What a merge method sees: one named parameter across models, streamed in tiles on a grid fixed by its shape.
 
-A method is one pure function `method(tensors, **parameters) -> Apply`. It may first ask for facts about the whole tensor
-(`reduce`, `order_statistics`, `quantiles`), each a streamed pass over the tiles, and returns how one tile is merged.
+A method is one pure function `method(tensors, **parameters) -> Apply`. It may first ask for facts about the whole
+tensor (`reduce`, `order_statistics`, `quantiles`), each a streamed pass, and returns how one tile is merged.
 The grid depends on the shape alone and partial results are combined in tile order, so a merge has the same bits for any
 number of threads and any block size. A grid of one tile is the whole-tensor form of the same method.
 """
@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -32,11 +31,16 @@ Method = Callable[["Tensors"], "Apply"]
 
 
 class Selection(NamedTuple):
-    """A merged tile that takes whole entries of `other` where `taken` is true and keeps `base` elsewhere."""
+    """A merged tile with the entries of `other` where `taken` is 1 and those of `base` where it is 0 (or bool)."""
 
     taken: Tensor
     other: Tensor
     base: Tensor
+
+
+def above(scores: Tensor, threshold: float) -> Tensor:
+    """1 where a score is greater than the threshold, else 0, in the scores' dtype: a mask made and used at full speed."""
+    return torch.gt(scores, threshold, out=torch.empty_like(scores))
 
 
 Apply = Callable[["Tile"], "Tensor | Selection"]
@@ -113,7 +117,7 @@ class Held:
 class Run:
     """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
 
-    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores kept in memory between
+    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held between
     the passes over one tensor; a larger tensor is scored again.
     """
 
@@ -163,23 +167,23 @@ class Grid:
         return [range(first, min(first + length, self.tiles)) for first in range(0, self.tiles, length)]
 
 
-class _Models(Sequence[Tensor]):
-    """The models' tiles, each read when first asked for."""
+class _Loaded(Sequence[Tensor]):
+    """Tiles of several sources, each read when first asked for."""
 
-    def __init__(self, count: int, load: Callable[[int], Tensor]) -> None:
-        self._tiles: list[Tensor | None] = [None] * count
-        self._load = load
+    def __init__(self, sources: Sequence[Source], load: Callable[[Source], Tensor]) -> None:
+        self._sources, self._load = sources, load
+        self._tiles: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self._tiles)
+        return len(self._sources)
 
     def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
             return [self[i] for i in range(*k.indices(len(self)))]
-        tile = self._tiles[k]
-        if tile is None:
-            tile = self._tiles[k] = self._load(range(len(self))[k])
-        return tile
+        k = range(len(self))[k]
+        if k not in self._tiles:
+            self._tiles[k] = self._load(self._sources[k])
+        return self._tiles[k]
 
 
 class Tile:
@@ -192,20 +196,19 @@ class Tile:
     def __init__(self, tensors: "Tensors", index: int, read: Callable[[Source], Tensor]) -> None:
         self.tensors, self.index = tensors, index
         self.start, self.stop = tensors.grid.span(range(index, index + 1))
-        self._read = read
+
+        def load(source: Source) -> Tensor:
+            return read(source).to(tensors.run.dtype).view(-1, tensors.grid.columns)
+
+        self.models: Sequence[Tensor] = _Loaded(tensors.models, load)
+        self.statistics: Sequence[Tensor] = _Loaded(tensors.statistics, load)
+        self._base = _Loaded(() if tensors.base is None else (tensors.base,), load)
         self._memo: dict[Hashable, Any] = {}
-        self.models: Sequence[Tensor] = _Models(len(tensors.models), lambda k: self._load(tensors.models[k]))
-        self.statistics: Sequence[Tensor] = _Models(
-            len(tensors.statistics), lambda k: self._load(tensors.statistics[k])
-        )
 
-    def _load(self, source: Source) -> Tensor:
-        return self._read(source).to(self.tensors.run.dtype).view(-1, self.tensors.grid.columns)
-
-    @cached_property
+    @property
     def base(self) -> Tensor | None:
         """The base's tile; None when the merge has no base."""
-        return None if self.tensors.base is None else self._load(self.tensors.base)
+        return self._base[0] if self._base else None
 
     @property
     def kept(self) -> Tensor:
@@ -356,7 +359,7 @@ class _Scores:
         self.tensors, self.f, self.elements = tensors, f, tensors.elements
 
     def sample(self) -> tuple[Tensor, int]:
-        """An even share of held scores; else evenly spaced tiles, whose rows may be alike and count as one draw each."""
+        """An even share of held scores; else evenly spaced tiles, where a row, being alike, counts as one draw."""
         scores = self.tensors.hold(self.f)
         if scores is not None:
             values = scores[:: max(1, self.elements // SAMPLE) | 1]

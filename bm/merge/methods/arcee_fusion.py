@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bm.merge.tensors import Apply, Selection, Tensors, Tile, pair
+from bm.merge.tensors import Apply, Selection, Tensors, Tile, above, pair
 
-SERIES = 1 / 16
+NEAR = 1 / 32
 
 
 @pair
@@ -22,13 +22,13 @@ def arcee_fusion(
 
         IS = KL(softmax(θR) ‖ softmax(θL)) · |θR − θL|,   θM = θL + (θR − θL)·1[IS > median(IS) + λ·(Q3 − Q1)].
 
-    `exact`: softmax and KL per row (last dimension), exact quantiles, no ε: what the released script meant, in stable form.
+    `exact`: softmax and KL per row (last dimension), exact quantiles, no ε: what the released script meant.
     """
     q1, median, q3 = tensors.quantiles(importance, (0.25, 0.5, 0.75))
     threshold = median + lam * (q3 - q1)
 
     def apply(tile: Tile) -> Selection:
-        return Selection(tile.of(importance) > threshold, tile.models[0], tile.kept)
+        return Selection(above(tile.of(importance), threshold), tile.models[0], tile.kept)
 
     return apply
 
@@ -42,16 +42,18 @@ def importance(tile: Tile) -> Tensor:
 def divergence(left: Tensor, right: Tensor) -> Tensor:
     """KL(softmax(right) ‖ softmax(left)) of each row, [rows]: without cancellation, however close the rows are.
 
-    With q = softmax(left), d = right − left, c = log Σ q·eᵈ = log1p(Σ q·(eᵈ − 1)) and u = d − c, the ratio of the two
-    distributions is eᵘ and KL = Σ q·(u·eᵘ − eᵘ + 1), every term of which is at least 0. For |u| ≤ 1/16 the term is its
-    series u²·(1/2 + u/3 + u²/8 + u³/30); rows that go beyond are summed in float64.
+    With q = softmax(left), d = right − left and K(t) = log Σ q·e^(t·d), the divergence is K′(1) − K(1): in the
+    cumulants κ_n of d under q, κ2/2 + κ3/3 + κ4/8 + κ5/30 + … Central moments lose no digits to cancellation. Cut after
+    κ4 the relative error is below 1e-5 while |d − Σ q·d| ≤ 1/32; rows that go beyond are summed in float64.
     """
     d = right - left
     q = torch.softmax(left, -1)
-    u = d - torch.log1p((q * torch.expm1(d)).sum(-1, keepdim=True))
-    terms = (u / 30).add_(1 / 8).mul_(u).add_(1 / 3).mul_(u).add_(1 / 2).mul_(u).mul_(u)
-    kl = terms.mul_(q).sum(-1)
-    far = u.abs().amax(-1) > SERIES
+    u = d - (q * d).sum(-1, keepdim=True)
+    square = u * u
+    far = square.amax(-1) > NEAR**2
+    q.mul_(square)
+    second, third, fourth = q.sum(-1), (q * u).sum(-1), (q * square).sum(-1)
+    kl = second / 2 + third / 3 + (fourth - 3 * second * second) / 8
     if far.any():
         p, q = torch.log_softmax(right[far].double(), -1), torch.log_softmax(left[far].double(), -1)
         kl[far] = (p.exp() * (p - q)).sum(-1).to(kl.dtype)
