@@ -69,6 +69,6 @@ def _typed(value: Any, kind: type, tensor: str) -> Any:
 
 
 def scheduled(method: Component, schedule: Mapping[str, Setting], tensor: str, depth: float) -> Component:
-    """The merge method with the parameters that `schedule` gives this tensor in place of its own; checked when called."""
+    """The method with the parameters that `schedule` gives this tensor in place of its own; checked when called."""
     values = {name: value_at(setting, tensor, depth, float) for name, setting in schedule.items()}
     return replace(method, parameters={**method.parameters, **{k: v for k, v in values.items() if v is not None}})

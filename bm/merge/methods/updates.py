@@ -1,7 +1,10 @@
 """What the methods of task vectors share: updates u_k = θ_k − θ_base, which of their entries to keep, how to add them.
 
-An `Update` gives one model's (sparse) update for a tile, [rows, columns]. Where entries tie at a selection's threshold they
-are kept together, so a selection does not depend on the order of a tensor's entries.
+An `Update` gives one model's (sparse) update for a tile, [rows, columns]. Where entries tie at a selection's threshold
+they are kept together, so a selection does not depend on the order of a tensor's entries.
+
+Masks are numbers, 0 or 1, and selections products or shrinkage: on a CPU torch does these with vector instructions and
+`torch.where` without, thirty times slower.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +23,7 @@ Weights: TypeAlias = float | Sequence[float]
 """One weight for every model, or one a model in the merge's order."""
 Shares: TypeAlias = Share | Sequence[Share]
 Rescale: TypeAlias = Literal["none", "probability", "l1"]
-"""What makes up for dropped entries: nothing, 1 / (an entry's probability of being kept), or the update's L1 norm kept."""
+"""What makes up for dropped entries: nothing, 1 / (the probability of being kept), or the update's L1 norm kept."""
 
 Update: TypeAlias = Callable[[Tile], Tensor]
 
@@ -46,15 +49,21 @@ def magnitude(k: int) -> Update:
     return lambda tile: tile.of(update(k)).abs()
 
 
+@cache
+def nothing(k: int) -> Update:
+    """Zero in place of u_k."""
+    return lambda tile: torch.zeros_like(tile.models[k])
+
+
 def largest(tensors: Tensors, k: int, density: float) -> Update:
     """u_k with the max(1, ⌊density·n⌋) entries of greatest magnitude, the rest zero."""
     if density >= 1:
         return update(k)
     if density <= 0:
-        return _nothing(k)
+        return nothing(k)
     kept = max(1, int(density * tensors.elements))
     (threshold,) = tensors.order_statistics(magnitude(k), [tensors.elements - kept])
-    return lambda tile: torch.where(tile.of(magnitude(k)) >= threshold, tile.of(update(k)), 0)
+    return lambda tile: at_least(tile.of(update(k)), threshold)
 
 
 def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Update:
@@ -67,28 +76,25 @@ def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Update:
     if density >= 1:
         return update(k)
     if kept == 0:
-        return _nothing(k)
+        return nothing(k)
     first = max(0, n - kept - outliers)
     low, high = tensors.order_statistics(magnitude(k), [first, first + kept - 1])
-
-    def crumbs(tile: Tile) -> Tensor:
-        size = tile.of(magnitude(k))
-        return torch.where((size >= low) & (size <= high), tile.of(update(k)), 0)
-
-    return crumbs
+    return lambda tile: at_least(tile.of(update(k)), low) - torch.nn.functional.hardshrink(tile.of(update(k)), high)
 
 
-def _nothing(k: int) -> Update:
-    return lambda tile: torch.zeros_like(tile.models[k])
+def at_least(x: Tensor, threshold: float) -> Tensor:
+    """The entries of magnitude ≥ threshold, the rest zero."""
+    below = torch.tensor(threshold, dtype=x.dtype).nextafter(torch.tensor(-torch.inf, dtype=x.dtype)).item()
+    return torch.nn.functional.hardshrink(x, below)
 
 
 def drawn(k: int, probability: Callable[[Tile], Tensor | float], rescale: Rescale) -> Update:
-    """u_k where a uniform number is below the entry's probability of being kept, the rest zero."""
+    """u_k where a uniform number is below the entry's probability (> 0) of being kept, the rest zero."""
 
     def keep(tile: Tile) -> Tensor:
-        chance = probability(tile)
-        kept = torch.where(tile.uniform(k) < chance, tile.of(update(k)), 0)
-        return torch.where(kept == 0, 0, kept / chance) if rescale == "probability" else kept
+        whole, chance = tile.of(update(k)), probability(tile)
+        kept = whole * torch.lt(tile.uniform(k), chance, out=torch.empty_like(whole))
+        return kept / chance if rescale == "probability" else kept
 
     return keep
 
@@ -98,7 +104,7 @@ def same_l1(tensors: Tensors, updates: Sequence[Update]) -> list[Update]:
 
     def norms(tile: Tile) -> Tensor:
         sizes = [(tile.of(magnitude(k)), sparse(tile).abs()) for k, sparse in enumerate(updates)]
-        return torch.stack([size.double().sum() for pair in sizes for size in pair])
+        return torch.stack([size.double().sum(-1).sum() for pair in sizes for size in pair])
 
     whole, kept = tensors.reduce(norms).view(-1, 2).unbind(1)
     factors = torch.where(kept > 0, whole / kept, 1).tolist()
@@ -109,39 +115,48 @@ def scaled(sparse: Update, factor: float) -> Update:
     return lambda tile: sparse(tile) * factor
 
 
-def add(updates: Sequence[Update], weight: Sequence[float], lam: float, normalize: bool) -> Apply:
+def add(updates: Sequence[Update], weights: Sequence[float], lam: float, normalize: bool) -> Apply:
     """θ_base + λ·Σ_k w_k·u_k, over Σ_k w_k if `normalize` (unless that is zero)."""
-    total = sum(weight) if normalize and abs(sum(weight)) >= 1e-8 else 1.0
+    total = sum(weights) if normalize and abs(sum(weights)) >= 1e-8 else 1.0
 
     def apply(tile: Tile) -> Tensor:
-        mixed = sum_of([sparse(tile) * w for sparse, w in zip(updates, weight, strict=True)])
+        mixed = sum_of([sparse(tile) * w for sparse, w in zip(updates, weights, strict=True)])
         return tile.kept + mixed / total * lam
 
     return apply
 
 
-def add_elected(updates: Sequence[Update], weight: Sequence[float], lam: float, normalize: bool) -> Apply:
-    """θ_base + λ·Σ_k w_k·u_k·a_k, over Σ_k w_k·a_k if `normalize`; a_k: does w_k·u_k have the elected sign (TIES, §3.2).
+def add_elected(updates: Sequence[Update], weights: Sequence[float], lam: float, normalize: bool) -> Apply:
+    """θ_base + λ·Σ_k w_k·u_k·a_k, over Σ_k w_k·a_k if `normalize`; a_k: has w_k·u_k the elected sign (TIES, §3.2).
 
     An entry's elected sign is that of Σ_k w_k·u_k, + when the sum is zero; a zero update agrees with neither sign.
     """
 
     def apply(tile: Tile) -> Tensor:
-        weighted = [sparse(tile) * w for sparse, w in zip(updates, weight, strict=True)]
-        agree = agreement(weighted)
-        mixed = sum_of([torch.where(a, u, 0) for a, u in zip(agree, weighted, strict=True)])
+        sign, agreeing = elected([sparse(tile) * w for sparse, w in zip(updates, weights, strict=True)])
+        mixed = sum_of(agreeing)
         if normalize:
-            total = sum_of([a * w for a, w in zip(agree, weight, strict=True)])
-            mixed = mixed / torch.where(total == 0, 1, total)
-        return tile.kept + mixed * lam
+            mixed = mixed / nonzero(sum_of([positive(u) * w for u, w in zip(agreeing, weights, strict=True)]))
+        return tile.kept + mixed * sign * lam
 
     return apply
 
 
-def agreement(updates: Sequence[Tensor]) -> list[Tensor]:
-    """For each update, which of its entries have the elected sign: that of the sum over updates, + when it is zero."""
-    positive = sum_of(updates) >= 0
-    return [torch.where(positive, u > 0, u < 0) for u in updates]
+def elected(updates: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Each entry's elected sign, 1 or −1, and the magnitudes of the updates that have it, 0 for those that have not."""
+    total = sum_of(updates)
+    sign = torch.ge(total, 0, out=torch.empty_like(total)) * 2 - 1
+    return sign, [torch.relu(u * sign) for u in updates]
+
+
+def positive(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0, as numbers."""
+    return torch.gt(x, 0, out=torch.empty_like(x))
+
+
+def nonzero(x: Tensor) -> Tensor:
+    """x with 1 in place of 0, to divide by."""
+    return x + torch.eq(x, 0, out=torch.empty_like(x))
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
