@@ -1,21 +1,36 @@
 """What a run found, for people and for programs: results.json, a table on the terminal, and one self-contained page.
 
-    subjects = [Subject("student", "student", model, evaluation), Subject("math", "expert", model, evaluation, task="math"), ...]
-    results = report(subjects, artefacts, Settings(...), folder)     one run
-    compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)     every run, beside the paper
+subjects = [Subject("student", "student", model, evaluation), Subject("math", "expert", ..., task="math"), ...]
+results = report(subjects, artefacts, Settings(...), folder)     one run
+compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)     every run, beside the paper
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from bm.errors import UserError
 from bm.report.evidence import Subject, cost, gather
-from bm.report.results import Claim, Cost, Kind, Outcome, Results, Row, Score, Verdict, ordered, read, write
+from bm.report.results import Claim, Cost, Kind, Results, Row, Score, Verdict, ordered, read, write
 from bm.store import Artefact
 
-__all__ = ["Claim", "Cost", "Kind", "Outcome", "Results", "Row", "Score", "Settings", "Subject", "Verdict", "compare", "read", "report"]
+__all__ = [
+    "Claim",
+    "Cost",
+    "Kind",
+    "Results",
+    "Row",
+    "Score",
+    "Settings",
+    "Subject",
+    "Verdict",
+    "compare",
+    "read",
+    "report",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,11 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
 
     found = results(subjects, settings)
     write(found, folder / "results.json")
-    publish(found, gather(settings.title, subjects, artefacts, settings.command, settings.config), folder / "report" / "index.html")
+    publish(
+        found,
+        gather(settings.title, subjects, artefacts, settings.command, settings.config),
+        folder / "report" / "index.html",
+    )
     show(found, Console())
     return found
 
@@ -58,6 +77,9 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
     """
     from bm.report.verdicts import scores, verdicts
 
+    for name, times in Counter(s.name for s in subjects).items():
+        if times > 1:
+            raise UserError(f"{times} models are called '{name}'; give each its own name")
     rows = ordered([Row(s.name, s.kind, scores(s.evaluation.path), cost(s.model), s.model.key) for s in subjects])
     return Results(rows, verdicts(rows, subjects, settings.resamples, settings.confidence, settings.seed))
 

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from statistics import fmean
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from bm.report import wording
-from bm.report.results import Claim, Kind, Outcome, Results
+from bm.report.results import KINDS, Claim, Kind, Results
+from bm.statistics import Outcome
 
 OTHERWISE: dict[Outcome, str] = {"undecided": "undecided", "worse": "below"}
 CAUTION = "Runs at another scale than the paper's: claims are compared (signs, orders, ratios), not values."
@@ -60,10 +64,11 @@ class Answer:
 @cache
 def published() -> Paper:
     """The paper's figures, from paper.yaml."""
-    import yaml
-
-    content = yaml.safe_load(files("bm.report").joinpath("paper.yaml").read_text())
-    tables = [Table(t["number"], t["title"], tuple(t["columns"]), tuple(_row(**r) for r in t["rows"])) for t in content["tables"]]
+    content: Any = OmegaConf.to_container(OmegaConf.create(files("bm.report").joinpath("paper.yaml").read_text()))
+    tables = [
+        Table(t["number"], t["title"], tuple(t["columns"]), tuple(_row(**r) for r in t["rows"]))
+        for t in content["tables"]
+    ]
     return Paper(content["source"], content["scale"], tuple(tables))
 
 
@@ -74,22 +79,23 @@ def _row(name: str, kind: Kind | None, values: Sequence[float | None], gpu_hours
 def claims(paper: Paper, runs: Mapping[str, Results]) -> list[Answer]:
     """Every claim that runs and paper have in common."""
     student, ablation = paper.table("Table 1").of("student")[0], paper.table("Table 2")
-    mixture = ablation.of("mixture")[0]
-    over_student = [_difference(row, student) for row in ablation.of("expert")]
-    merge_over_student = [_difference(row, student) for row in ablation.of("merge")]
-    merge_over_mixture = [_difference(row, mixture) for row in ablation.of("merge")]
-    means = {k: max(fmean(v for v in row.values if v is not None) for row in rows) for k, rows in _kinds(ablation, student).items()}
+    experts, merges, (mixture,) = ablation.of("expert"), ablation.of("merge"), ablation.of("mixture")
+    best = dict([max(_means(merges).items(), key=lambda pair: pair[1])])
+
+    def answer(title: str, paper: str, run: Callable[[Results], str]) -> Answer:
+        return Answer(title, paper, {name: run(results) for name, results in runs.items()})
+
     return [
-        Answer("Experts beat the student, each on its own task", _signs(over_student), _each(runs, _decided("expert over student"))),
-        Answer("Merges beat the student on the mean", _signs(merge_over_student), _each(runs, _decided("merge over student"))),
-        Answer("Merges match or beat the data mixture on the mean", _signs(merge_over_mixture), _each(runs, _decided("merge over mixture"))),
-        Answer("Merging costs a small share of training the mixture", _ratio(ablation), _each(runs, _cheapness)),
-        Answer("Order of the means, best of each kind", _ranking(means), _each(runs, _order)),
+        answer(
+            "Experts beat the student, each on its own task", _signs(experts, student), _decided("expert over student")
+        ),
+        answer("Merges beat the student on the mean", _signs(merges, student), _decided("merge over student")),
+        answer(
+            "Merges match or beat the data mixture on the mean", _signs(merges, mixture), _decided("merge over mixture")
+        ),
+        answer("Merging costs a small share of training the mixture", _ratio(merges[0], mixture), _cheapness),
+        answer("Order of student, mixture and best merge", _ranking(best | _means([mixture, student])), _order),
     ]
-
-
-def _each(runs: Mapping[str, Results], answer: Callable[[Results], str]) -> dict[str, str]:
-    return {name: answer(results) for name, results in runs.items()}
 
 
 def _difference(row: PublishedRow, against: PublishedRow) -> float:
@@ -98,11 +104,17 @@ def _difference(row: PublishedRow, against: PublishedRow) -> float:
     return fmean(a - b for a, b in pairs) / 100
 
 
-def _kinds(ablation: Table, student: PublishedRow) -> dict[Kind, list[PublishedRow]]:
-    return {"merge": ablation.of("merge"), "mixture": ablation.of("mixture"), "student": [student]}
+def _means(rows: Iterable[PublishedRow]) -> dict[str, float]:
+    """Mean over the columns, of the rows that report all of them."""
+    return {
+        row.name: fmean(values)
+        for row in rows
+        if len(values := [v for v in row.values if v is not None]) == len(row.values)
+    }
 
 
-def _signs(differences: Sequence[float]) -> str:
+def _signs(rows: Sequence[PublishedRow], against: PublishedRow) -> str:
+    differences = [_difference(row, against) for row in rows]
     return f"{sum(d > 0 for d in differences)} of {len(differences)} above: {_listed(differences)}"
 
 
@@ -125,14 +137,16 @@ def _decided(claim: Claim) -> Callable[[Results], str]:
     return answer
 
 
-def _ratio(ablation: Table) -> str:
-    mixture, merge = ablation.of("mixture")[0].gpu_hours, ablation.of("merge")[0].gpu_hours
-    assert mixture and merge
-    return f"{wording.share(merge / mixture)} of its GPU-hours"
+def _ratio(merge: PublishedRow, mixture: PublishedRow) -> str:
+    if merge.gpu_hours is None or mixture.gpu_hours is None:
+        return "–"
+    return f"{wording.share(merge.gpu_hours / mixture.gpu_hours)} of its GPU-hours"
 
 
 def _cheapness(results: Results) -> str:
-    ratios = sorted(v.cost_ratio for v in results.verdicts if v.claim == "merge over mixture" and v.cost_ratio is not None)
+    ratios = sorted(
+        v.cost_ratio for v in results.verdicts if v.claim == "merge over mixture" and v.cost_ratio is not None
+    )
     if not ratios:
         return "–"
     low, high = wording.share(ratios[0]), wording.share(ratios[-1])
@@ -140,9 +154,9 @@ def _cheapness(results: Results) -> str:
 
 
 def _order(results: Results) -> str:
-    best = {kind: row for kind in ("merge", "mixture", "student") if (row := results.best(kind))}
-    return _ranking({kind: 100 * (results.mean(row) or 0) for kind, row in best.items()})
+    best = [row for kind in KINDS if kind != "expert" and (row := results.best(kind))]
+    return _ranking({row.name: 100 * (results.mean(row) or 0) for row in best})
 
 
-def _ranking(means: Mapping[Kind, float]) -> str:
-    return " > ".join(f"{kind} {mean:.1f}" for kind, mean in sorted(means.items(), key=lambda pair: -pair[1])) or "–"
+def _ranking(means: Mapping[str, float]) -> str:
+    return " > ".join(f"{name} {mean:.1f}" for name, mean in sorted(means.items(), key=lambda pair: -pair[1])) or "–"

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -18,10 +18,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LIGHT = {"surface": "#fcfcfb", "raised": "#f4f4f1", "ink": "#1c1e21", "muted": "#5c6167", "line": "#d9d9d4",
-         "student": "#6a7077", "expert": "#2a6cb0", "mixture": "#17805f", "merge": "#c2491d"}  # fmt: skip
-DARK = {"surface": "#15171a", "raised": "#1d2024", "ink": "#e9eaec", "muted": "#a3a9b1", "line": "#34383e",
-        "student": "#a4abb3", "expert": "#78b0f0", "mixture": "#4fc49c", "merge": "#f28c5f"}  # fmt: skip
+LIGHT = {
+    "surface": "#fcfcfb",
+    "raised": "#f4f4f1",
+    "ink": "#1c1e21",
+    "muted": "#5c6167",
+    "line": "#d9d9d4",
+    "student": "#6a7077",
+    "expert": "#2a6cb0",
+    "mixture": "#17805f",
+    "merge": "#c2491d",
+}
+DARK = {
+    "surface": "#15171a",
+    "raised": "#1d2024",
+    "ink": "#e9eaec",
+    "muted": "#a3a9b1",
+    "line": "#34383e",
+    "student": "#a4abb3",
+    "expert": "#78b0f0",
+    "mixture": "#4fc49c",
+    "merge": "#f28c5f",
+}
 """Contrast to `surface`: text colours and kinds at least 4.5 : 1 (WCAG AA). Blue, green and vermilion stay apart for
 colour-blind readers (after Okabe and Ito), and every kind has its own marker."""
 
@@ -31,12 +49,30 @@ WIDTH = 360
 """Units of every figure's width: about the CSS pixels of a phone, and of a third of a desktop page."""
 SMALL, TEXT = 9.5, 11
 
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "bm", "text.parse_math": False, "font.size": TEXT, "font.family": "sans-serif",
-          "text.color": LIGHT["ink"], "axes.edgecolor": LIGHT["line"], "axes.labelcolor": LIGHT["muted"], "axes.labelsize": SMALL,
-          "xtick.color": LIGHT["line"], "ytick.color": LIGHT["line"], "xtick.labelcolor": LIGHT["muted"],
-          "ytick.labelcolor": LIGHT["muted"], "xtick.labelsize": SMALL, "ytick.labelsize": SMALL, "axes.spines.top": False,
-          "axes.spines.right": False, "grid.color": LIGHT["line"], "grid.linewidth": 0.6, "figure.facecolor": "none",
-          "axes.facecolor": "none", "lines.solid_capstyle": "round", "axes.axisbelow": True}  # fmt: skip
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bm",
+    "text.parse_math": False,
+    "text.color": LIGHT["ink"],
+    "font.size": TEXT,
+    "axes.edgecolor": LIGHT["line"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.labelsize": SMALL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "xtick.color": LIGHT["line"],
+    "ytick.color": LIGHT["line"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.labelcolor": LIGHT["muted"],
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "grid.color": LIGHT["line"],
+    "grid.linewidth": 0.6,
+    "figure.facecolor": "none",
+    "lines.solid_capstyle": "round",
+}
 
 
 def style() -> "AbstractContextManager[None]":
@@ -46,13 +82,14 @@ def style() -> "AbstractContextManager[None]":
     return rc_context(_STYLE)
 
 
-def canvas(height: float, width: float = WIDTH) -> "Axes":
-    """The axes of an empty figure that count in its own units, from the top left corner."""
-    axes = blank(height, width).add_axes((0, 0, 1, 1))
+def canvas(height: float, width: float = WIDTH) -> "tuple[Figure, Axes]":
+    """An empty figure whose axes count in its own units, from the top left corner."""
+    figure = blank(height, width)
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    return axes
+    return figure, axes
 
 
 def blank(height: float, width: float = WIDTH) -> "Figure":
@@ -93,6 +130,7 @@ def inline(figure: "Figure", name: str, label: str) -> Markup:
     content = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", content)
     for colour, value in LIGHT.items():
         content = content.replace(value, f"var(--{colour})")
-    width, height = (round(72 * float(inches), 2) for inches in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" aria-label="{escape(label)}">'
+    width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg {size} role="img" aria-label="{escape(label)}">'
     return Markup(head + re.sub(r"\n\s*", "\n", content).strip())

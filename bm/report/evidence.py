@@ -54,15 +54,15 @@ class KeptShare:
 
 @dataclass(frozen=True)
 class Funnel:
-    """Traces of one domain: how many were kept, and how many were rejected for which reason."""
+    """What became of one distillation: questions asked, responses to them, traces kept, and the rest by reason."""
 
-    domain: str
+    name: str
+    asked: int
+    answered: int
     kept: int
     rejected: Mapping[str, int]
-
-    @property
-    def asked(self) -> int:
-        return self.kept + sum(self.rejected.values())
+    duplicates: int
+    """Repeated questions that were passed over before asking."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ class Evidence:
     """Versions, machine, commit."""
 
 
-def gather(title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact], command: str, config: str) -> Evidence:
+def gather(
+    title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact], command: str, config: str
+) -> Evidence:
     """Everything the page shows beside the results.
 
     `artefacts` are all that the run made or used (those of `subjects` may be among them); `config` is YAML text.
@@ -100,8 +102,13 @@ def gather(title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact
     return Evidence(
         title=title,
         curves=tuple(curve(s.name, s.kind, s.model.path) for s in subjects if (s.model.path / "metrics.csv").exists()),
-        kept=tuple(step for s in subjects if (s.model.path / "tensors.parquet").exists() for step in kept_shares(s.name, s.model.path)),
-        funnels=tuple(funnel(a.label, a.path) for a in known.values() if (a.path / "rejected.parquet").exists()),
+        kept=tuple(
+            step
+            for s in subjects
+            if (s.model.path / "tensors.parquet").exists()
+            for step in kept_shares(s.name, s.model.path)
+        ),
+        funnels=tuple(funnel(a) for a in known.values() if a.manifest["stage"] == "distill"),
         lineage=tuple(node(a) for a in known.values()),
         command=command,
         config=config,
@@ -138,13 +145,11 @@ def _kept_share(name: str, step: int, base: str, other: str, tensors: list[tuple
     return KeptShare(name, step, base, other, shares, kept.total() / elements.total())
 
 
-def funnel(domain: str, folder: Path) -> Funnel:
-    """The funnel of a distillation artefact: rows of traces.parquet, and of rejected.parquet by reason."""
-    import pyarrow.parquet as pq
-
-    reasons = pq.read_table(folder / "rejected.parquet", columns=["reason"]).column("reason").to_pylist()
-    kept = pq.ParquetFile(folder / "traces.parquet").metadata.num_rows
-    return Funnel(domain, kept, dict(sorted(Counter(reasons).items(), key=lambda pair: (-pair[1], pair[0]))))
+def funnel(artefact: Artefact) -> Funnel:
+    """The funnel of a distillation artefact, the most frequent reason for rejection first."""
+    facts = artefact.facts
+    rejected = sorted(facts["rejected"].items(), key=lambda pair: (-pair[1], pair[0]))
+    return Funnel(artefact.label, facts["asked"], facts["answered"], facts["kept"], dict(rejected), facts["duplicates"])
 
 
 def node(artefact: Artefact) -> Node:
@@ -153,7 +158,7 @@ def node(artefact: Artefact) -> Node:
 
 
 def cost(artefact: Artefact) -> Cost:
-    """Seconds, GPU-hours (every GPU of the machine counts while the stage runs) and tokens of an artefact's own stage."""
+    """Seconds, GPU-hours (every GPU of the machine counts) and tokens of an artefact's own stage."""
     seconds, gpus = float(artefact.manifest["seconds"]), len(artefact.manifest["hardware"]["gpus"])
     return Cost(seconds, seconds * gpus / 3600, int(artefact.facts.get("tokens", 0)))
 

@@ -1,11 +1,11 @@
 """The lineage of a run as a graph: from traces to scores, left to right."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bm.report.drawing import LIGHT, SMALL, canvas, shorten, tip
 from bm.report.evidence import Node
-from bm.report.results import Kind, Results
+from bm.report.results import Results
 from bm.report.wording import duration, percent
 
 if TYPE_CHECKING:
@@ -22,16 +22,20 @@ def lineage(nodes: Sequence[Node], results: Results) -> "Figure":
     ranks = depths(nodes)
     places = _arranged(nodes, ranks)
     columns, deepest = max(ranks.values()) + 1, max((row for _, row in places.values()), default=0) + 1
-    axes = canvas(PITCH * deepest, columns * BOX + (columns - 1) * GAP + 2)
+    figure, axes = canvas(PITCH * deepest, columns * BOX + (columns - 1) * GAP + 2)
     for node in nodes:
+        row = rows.get(node.key)
+        colour = LIGHT[row.kind if row else "muted"]
         for source in (s for s in node.inputs if s in places):
-            _arrow(axes, places[source], places[node.key], LIGHT[rows[node.key].kind] if node.key in rows else LIGHT["muted"])
+            _arrow(axes, places[source], places[node.key], colour)
     for node in nodes:
         row = rows.get(node.key)
         mean = results.mean(row) if row else None
-        lines = [row.name if row else node.label, f"{node.stage} · {duration(node.cost.seconds)}" + (f" · {percent(mean)}" if mean is not None else "")]
-        _box(axes, places[node.key], lines, row.kind if row else None, node)
-    return axes.figure
+        said = [node.stage, duration(node.cost.seconds)] + ([percent(mean)] if mean is not None else [])
+        _box(
+            axes, places[node.key], row.name if row else node.label, said, LIGHT[row.kind if row else "muted"], node.key
+        )
+    return figure
 
 
 def depths(nodes: Sequence[Node]) -> dict[str, int]:
@@ -72,16 +76,20 @@ def _arrow(axes: "Axes", source: tuple[int, float], target: tuple[int, float], c
 
     (x0, y0), (x1, y1) = _corner(source), _corner(target)
     x0, y0, y1, bend = x0 + BOX, y0 + HIGH / 2, y1 + HIGH / 2, GAP * 0.6
-    curve = Path([(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+    curve = Path(
+        [(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    )
     axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=colour, linewidth=1.1, alpha=0.45))
 
 
-def _box(axes: "Axes", place: tuple[int, float], lines: Sequence[str], kind: Kind | None, node: Node) -> None:
+def _box(axes: "Axes", place: tuple[int, float], name: str, said: Sequence[str], colour: str, key: str) -> None:
     from matplotlib.patches import Rectangle
 
     x, y = _corner(place)
-    note = tip([*lines, f"key {node.key}"])
-    axes.add_patch(Rectangle((x, y), BOX, HIGH, facecolor=LIGHT["raised"], edgecolor=LIGHT["line"], linewidth=0.8, gid=note))
-    axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=LIGHT[kind or "muted"], edgecolor="none"))
-    axes.text(x + 10, y + 15, shorten(lines[0], BOX - 14, 1.15 * SMALL), fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
-    axes.text(x + 10, y + 28, shorten(lines[1], BOX - 14, SMALL), fontsize=SMALL, color=LIGHT["muted"])
+    note = tip([name, *said, f"key {key}"])
+    box: dict[str, Any] = {"facecolor": LIGHT["raised"], "edgecolor": LIGHT["line"], "linewidth": 0.8}
+    axes.add_patch(Rectangle((x, y), BOX, HIGH, gid=note, **box))
+    axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=colour, edgecolor="none"))
+    name = shorten(name, BOX - 14, 1.15 * SMALL)  # bold letters are wider
+    axes.text(x + 10, y + 15, name, fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
+    axes.text(x + 10, y + 28, " · ".join(said), fontsize=SMALL, color=LIGHT["muted"])

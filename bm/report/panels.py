@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bm.report.drawing import LIGHT, MARKERS, SMALL, WIDTH, canvas, shorten, ticks, tip
 from bm.report.evidence import Funnel
@@ -23,104 +23,130 @@ class Line:
 
     label: str
     value: str
-    kind: Kind | None
+    kind: Kind
     at: float
     low: float
     high: float
 
 
-def _panel(lines: Sequence[Line], show: Callable[[float], str], start: float | None = None, unit: float = 1) -> "tuple[Axes, Callable[[float], float]]":
-    """Labels and values of lines one below the other, over an axis with round ticks in `unit`; and the axis, value → x."""
-    low, high = min(line.low for line in lines), max(line.high for line in lines)
-    room = 0.06 * ((high - low) or 1)
-    low, high = (low - room if start is None else start), high + room
-    bottom = PITCH * len(lines) + 6
+@dataclass(frozen=True)
+class Panel:
+    """Labels and values over an axis from `low` to `high`; what stands at each line is drawn by the functions below."""
 
-    def x(value: float) -> float:
-        return 2 + (WIDTH - 4) * (value - low) / (high - low)
+    figure: "Figure"
+    axes: "Axes"
+    lines: Sequence[Line]
+    low: float
+    high: float
 
-    axes = canvas(bottom + 20)
-    for tick in ticks(low / unit, high / unit):
-        place = x(tick * unit)
-        axes.plot([place, place], [4, bottom], color=LIGHT["line"], linewidth=0.7, zorder=0)
-        axes.text(min(max(place, 10), WIDTH - 10), bottom + 14, show(tick * unit), ha="center", fontsize=SMALL, color=LIGHT["muted"])
-    for row, line in enumerate(lines):
-        y = PITCH * row + 13
-        axes.text(0, y, shorten(line.label, WIDTH - 8 - 6.6 * len(line.value)), color=LIGHT["ink"])
-        axes.text(WIDTH, y, line.value, ha="right", color=LIGHT["ink"], fontweight="bold")
-    return axes, x
-
-
-def _through(axes: "Axes", lines: int, x: float, colour: str, dashes: tuple[float, float] | None = None) -> None:
-    """A vertical line at `x` that passes each of the panel's lines and leaves their labels free."""
-    for row in range(lines):
-        axes.plot([x, x], [PITCH * row + 17, PITCH * row + 33], color=colour, linewidth=1, dashes=dashes or (None, None))
+    def x(self, value: float) -> float:
+        return 2 + (WIDTH - 4) * (value - self.low) / (self.high - self.low)
 
 
 def scores(results: Results, task: str) -> "Figure":
-    """Every model's pass@1 on one task with its interval; the student's and the mixture's means as thin lines through all."""
-    rows = [row for row in results.rows if task in row.scores]
-    lines = [Line(r.name, f"{100 * s.mean:.1f}", r.kind, s.mean, s.low, s.high) for r in rows for s in [r.scores[task]]]
-    axes, x = _panel(lines, percent_tick)
+    """Every model's pass@1 on one task with its interval; the student's and the mixture's means pass all lines."""
+    pairs = [(row, row.scores[task]) for row in results.rows if task in row.scores]
+    lines = [Line(row.name, f"{100 * s.mean:.1f}", row.kind, s.mean, s.low, s.high) for row, s in pairs]
+    panel = _panel(lines, _percent_tick)
     for line in lines:
         if line.kind in ("student", "mixture"):
-            _through(axes, len(lines), x(line.at), LIGHT[line.kind], (1.5, 1.5))
-    return _points(axes, lines, x)
+            _through(panel, line.at, LIGHT[line.kind], ":")
+    return _points(panel, lines, percent)
 
 
 def means(results: Results) -> "Figure":
     """Every model's mean over tasks."""
     pairs = [(row, mean) for row in results.rows if (mean := results.mean(row)) is not None]
-    return _bars([Line(row.name, f"{100 * mean:.1f}", row.kind, mean, 0, mean) for row, mean in pairs], percent_tick)
+    lines = [Line(row.name, f"{100 * mean:.1f}", row.kind, mean, 0, mean) for row, mean in pairs]
+    return _bars(lines, _percent_tick)
 
 
 def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
     """Paired differences in percentage points with their intervals, against zero."""
-    lines = [Line(v.name, f"{points(v.difference)} {MARKS[v.verdict]}", kind, v.difference, min(v.low, 0), max(v.high, 0)) for v in verdicts]
-    axes, x = _panel(lines, lambda value: f"{100 * value:+.3g}".replace("-", "−") if value else "0")
-    _through(axes, len(lines), x(0), LIGHT["muted"])
-    return _points(axes, [replace(line, low=v.low, high=v.high) for line, v in zip(lines, verdicts, strict=True)], x, points)
-
-
-def percent_tick(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
-def _points(axes: "Axes", lines: Sequence[Line], x: Callable[[float], float], show: Callable[[float], str] = percent) -> "Figure":
-    for row, line in enumerate(lines):
-        y, kind = PITCH * row + 25, line.kind or "student"
-        note = tip([line.label, f"{show(line.at)} ({show(line.low)} to {show(line.high)})"])
-        axes.plot([x(line.low), x(line.high)], [y, y], color=LIGHT[kind], linewidth=3, alpha=0.35, gid=note)
-        axes.plot([x(line.at)], [y], MARKERS[kind], color=LIGHT[kind], markersize=7, markeredgewidth=0, gid=note)
-    return axes.figure
+    lines = [
+        Line(v.name, f"{points(v.difference)} {MARKS[v.verdict]}", kind, v.difference, v.low, v.high) for v in verdicts
+    ]
+    around_zero = [replace(line, low=min(line.low, 0), high=max(line.high, 0)) for line in lines]
+    panel = _panel(around_zero, lambda value: f"{100 * value:+.3g}".replace("-", "−") if value else "0")
+    _through(panel, 0, LIGHT["muted"], "-")
+    return _points(panel, lines, points)
 
 
 def costs(rows: Sequence[Row], totals: Mapping[str, float]) -> "Figure":
     """Seconds of each model's last step (full colour) and of all that it was made from (pale)."""
     lines = []
     for row in rows:
-        total = max(totals.get(row.name, 0), row.cost.seconds)
-        value = duration(row.cost.seconds) + (f" of {duration(total)}" if duration(total) != duration(row.cost.seconds) else "")
-        lines.append(Line(row.name, value, row.kind, row.cost.seconds, 0, total))
+        own, total = row.cost.seconds, max(totals[row.name], row.cost.seconds)
+        value = duration(own) if duration(own) == duration(total) else f"{duration(own)} of {duration(total)}"
+        lines.append(Line(row.name, value, row.kind, own, 0, total))
     longest = max(line.high for line in lines)
     return _bars(lines, duration, next((unit for unit in (3600, 60) if longest >= 2 * unit), 1))
 
 
-def funnel(domain: Funnel) -> "Figure":
-    """Traces asked for, rejected by reason, and kept."""
-    total = max(domain.asked, 1)
-    pairs: list[tuple[str, int, Kind]] = [("asked", domain.asked, "student")]
-    pairs += [(reason, number, "student") for reason, number in domain.rejected.items()]
-    pairs += [("kept", domain.kept, "expert")]
-    lines = [Line(label, f"{n:,}" + (f" · {share(n / total)}" if label != "asked" else ""), kind, n, 0, n) for label, n, kind in pairs]
-    return _bars(lines, lambda v: f"{v:,.0f}")
+def funnel(found: Funnel) -> "Figure":
+    """Questions asked, responses to them if those were several each, rejections by reason, and traces kept."""
+    pairs: list[tuple[str, int, Kind]] = [("questions asked", found.asked, "student")]
+    pairs += [("responses", found.answered, "student")] * (found.answered != found.asked)
+    pairs += [(reason, number, "student") for reason, number in found.rejected.items()]
+    pairs += [("kept", found.kept, "expert")]
+    return _bars([_counted(*pair, found.answered) for pair in pairs], lambda value: f"{value:,.0f}")
+
+
+def _counted(label: str, number: int, kind: Kind, responses: int) -> Line:
+    value = f"{number:,}" if number >= responses else f"{number:,} · {share(number / responses)}"
+    return Line(label, value, kind, number, 0, number)
+
+
+def _percent_tick(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _panel(lines: Sequence[Line], show: Callable[[float], str], start: float | None = None, unit: float = 1) -> Panel:
+    """An axis that holds all lines, with ticks that are round in `unit`, and the lines' labels and values."""
+    low, high = min(line.low for line in lines), max(line.high for line in lines)
+    room = 0.06 * ((high - low) or 1)
+    bottom = PITCH * len(lines) + 6
+    figure, axes = canvas(bottom + 20)
+    panel = Panel(figure, axes, lines, low - room if start is None else start, high + room)
+    for tick in ticks(panel.low / unit, panel.high / unit):
+        x = panel.x(tick * unit)
+        axes.plot([x, x], [4, bottom], color=LIGHT["line"], linewidth=0.7, zorder=0)
+        inside = min(max(x, 10), WIDTH - 10)
+        axes.text(inside, bottom + 14, show(tick * unit), ha="center", fontsize=SMALL, color=LIGHT["muted"])
+    for row, line in enumerate(lines):
+        y = PITCH * row + 13
+        axes.text(0, y, shorten(line.label, WIDTH - 8 - 6.6 * len(line.value)), color=LIGHT["ink"])
+        axes.text(WIDTH, y, line.value, ha="right", color=LIGHT["ink"], fontweight="bold")
+    return panel
+
+
+def _through(panel: Panel, value: float, colour: str, dashes: str) -> None:
+    """A vertical line at `value` that passes each of the panel's lines and leaves their labels free."""
+    x = panel.x(value)
+    for row in range(len(panel.lines)):
+        panel.axes.plot([x, x], [PITCH * row + 17, PITCH * row + 33], color=colour, linewidth=1, linestyle=dashes)
+
+
+def _points(panel: Panel, lines: Sequence[Line], show: Callable[[float], str]) -> "Figure":
+    """Markers with their intervals."""
+    for row, line in enumerate(lines):
+        y, colour = PITCH * row + 25, LIGHT[line.kind]
+        note = tip([line.label, f"{show(line.at)} ({show(line.low)} to {show(line.high)})"])
+        panel.axes.plot(
+            [panel.x(line.low), panel.x(line.high)], [y, y], color=colour, linewidth=3, alpha=0.35, gid=note
+        )
+        marker: dict[str, Any] = {"marker": MARKERS[line.kind], "markersize": 7, "markeredgewidth": 0}
+        panel.axes.plot([panel.x(line.at)], [y], color=colour, gid=note, **marker)
+    return panel.figure
 
 
 def _bars(lines: Sequence[Line], show: Callable[[float], str], unit: float = 1) -> "Figure":
-    axes, x = _panel(lines, show, 0, unit)
+    """Bars from zero, pale beyond `at`."""
+    panel = _panel(lines, show, 0, unit)
     for row, line in enumerate(lines):
-        y, colour, note = PITCH * row + 24, LIGHT[line.kind or "student"], tip([line.label, line.value])
-        if line.high > line.at:
-            axes.barh(y, x(line.high) - x(0), 8, left=x(0), color=colour, alpha=0.25, gid=note)
-        axes.barh(y, max(x(line.at) - x(0), 1), 8, left=x(0), color=colour, gid=note)
-    return axes.figure
+        y, colour, note = PITCH * row + 24, LIGHT[line.kind], tip([line.label, line.value])
+        start, at, high = panel.x(0), panel.x(line.at), panel.x(line.high)
+        if high > at:
+            panel.axes.barh(y, high - start, 8, left=start, color=colour, alpha=0.25, gid=note)
+        panel.axes.barh(y, max(at - start, 1), 8, left=start, color=colour, gid=note)
+    return panel.figure

@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import Any, Literal, get_args
 
 from bm.errors import UserError
+from bm.statistics import Outcome
 from bm.store import write_json
 
 Kind = Literal["student", "expert", "mixture", "merge"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Claim = Literal["expert over student", "merge over student", "merge over mixture"]
-Outcome = Literal["better", "worse", "undecided"]
 
 MEAN = "mean"
 """Stands where a task does when a verdict is about the mean over tasks."""
@@ -64,10 +64,14 @@ class Verdict:
     """Mean of `name` less mean of `against`, as a share in [-1, 1]; `low` and `high` are its interval."""
     low: float
     high: float
+    p: float
+    """Adjusted for the number of verdicts in the run (Holm); the interval is of this comparison alone."""
     verdict: Outcome
     questions: int
     questions_needed: int | None
-    """Questions at which a difference of this size would be decided; None: decided already, or no difference to see."""
+    """Questions that would decide a difference of this size; None: decided already, or no difference to see."""
+    samples_needed: int | None
+    """Samples per question that would do it with the same questions; None too if no number would."""
     cost_ratio: float | None
     """Seconds of `name` as a share of the seconds of `against`; None where `against` cost nothing."""
 
@@ -89,15 +93,23 @@ class Results:
 
     def best(self, kind: Kind) -> Row | None:
         """The row of this kind with the highest mean; None if none has one. Ties go to the first name."""
-        ranked = sorted((-mean, row.name, row) for row in self.rows if row.kind == kind and (mean := self.mean(row)) is not None)
-        return ranked[0][2] if ranked else None
+        pairs = [(row, mean) for row in self.rows if row.kind == kind and (mean := self.mean(row)) is not None]
+        return min(pairs, key=lambda pair: (-pair[1], pair[0].name))[0] if pairs else None
+
+    def highest(self, task: str) -> float:
+        """The highest score on a task."""
+        return max(row.scores[task].mean for row in self.rows if task in row.scores)
+
+    @property
+    def highest_mean(self) -> float | None:
+        return max((mean for row in self.rows if (mean := self.mean(row)) is not None), default=None)
 
     def verdict(self, claim: Claim, name: str) -> Verdict | None:
         return next((v for v in self.verdicts if (v.claim, v.name) == (claim, name)), None)
 
 
 def ordered(rows: list[Row]) -> tuple[Row, ...]:
-    """Student, experts, mixture, merges; by name within a kind, so that a result file does not depend on who came first."""
+    """Student, experts, mixture, merges; by name within a kind, so a result file does not depend on who came first."""
     return tuple(sorted(rows, key=lambda row: (KINDS.index(row.kind), row.name)))
 
 

@@ -9,7 +9,12 @@ from rich.table import Table
 from bm.report import comparison, wording
 from bm.report.results import Kind, Results, Score
 
-SIGNS: Mapping[Kind, str] = {"student": "[bright_black]■[/]", "expert": "[blue]▲[/]", "mixture": "[green]◆[/]", "merge": "[dark_orange3]●[/]"}
+SIGNS: Mapping[Kind, str] = {
+    "student": "[bright_black]■[/]",
+    "expert": "[blue]▲[/]",
+    "mixture": "[green]◆[/]",
+    "merge": "[dark_orange3]●[/]",
+}
 """The figures' markers."""
 
 
@@ -19,12 +24,11 @@ def show(results: Results, console: Console) -> None:
     table.add_column("model")
     for task in [*results.tasks, "mean", "time"]:
         table.add_column(escape(task), justify="right")
-    best = {task: max(row.scores[task].mean for row in results.rows if task in row.scores) for task in results.tasks}
-    means = {row.name: mean for row in results.rows if (mean := results.mean(row)) is not None}
     for row in results.rows:
-        scores = [_score(row.scores.get(task), best[task]) for task in results.tasks]
-        mean = _bold(f"{100 * means[row.name]:.1f}", means[row.name] == max(means.values())) if row.name in means else "–"
-        table.add_row(f"{SIGNS[row.kind]} {escape(row.name)}", *scores, mean, wording.duration(row.cost.seconds))
+        scores = [_score(row.scores.get(task), results.highest(task)) for task in results.tasks]
+        mean = results.mean(row)
+        cell = "–" if mean is None else _bold(f"{100 * mean:.1f}", mean == results.highest_mean)
+        table.add_row(f"{SIGNS[row.kind]} {escape(row.name)}", *scores, cell, wording.duration(row.cost.seconds))
     console.print(table)
     legend = "  ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
     console.print(f"{legend}  [dim]pass@1 in percent, its interval; time of the model's own step[/]\n")
@@ -43,8 +47,11 @@ def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
     console.print(f"[dim]{comparison.CAUTION}[/]")
 
 
-def _score(score: Score | None, best: float) -> str:
-    return "–" if score is None else _bold(f"{100 * score.mean:.1f}", score.mean == best) + f" [dim]{100 * score.low:.0f}–{100 * score.high:.0f}[/]"
+def _score(score: Score | None, highest: float) -> str:
+    if score is None:
+        return "–"
+    interval = f"[dim]{100 * score.low:.0f}–{100 * score.high:.0f}[/]"
+    return f"{_bold(f'{100 * score.mean:.1f}', score.mean == highest)} {interval}"
 
 
 def _bold(text: str, bold: bool) -> str:

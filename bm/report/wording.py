@@ -1,5 +1,7 @@
 """Numbers as people read them, and a run's finding in words."""
 
+from collections.abc import Mapping
+
 from bm.report.results import MEAN, Results, Row, Verdict
 
 MARKS = {"better": "↑", "worse": "↓", "undecided": "≈"}
@@ -50,14 +52,30 @@ def compared(verdict: Verdict) -> str:
 def sentence(verdict: Verdict) -> str:
     """A verdict in one line, for the terminal."""
     task = "on the mean" if verdict.task == MEAN else f"on {verdict.task}"
-    cost = f", at {share(verdict.cost_ratio)} of its time" if verdict.claim == "merge over mixture" and verdict.cost_ratio is not None else ""
+    cost = (
+        f", at {share(verdict.cost_ratio)} of its time"
+        if verdict.claim == "merge over mixture" and verdict.cost_ratio is not None
+        else ""
+    )
     return f"{verdict.name} is {compared(verdict)} {task}{cost}{_needed(verdict)}"
 
 
 def _needed(verdict: Verdict) -> str:
     if verdict.questions_needed is None:
         return ""
-    return f"; about {verdict.questions_needed:,} questions would decide, {verdict.questions:,} were asked"
+    samples = f", or {verdict.samples_needed:,} samples of each" if verdict.samples_needed else ""
+    return f"; {verdict.questions:,} questions were asked, about {verdict.questions_needed:,} would decide{samples}"
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def to_decide(verdict: Verdict) -> str:
+    """What would decide, for a table cell: `1,540 or 12×`."""
+    if verdict.questions_needed is None:
+        return "–"
+    return f"{verdict.questions_needed:,}" + (f" or {verdict.samples_needed:,}×" if verdict.samples_needed else "")
 
 
 def headline(results: Results) -> str:
@@ -65,7 +83,11 @@ def headline(results: Results) -> str:
     best = results.best("merge")
     if best is None:
         return _experts(results)
-    found = [_stands(v) for v in (results.verdict("merge over student", best.name), results.verdict("merge over mixture", best.name)) if v]
+    found = [
+        _stands(v)
+        for v in (results.verdict("merge over student", best.name), results.verdict("merge over mixture", best.name))
+        if v
+    ]
     mean = f"The best merge answers {percent(results.mean(best) or 0)} of the questions right"
     return mean + (f": {' and '.join(found)}." if found else ".")
 
@@ -82,10 +104,10 @@ def _experts(results: Results) -> str:
     if not own:
         return f"{count(len(results.rows), 'model')} on {count(len(results.tasks), 'task')}."
     won = sum(v.verdict == "better" for v in own)
-    return f"{won} of {count(len(own), 'expert')} {'beats' if won == 1 else 'beat'} the student on {'its' if won == 1 else 'their'} own task."
+    return f"On its own task, {won} of {count(len(own), 'expert')} beat{'s' * (won == 1)} the student."
 
 
-def remarks(results: Results, totals: dict[str, float]) -> list[str]:
+def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
     """What must be known beside the headline: how the best merge was picked, what it cost, what the experts gained.
 
     `totals`: seconds of a row with everything it was made from, by name.
@@ -103,8 +125,7 @@ def remarks(results: Results, totals: dict[str, float]) -> list[str]:
     return lines
 
 
-def _price(best: Row, mixture: Row, totals: dict[str, float]) -> str:
-    own = f"Merging took {duration(best.cost.seconds)}, {share(best.cost.seconds / mixture.cost.seconds)} of the mixture's training"
-    if not totals.get(best.name) or not totals.get(mixture.name):
-        return own + "."
-    return own + f"; with all that each was made from it is {duration(totals[best.name])} against {duration(totals[mixture.name])}."
+def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
+    own, ratio = duration(best.cost.seconds), share(best.cost.seconds / mixture.cost.seconds)
+    all_of = f"{duration(totals[best.name])} against {duration(totals[mixture.name])}"
+    return f"Merging took {own}, {ratio} of the mixture's training; with all that each was made from it is {all_of}."

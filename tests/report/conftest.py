@@ -3,10 +3,12 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +19,17 @@ from bm.store import Artefact, Store
 
 TASKS = ("tiny_math", "tiny_coding", "tiny_science")
 QUESTIONS, SAMPLES, LAYERS = 120, 2, 4
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+MODULES = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    "input_layernorm",
+    "post_attention_layernorm",
+)
 SKILLS = {
     "student": (0.30, 0.34, 0.41),
     "math": (0.66, 0.30, 0.38),
@@ -60,13 +72,19 @@ def make(store: Store, skills: Mapping[str, tuple[float, ...]] = SKILLS) -> Fixt
 
 
 def _traces(store: Store, domain: str, part: str) -> Artefact:
-    def build(work: Path) -> dict[str, int]:
+    def build(work: Path) -> dict[str, Any]:
         draw = Random(f"{domain} {part}")
         kept = 600 if part == "train" else 1500
         reasons = draw.choices(["wrong answer", "no final answer", "too long"], [6, 2, 1], k=draw.randrange(30, 90))
-        pq.write_table(pa.table({"id": [f"{i:016x}" for i in range(kept)]}), work / "traces.parquet")
-        pq.write_table(pa.table({"id": [f"{i:016x}" for i in range(len(reasons))], "reason": reasons}), work / "rejected.parquet")
-        return {"kept": kept}
+        asked = kept + len(reasons)
+        return {
+            "asked": asked,
+            "answered": asked,
+            "verified": kept,
+            "kept": kept,
+            "duplicates": draw.randrange(20),
+            "rejected": dict(Counter(reasons)),
+        }
 
     return store.make("distill", f"{domain} {part}", {"domain": domain, "part": part}, [], [], build)
 
@@ -78,7 +96,19 @@ def _branch(store: Store, name: str, inputs: list[Artefact]) -> Artefact:
         draw = Random(name)
         with (work / "metrics.csv").open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens", "tokens_per_second", "seconds"])
+            table.writerow(
+                [
+                    "step",
+                    "epoch",
+                    "loss",
+                    "gradient_norm",
+                    "learning_rate",
+                    "tokens",
+                    "supervised_tokens",
+                    "tokens_per_second",
+                    "seconds",
+                ]
+            )
             for step in range(1, steps + 1):
                 loss = 0.4 + (3 if name == "student" else 0.6) * math.exp(-6 * step / steps) + draw.gauss(0, 0.04)
                 table.writerow([step, step / steps, loss, draw.uniform(0.2, 1), 2e-4, 4096, 2900, 20000, 0.2])
@@ -94,9 +124,10 @@ def _merge(store: Store, name: str, inputs: list[Artefact]) -> Artefact:
         for step, (base, other) in enumerate((("science", "math"), ("coding", "math & science")), start=1):
             places = [(layer, module, 16384) for layer in range(LAYERS) for module in MODULES]
             for layer, module, elements in [*places, (-1, "embed_tokens", 12288), (-1, "norm", 128)]:
-                share = None if method == "linear" else min(1.0, 0.08 + 0.03 * layer + draw.uniform(0, 0.1))
-                tensors.append({"step": step, "base": base, "other": other, "tensor": f"{layer}.{module}.weight", "layer": layer,
-                                "module": module, "elements": elements, "kept_share": share, "update_norm": draw.uniform(0.1, 1)})  # fmt: skip
+                share = None if method == "linear" else 0.08 + 0.03 * abs(layer) + draw.uniform(0, 0.1)
+                tensor = {"step": step, "base": base, "other": other, "tensor": f"{layer}.{module}.weight"}
+                tensor |= {"layer": layer, "module": module, "elements": elements, "kept_share": share}
+                tensors.append(tensor | {"update_norm": draw.uniform(0.1, 1)})
         pq.write_table(pa.Table.from_pylist(tensors), work / "tensors.parquet")
         return {}
 
@@ -111,14 +142,15 @@ def _evaluation(store: Store, model: Artefact, skills: tuple[float, ...]) -> Art
         for task, skill in zip(TASKS, skills, strict=True):
             hard, draw = Random(task), Random(f"{task} {model.label}")
             difficulty = [hard.gauss(0, 0.25) for _ in range(QUESTIONS)]
-            for question in range(QUESTIONS):
-                for sample in range(SAMPLES):
-                    accepted = draw.random() < skill - difficulty[question]
-                    rows.append({"task": task, "question": f"{task}-{question}", "sample": sample, "prompt": "1 + 1?", "response": "2", "answer": "2",
-                                 "accepted": accepted, "reason": "" if accepted else "wrong", "response_tokens": 12})  # fmt: skip
-            mean = sum(r["accepted"] for r in rows if r["task"] == task) / (QUESTIONS * SAMPLES)
-            scores[task] = {"mean": mean, "low": max(0.0, mean - 0.08), "high": min(1.0, mean + 0.08), "questions": QUESTIONS,
-                            "samples": SAMPLES, "response_tokens": 12.0}  # fmt: skip
+            accepted = [[draw.random() < skill - d for _ in range(SAMPLES)] for d in difficulty]
+            for question, verdicts in enumerate(accepted):
+                asked = {"task": task, "question": f"{task}-{question}", "prompt": "1 + 1?", "response": "2"}
+                for sample, verdict in enumerate(verdicts):
+                    graded = {"answer": "2", "accepted": verdict, "reason": "" if verdict else "wrong"}
+                    rows.append(asked | graded | {"sample": sample, "response_tokens": 12})
+            mean = sum(map(sum, accepted)) / (QUESTIONS * SAMPLES)
+            bounds = {"mean": mean, "low": max(0.0, mean - 0.08), "high": min(1.0, mean + 0.08)}
+            scores[task] = bounds | {"questions": QUESTIONS, "samples": SAMPLES, "response_tokens": 12.0}
         pq.write_table(pa.Table.from_pylist(rows), work / "samples.parquet")
         (work / "scores.json").write_text(json.dumps(scores))
         return {"tokens": 12 * len(rows)}
