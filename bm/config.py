@@ -110,6 +110,12 @@ class Branch:
     sequence_length: Positive
     """Tokens in a pack."""
     packing: Literal["none", "packing", "neat"]
+    overlong: Literal["drop", "cut"]
+    """What happens to a trace longer than that."""
+    max_overlong: Share
+    """Share of a domain's traces that may be overlong; more stop the run."""
+    chat_template: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None
+    """SHA-256, or how it begins, of the chat template that the student must have; null: any."""
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine", "linear"]
     warmup_ratio: Share
@@ -118,6 +124,10 @@ class Branch:
     weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Annotated[float, Field(gt=0)]
     seed: int
+    held_out: Annotated[int, Field(ge=0)]
+    """Traces of each domain kept from training to measure its loss and its gradient."""
+    watch_every: Annotated[int, Field(gt=0), NoKey]
+    """Optimiser steps between those measurements."""
     checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
 
 
@@ -180,15 +190,20 @@ class Evaluate:
     """The evaluation protocol (paper, section 4.1)."""
 
     tasks: Sequence[str]
-    """Tasks beside those of the domains."""
+    """Tasks beside those of the domains: lm-eval's, those of `bm/evaluate/tasks/`, or your own."""
     include_path: Path | None
     """A folder of your own lm-eval task YAML."""
-    samples: Positive
-    """Samples per question; pass@1 is their mean."""
-    temperature: Annotated[float, Field(ge=0)]
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    max_new_tokens: Positive
-    batch: Annotated[int, Field(gt=0), NoKey]
+    limit: Positive | None
+    """Only the first so many questions of each task; null: all."""
+    samples: Positive | None
+    """Samples per question; pass@1 is their mean. This and the next three: null leaves them to each task's YAML."""
+    temperature: Annotated[float, Field(ge=0)] | None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    max_new_tokens: Positive | None
+    chat_template: bool
+    """Whether prompts go through the model's chat template; without it they are plain text, as lm-eval's default."""
+    engine: Target
+    """What generates; `bm.generate.engines` has them."""
     resamples: Positive
     """Bootstrap resamples of the questions behind each interval."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
@@ -202,7 +217,16 @@ class Trainer:
     accelerator: Literal["cpu", "gpu"]
     devices: Positive
     nodes: Positive
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"]
+    precision: Literal["32-true", "bf16-mixed"]
+    """Of the arithmetic; weights and optimiser state are fp32 either way."""
+    sequence_parallel: Positive
+    """Ranks that share one sequence (Ulysses); the others go to data, and weights are sharded over all (FSDP2)."""
+    activation_checkpointing: Annotated[Literal["none", "selective", "full"], NoKey]
+    """What the backward pass computes again: nothing; all but matrix products and attention; every block."""
+    activation_offload: Annotated[bool, NoKey]
+    """Whether activations wait for the backward pass in CPU memory."""
+    launch: Annotated[str, NoKey]
+    """The command that starts the ranks, when there are several."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -193,7 +193,7 @@ def _samples_needed(first: Sequence[Array], second: Sequence[Array], error: floa
     if any(s.ndim == 1 or s.shape[1] < 2 for s in sides):
         return None
     # variance of a difference of means = between questions + within them, and only the second falls with samples
-    within = sum(float(s.var(1, ddof=1).mean()) / s.shape[1] / len(s) for s in sides) / len(first) ** 2
+    within: float = sum(float(s.var(1, ddof=1).mean()) / s.shape[1] / len(s) for s in sides) / len(first) ** 2
     between = max(0.0, error * error - within)
     if between >= wanted * wanted:
         return None

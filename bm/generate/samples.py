@@ -53,7 +53,7 @@ class Engine(Protocol):
         """Engine, version, numeric type and parallelism: what must be known beside a score."""
 
     def render(self, messages: Sequence[Message]) -> str:
-        """A conversation as the prompt that `generate` takes, ready for the assistant's turn."""
+        """A conversation as the prompt that `generate` takes: the assistant's turn begins, or goes on if it is last."""
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, known: Container[tuple[int, int]] = ()

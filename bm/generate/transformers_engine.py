@@ -17,6 +17,9 @@ from bm.generate.samples import Message, Sample, Sampling
 
 STOP_CHECK = 16
 """Steps between two looks for stop strings. What is written past one is cut off, so this changes time alone."""
+REASONING = ("<think>", "</think>")
+"""Special tokens that are part of a response's text; all others are left out of it."""
+
 COMPACT = 7 / 8
 """Rows that ended leave the batch when no more than this share goes on: leaving copies the cache of all others."""
 
@@ -45,6 +48,8 @@ class TransformersEngine:
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self.ends = {*ends, tokenizer.eos_token_id} - {None}
+        added = tokenizer.added_tokens_decoder.items()
+        self.unseen = {token for token, text in added if text.special and str(text) not in REASONING}
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
     def facts(self) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class TransformersEngine:
         return [self._sample(p, i, written[row], finished[row], sampling.stop) for row, (p, i) in enumerate(asked)]
 
     def _text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return str(self.tokenizer.decode([t for t in tokens if t not in self.unseen], skip_special_tokens=False))
 
     def _sample(self, prompt: int, index: int, tokens: list[int], finished: bool, stops: tuple[str, ...]) -> Sample:
         text = self._text(tokens)

@@ -1,0 +1,156 @@
+"""An evaluation on disk: every sample, and a score with its interval for every task."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task
+
+from bm.config import Evaluate
+from bm.evaluate import thinking
+from bm.evaluate.harness import Loaded
+from bm.evaluate.model import EngineLM
+from bm.statistics import Interval, interval
+
+UNCLOSED, WRONG = "unclosed reasoning", "wrong answer"
+CORPUS_RESAMPLES = 1000
+"""Resamples for a metric that is no mean over questions and has to be computed anew for each (perplexity, F1)."""
+
+SCHEMA = pa.schema(
+    {
+        "task": pa.string(),
+        "question": pa.string(),
+        "sample": pa.int32(),
+        "prompt": pa.string(),
+        "response": pa.string(),
+        "answer": pa.string(),  # what was judged
+        "accepted": pa.bool_(),  # full score
+        "score": pa.float64(),  # the task's first metric; null where it has no value for a single question
+        "reason": pa.string(),  # why not accepted
+        "response_tokens": pa.int32(),
+        "finished": pa.bool_(),  # false: cut off by the limit on tokens
+    }
+)
+
+Row = dict[str, Any]
+"""A row of `SCHEMA`, and under `value` what the task's first metric made of it."""
+
+
+def rows(results: Mapping[str, Any], lm: EngineLM, tasks: Mapping[str, Task]) -> list[Row]:
+    """One row a sample, by task, question and sample, judged by each task's first metric after its first filter."""
+    return [row for name, task in tasks.items() for row in _task_rows(name, task, results["samples"][name], lm)]
+
+
+def _task_rows(name: str, task: Task, entries: Sequence[Mapping[str, Any]], lm: EngineLM) -> Iterator[Row]:
+    judged = []
+    for entry in entries:
+        pipeline, _, index = entry["filter"].partition("@")
+        if pipeline == entries[0]["filter"].partition("@")[0]:
+            judged.append((entry["doc_id"], int(index or 0), entry))
+    ids = {place: entry["doc"].get("id") for place, _, entry in judged}
+    named = None not in ids.values() and len(set(ids.values())) == len(ids)
+    for place, index, entry in sorted(judged, key=lambda one: one[:2]):
+        made = _generated if task.OUTPUT_TYPE == "generate_until" else _scored
+        yield {"task": name, "question": str(ids[place] if named else place), "sample": index,
+               "prompt": entry["arguments"][0][0], **_verdict(entry), **made(name, entry, index, lm)}  # fmt: skip
+
+
+def _verdict(entry: Mapping[str, Any]) -> Row:
+    value = entry[entry["metrics"][0]]
+    score = float(value) if isinstance(value, int | float | np.number) else None
+    return {"value": value, "score": score, "accepted": None if score is None else score == 1}
+
+
+def _generated(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Row:
+    sample, response = lm.samples[task, entry["doc_id"], 0][index], entry["resps"][0][index]
+    reason = UNCLOSED if thinking.unclosed(response) else WRONG if not entry[entry["metrics"][0]] else ""
+    return {"response": response, "answer": entry.get("answer", str(entry["filtered_resps"][0])),
+            "reason": entry.get("reason", reason), "response_tokens": sample.tokens,
+            "finished": sample.finished}  # fmt: skip
+
+
+def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Row:
+    """Of a task that compares log-likelihoods: the likeliest continuation stands for the response."""
+    pairs = [one for one in entry["arguments"] if len(one) == 2]
+    best = int(np.argmax([one[0] for one in entry["filtered_resps"]])) if len(pairs) > 1 else 0
+    chosen = pairs[best][1].strip() if pairs else ""
+    return {"response": chosen, "answer": chosen, "reason": "" if entry[entry["metrics"][0]] else WRONG,
+            "response_tokens": 0, "finished": True}  # fmt: skip
+
+
+def write_samples(found: Sequence[Row], path: Path) -> None:
+    """Parquet of `SCHEMA`, the same bytes for the same rows, renamed into place."""
+    beside = path.with_name(f".{path.name}")
+    pq.write_table(pa.Table.from_pylist(list(found), SCHEMA), beside, compression="zstd")
+    beside.rename(path)
+
+
+def scores(
+    found: Sequence[Row], results: Mapping[str, Any], loaded: Loaded, config: Evaluate
+) -> dict[str, dict[str, Any]]:
+    """By task: `mean` with `low` and `high`, over `questions` of `samples` each; lengths; and lm-eval's own `metrics`.
+
+    A group of tasks has the mean over the questions of them all, where its tasks share a metric that is such a mean.
+    """
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in found:
+        by_task[row["task"]].append(row)
+    aggregations = {name: _aggregation(task) for name, task in loaded["tasks"].items()}
+    scored = {name: _score(rows, aggregations[name], config) for name, rows in by_task.items()}
+    for name, group in loaded["groups"].items():
+        members = [task.task_name for task in group.get_all_tasks()]
+        if all(aggregations[member] is mean for member in members):
+            scored[name] = _score([row for member in members for row in by_task[member]], mean, config)
+    for name, score in scored.items():
+        score["metrics"] = _metrics(results["results"].get(name, {}) | results.get("groups", {}).get(name, {}))
+    return scored
+
+
+def _aggregation(task: Task) -> Callable[[Sequence[Any]], float]:
+    """How lm-eval makes one number of the task's first metric."""
+    known: dict[str, Callable[[Sequence[Any]], float]] = task.aggregation()
+    return next(iter(known.values()))
+
+
+def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], config: Evaluate) -> dict[str, Any]:
+    by_question: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for row in found:
+        by_question[row["task"], row["question"]].append(row["value"])
+    values = list(by_question.values())
+    if aggregation is mean:
+        seen = interval(np.array(values, float), config.resamples, config.confidence, config.seed)
+    else:
+        seen = _corpus_interval(values, aggregation, config)
+    tokens = [row["response_tokens"] for row in found]
+    return {"mean": seen.mean, "low": seen.low, "high": seen.high, "questions": len(values), "samples": len(values[0]),
+            "response_tokens": float(np.mean(tokens)), "unclosed": sum(row["reason"] == UNCLOSED for row in found),
+            "cut": sum(not row["finished"] for row in found)}  # fmt: skip
+
+
+def _corpus_interval(
+    values: Sequence[Sequence[Any]], aggregation: Callable[[Sequence[Any]], float], config: Evaluate
+) -> Interval:
+    """Percentile bootstrap over questions of a metric that looks at all at once; values: [questions][samples]."""
+    draws = np.random.default_rng(config.seed).integers(0, len(values), (CORPUS_RESAMPLES, len(values)))
+
+    def whole(questions: Sequence[int]) -> float:
+        return float(np.mean([aggregation([values[q][k] for q in questions]) for k in range(len(values[0]))]))
+
+    tails = [(1 - config.confidence) / 2, (1 + config.confidence) / 2]
+    low, high = np.quantile([whole(draw) for draw in draws.tolist()], tails)
+    return Interval(whole(range(len(values))), float(low), float(high))
+
+
+def _metrics(reported: Mapping[str, Any]) -> dict[str, float]:
+    """lm-eval's own numbers as `metric,filter`, those of single samples averaged."""
+    collected: dict[str, list[float]] = defaultdict(list)
+    for name, value in reported.items():
+        metric, comma, pipeline = name.partition(",")
+        if comma and not metric.endswith("_stderr") and metric not in ("reason", "answer"):
+            collected[f"{metric},{pipeline.partition('@')[0]}"].append(value)
+    return {name: float(np.mean(numbers)) for name, numbers in collected.items()}
