@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BOX, GAP, HIGH, PITCH = 214, 40, 36, 46
+BOX, GAP, HIGH, PITCH = 240, 32, 36, 46
 """Width of a node's box and of the gap beside it, its height, and the distance from one node to the next below."""
 
 

@@ -113,9 +113,9 @@ def _costs(results: Results, totals: Mapping[str, float]) -> list[Shown]:
         return [time]
     mean = Shown(
         panels.means(results),
-        "Mean of every model over all tasks",
+        "Mean of every model over tasks",
         "Mean over tasks",
-        "pass@1, every task counting the same; the verdicts above give the intervals of differences.",
+        f"pass@1 over {', '.join(results.compared)}, each counting the same; verdicts have the intervals.",
     )
     both = Shown(
         plots.cost_against_score(results, totals),

@@ -83,9 +83,9 @@ def kept_share(step: KeptShare, largest: float) -> "Figure":
     """Share of each layer's and module's entries taken from the other model; `largest` has the strongest colour."""
     inside = {place: share for place, share in step.shares.items() if place[0] != OUTSIDE}
     layers, modules = sorted({layer for layer, _ in inside}), list(dict.fromkeys(module for _, module in inside))
-    few = len(layers) <= 16
+    few, names = len(layers) <= 16, [shorten(module, 80, SMALL) for module in modules]
     cell = 20.0 if few else max(5.0, 320 / len(layers))
-    left, right, top, bottom = 20, 34, 14 + 3.4 * max(map(len, modules)), 6
+    left, right, top, bottom = 20, 34, 14 + 3.4 * max(map(len, names)), 6
     width, height = WIDTH - left - right, cell * len(layers)
     figure = blank(top + height + bottom)
     axes = figure.add_axes(
@@ -100,7 +100,7 @@ def kept_share(step: KeptShare, largest: float) -> "Figure":
         if few and width / len(modules) >= 24:
             number = f"{100 * share:.0f}"
             axes.text(x, y, number, ha="center", va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])
-    _frame(axes, layers, modules, every=1 if few else 8)
+    _frame(axes, layers, names, every=1 if few else 8)
     return figure
 
 

@@ -17,7 +17,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Claim = Literal["expert over student", "merge over student", "merge over mixture"]
 
 MEAN = "mean"
-"""Stands where a task does when a verdict is about the mean over tasks."""
+"""Stands where a task does when a verdict is about the mean over the experts' tasks."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,21 @@ class Results:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task that a row was tested on, by name."""
-        return tuple(sorted({task for row in self.rows for task in row.scores}))
+        """Every task that a row was tested on: first those that the mean is over, then by name."""
+        found = {task for row in self.rows for task in row.scores}
+        own = sorted({v.task for v in self.verdicts if v.claim == "expert over student"})
+        return (*own, *sorted(found.difference(own)))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The tasks that the mean is over: each expert's own, which its verdict names; all where there is no expert."""
+        own = {v.task for v in self.verdicts if v.claim == "expert over student"}
+        return self.tasks[: len(own)] if own else self.tasks
 
     def mean(self, row: Row) -> float | None:
-        """Mean over all tasks, each counting the same; None if the row lacks one."""
-        scores = [row.scores[task].mean for task in self.tasks if task in row.scores]
-        return fmean(scores) if scores and len(scores) == len(self.tasks) else None
+        """Mean over the compared tasks, each counting the same; None if the row lacks one."""
+        scores = [row.scores[task].mean for task in self.compared if task in row.scores]
+        return fmean(scores) if scores and len(scores) == len(self.compared) else None
 
     def best(self, kind: Kind) -> Row | None:
         """The row of this kind with the highest mean; None if none has one. Ties go to the first name."""

@@ -9,62 +9,62 @@ import numpy as np
 
 from bm.errors import UserError
 from bm.report.evidence import Subject
-from bm.report.results import MEAN, Claim, Results, Row, Score, Verdict
+from bm.report.results import KINDS, MEAN, Claim, Row, Score, Verdict
 from bm.statistics import Array, Comparison, compare, holm
 
 Graded = dict[str, tuple[list[str], Array]]
-"""By task: the questions' ids in order, and their samples as 0 or 1, [questions, samples]."""
+"""By task: the questions' ids in order, and what their samples scored, [questions, samples] in [0, 1]."""
 
 
 def scores(folder: Path) -> dict[str, Score]:
-    """The scores of an evaluation artefact, by task."""
+    """The scores of an evaluation artefact, by task, without metrics that are no share in [0, 1], as perplexity is."""
     values = json.loads((folder / "scores.json").read_text())
-    return {task: Score(v["mean"], v["low"], v["high"], v["questions"], v["samples"]) for task, v in values.items()}
+    found = {task: Score(v["mean"], v["low"], v["high"], v["questions"], v["samples"]) for task, v in values.items()}
+    return {task: score for task, score in found.items() if score.low >= 0 and score.high <= 1}
 
 
 def graded(folder: Path) -> Graded:
-    """Every sample's verdict, from the samples.parquet of an evaluation artefact."""
+    """What every sample scored, from the samples.parquet of an evaluation artefact."""
     import pyarrow.parquet as pq
 
-    accepted: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sample in pq.read_table(folder / "samples.parquet", columns=["task", "question", "accepted"]).to_pylist():
-        accepted[sample["task"]][sample["question"]].append(float(sample["accepted"]))
-    return {task: (sorted(of), np.array([of[question] for question in sorted(of)])) for task, of in accepted.items()}
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for sample in pq.read_table(folder / "samples.parquet", columns=["task", "question", "score"]).to_pylist():
+        found[sample["task"]][sample["question"]].append(sample["score"])
+    return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in found.items()}
 
 
 def verdicts(
     rows: Sequence[Row], subjects: Sequence[Subject], resamples: int, confidence: float, seed: int
 ) -> tuple[Verdict, ...]:
-    """Each expert against the student on its own task; each merge against the student and the mixture on the mean."""
-    own = {s.name: s.task for s in subjects}
-    complete = [row for row in rows if set(row.scores) == set(Results(tuple(rows), ()).tasks)]
-    students, mixtures, merges = (
-        [row for row in complete if row.kind == kind] for kind in ("student", "mixture", "merge")
-    )
-    experts = [(row, task) for row in rows if row.kind == "expert" and (task := own[row.name]) in row.scores]
+    """Each expert against the student on its own task; each merge against the student and the mixture on their mean.
+
+    UserError if two models were asked different questions.
+    """
+    own = {s.name: s.task for s in subjects if s.kind == "expert" and s.task}
+    tasks = sorted(set(own.values())) or sorted({task for row in rows for task in row.scores})
+    complete = [row for row in rows if row.scores.keys() >= set(tasks)]
+    students, experts, mixtures, merges = ([row for row in complete if row.kind == kind] for kind in KINDS)
     pairs: list[tuple[Claim, Row, Row, str]] = []
-    pairs += [("expert over student", row, other, str(task)) for row, task in experts for other in students]
-    pairs += [("merge over student", row, other, MEAN) for row in merges for other in students]
-    pairs += [("merge over mixture", row, other, MEAN) for row in merges for other in mixtures]
+    pairs += [("expert over student", e, s, own[e.name]) for e in experts if e.name in own for s in students]
+    pairs += [("merge over student", m, s, MEAN) for m in merges for s in students]
+    pairs += [("merge over mixture", m, x, MEAN) for m in merges for x in mixtures]
     samples = {s.name: graded(s.evaluation.path) for s in subjects}
-    found = [
-        _compared(samples[row.name], samples[other.name], task, resamples, confidence, seed)
-        for _, row, other, task in pairs
-    ]
+    found = []
+    for _, row, other, task in pairs:
+        paired = _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])
+        found.append(compare(*paired, resamples, confidence, seed))
     adjusted = holm([comparison.p for comparison in found])
     return tuple(_verdict(*of) for of in zip(pairs, found, adjusted, strict=True))
 
 
-def _compared(first: Graded, second: Graded, task: str, resamples: int, confidence: float, seed: int) -> Comparison:
-    tasks = sorted(first) if task == MEAN else [task]
-    for name in tasks:
-        if first[name][0] != second[name][0]:
+def _paired(first: Graded, second: Graded, tasks: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The samples of both on these tasks, the same questions in the same order."""
+    for task in tasks:
+        if first[task][0] != second[task][0]:
             raise UserError(
-                f"two models were asked different questions of {name}; evaluate them again with the same settings"
+                f"two models were asked different questions of {task}; evaluate them again with the same settings"
             )
-    return compare(
-        {name: first[name][1] for name in tasks}, {name: second[name][1] for name in tasks}, resamples, confidence, seed
-    )
+    return {task: first[task][1] for task in tasks}, {task: second[task][1] for task in tasks}
 
 
 def _verdict(pair: tuple[Claim, Row, Row, str], found: Comparison, adjusted: float) -> Verdict:

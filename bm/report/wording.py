@@ -40,6 +40,11 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def about(number: int) -> str:
+    """To two significant digits: `3,700`."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
 def compared(verdict: Verdict) -> str:
     """How one model stands against another: `9.8 points above student (+6.1 to +13.2)`."""
     where = f"({points(verdict.low)} to {points(verdict.high)})"
@@ -64,7 +69,9 @@ def _needed(verdict: Verdict) -> str:
     if verdict.questions_needed is None:
         return ""
     samples = f", or {verdict.samples_needed:,} samples of each" if verdict.samples_needed else ""
-    return f"; {verdict.questions:,} questions were asked, about {verdict.questions_needed:,} would decide{samples}"
+    return (
+        f"; {verdict.questions:,} questions were asked, about {about(verdict.questions_needed)} would decide{samples}"
+    )
 
 
 def probability(p: float) -> str:
@@ -72,10 +79,10 @@ def probability(p: float) -> str:
 
 
 def to_decide(verdict: Verdict) -> str:
-    """What would decide, for a table cell: `1,540 or 12×`."""
+    """What would decide, for a table cell: `1,500 or 12×`."""
     if verdict.questions_needed is None:
         return "–"
-    return f"{verdict.questions_needed:,}" + (f" or {verdict.samples_needed:,}×" if verdict.samples_needed else "")
+    return about(verdict.questions_needed) + (f" or {verdict.samples_needed:,}×" if verdict.samples_needed else "")
 
 
 def headline(results: Results) -> str:

@@ -146,7 +146,12 @@ def _evaluation(store: Store, model: Artefact, skills: tuple[float, ...]) -> Art
             for question, verdicts in enumerate(accepted):
                 asked = {"task": task, "question": f"{task}-{question}", "prompt": "1 + 1?", "response": "2"}
                 for sample, verdict in enumerate(verdicts):
-                    graded = {"answer": "2", "accepted": verdict, "reason": "" if verdict else "wrong"}
+                    graded = {
+                        "answer": "2",
+                        "accepted": verdict,
+                        "score": float(verdict),
+                        "reason": "" if verdict else "wrong",
+                    }
                     rows.append(asked | graded | {"sample": sample, "response_tokens": 12})
             mean = sum(map(sum, accepted)) / (QUESTIONS * SAMPLES)
             bounds = {"mean": mean, "low": max(0.0, mean - 0.08), "high": min(1.0, mean + 0.08)}

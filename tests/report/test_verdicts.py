@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +13,12 @@ from bm.report.verdicts import graded
 
 
 def test_samples_are_paired_by_question(tmp_path: Path) -> None:
-    lines = [("t", "b", True), ("t", "a", False), ("t", "b", False), ("t", "a", False), ("u", "c", True)]
-    columns = zip(("task", "question", "accepted"), zip(*lines, strict=True), strict=True)
+    lines = [("t", "b", 1.0), ("t", "a", 0.0), ("t", "b", 0.0), ("t", "a", 0.5), ("u", "c", 1.0)]
+    columns = zip(("task", "question", "score"), zip(*lines, strict=True), strict=True)
     pq.write_table(pa.table({name: list(values) for name, values in columns}), tmp_path / "samples.parquet")
     found = graded(tmp_path)
     assert found["t"][0] == ["a", "b"]
-    assert found["t"][1].tolist() == [[0, 0], [1, 0]]
+    assert found["t"][1].tolist() == [[0, 0.5], [1, 0]]
     assert found["u"][1].tolist() == [[1]]
 
 
@@ -60,3 +62,22 @@ def test_models_asked_different_questions_are_refused(experiment: Fixture, tmp_p
     moved = type(expert.evaluation)(tmp_path, expert.evaluation.manifest)
     with pytest.raises(UserError, match="different questions"):
         results([student, type(expert)(expert.name, "expert", expert.model, moved, expert.task)], SETTINGS)
+
+
+def test_only_the_experts_tasks_make_the_mean(experiment: Fixture, tmp_path: Path) -> None:
+    """Other tasks stand in the table; a metric that is no share stays with its evaluation."""
+    subjects = []
+    for subject in experiment.subjects:
+        folder = tmp_path / subject.model.key
+        folder.mkdir()
+        (folder / "samples.parquet").symlink_to(subject.evaluation.path / "samples.parquet")
+        found = json.loads((subject.evaluation.path / "scores.json").read_text())
+        found["ifeval"] = {"mean": 0.1, "low": 0.0, "high": 0.2, "questions": 50, "samples": 1}
+        found["wikitext"] = {"mean": 21.5, "low": 20.0, "high": 23.0, "questions": 50, "samples": 1}
+        (folder / "scores.json").write_text(json.dumps(found))
+        subjects.append(replace(subject, evaluation=replace(subject.evaluation, path=folder)))
+    found, plain = results(subjects, SETTINGS), results(experiment.subjects, SETTINGS)
+    assert found.verdicts == plain.verdicts
+    assert found.tasks == (*sorted(TASKS), "ifeval")
+    assert found.compared == tuple(sorted(TASKS))
+    assert [found.mean(row) for row in found.rows] == [plain.mean(row) for row in plain.rows]
