@@ -1,6 +1,6 @@
 """Branch: supervised fine-tuning of a student on traces."""
 
-from bm.branch.data import Traces
+from bm.branch.documents import Traces
 from bm.branch.training import train
 
 __all__ = ["Traces", "train"]

@@ -1,13 +1,17 @@
-"""Attention within documents: a pack of many is computed as if each stood alone, and no mask is ever made."""
+"""Attention within documents: a pack of many is computed as if each stood alone, and no mask over it is ever made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from bm.branch.parallel import heads_for_tokens, tokens_for_heads
 
 ISOLATED = "bm_isolated"
 """The name under which transformers knows this attention."""
@@ -15,34 +19,87 @@ ISOLATED = "bm_isolated"
 
 @dataclass(frozen=True)
 class Segments:
-    """Lengths of the stretches of a flat sequence that may attend within themselves, in order, and where they start."""
+    """The stretches of a flat sequence that attend within themselves: lengths in order, and where they start."""
 
     lengths: Sequence[int]
     starts: Tensor
     """[segments + 1], int32, on the model's device: 0 … total (FlashAttention's `cu_seqlens`)."""
+    group: dist.ProcessGroup | None = None
+    """Ranks that hold an equal stretch of the sequence each; None: it is all here."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> "Segments":
-        return cls(lengths, torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32))
+    def of(cls, lengths: Sequence[int], group: dist.ProcessGroup | None = None) -> "Segments":
+        return cls(lengths, torch.tensor([0, *lengths]).cumsum(0).to(torch.int32), group)
 
     def to(self, device: torch.device) -> "Segments":
-        return Segments(self.lengths, self.starts.to(device, non_blocking=True))
+        return replace(self, starts=self.starts.to(device, non_blocking=True))
 
 
 def isolated(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *,
-    segments: Segments, scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None, **_: Any,
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, segments: Segments,
+    scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Causal attention inside each segment; transformers' attention interface.
 
-    query [1, heads, T, D], key and value [1, kv heads, T, D], T the sum of the segments; returns [1, T, heads, D].
+    query [1, heads, T, D], key and value [1, kv heads, T, D], T the sum of the segments (over the group's ranks);
+    returns [1, T, heads, D]. With a `sliding_window` a token sees itself and the window − 1 tokens before it.
     """
-    parts = (x.split(list(segments.lengths), dim=2) for x in (query, key, value))
-    outputs = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(*parts, strict=True)
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    if (group := segments.group) is not None:
+        if key.shape[1] % group.size():  # fewer key heads than ranks: each rank needs a copy
+            key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
+        query, key, value = (heads_for_tokens(x, group) for x in (query, key, value))
+    varlen = flash_varlen if query.is_cuda and is_flash_attn_2_available() else sdpa_varlen
+    output = varlen(query, key, value, segments, scaling, dropout, sliding_window)
+    if group is not None:
+        output = tokens_for_heads(output, group)
+    return output.transpose(1, 2), None
 
 
 AttentionInterface.register(ISOLATED, isolated)
+
+
+def sdpa_varlen(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None, dropout: float,
+    window: int | None,
+) -> Tensor:  # fmt: skip
+    """PyTorch's fused attention, segment by segment, on any device: [1, heads, T, D]."""
+    parts = (torch.split(x, list(segments.lengths), dim=2) for x in (query, key, value))
+    outputs = [
+        _windowed(q, k, v, scaling, dropout, window)
+        if window and q.shape[2] > window
+        else scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
+        for q, k, v in zip(*parts, strict=True)
+    ]
+    return torch.cat(outputs, dim=2)
+
+
+def _windowed(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int) -> Tensor:
+    """One segment in blocks of `window` queries against the keys that they can see: O(T · window)."""
+    outputs = []
+    for start in range(0, q.shape[2], window):
+        first, end = max(0, start - window + 1), min(start + window, q.shape[2])
+        behind = torch.arange(start, end, device=q.device)[:, None] - torch.arange(first, end, device=q.device)
+        outputs.append(
+            scaled_dot_product_attention(
+                q[:, :, start:end], k[:, :, first:end], v[:, :, first:end],
+                attn_mask=(behind >= 0) & (behind < window), dropout_p=dropout, scale=scaling, enable_gqa=True,
+            )
+        )  # fmt: skip
+    return torch.cat(outputs, dim=2)
+
+
+def flash_varlen(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None, dropout: float,
+    window: int | None,
+) -> Tensor:  # fmt: skip
+    """FlashAttention 2 over all segments at once, in half precision: [1, heads, T, D]."""
+    from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+
+    half = value.dtype if value.dtype != torch.float32 else torch.bfloat16
+    q, k, v = (x[0].transpose(0, 1).to(half) for x in (query, key, value))
+    longest = max(segments.lengths)
+    output: Tensor = flash_attn_varlen_func(
+        q, k, v, cu_seqlens_q=segments.starts, cu_seqlens_k=segments.starts, max_seqlen_q=longest, max_seqlen_k=longest,
+        dropout_p=dropout, softmax_scale=scaling, causal=True, window_size=(window - 1, 0) if window else (-1, -1),
+    )  # fmt: skip
+    return output.transpose(0, 1)[None]

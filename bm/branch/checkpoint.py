@@ -1,4 +1,7 @@
-"""Where a run stands, on disk: written beside and renamed, so that a kill at any moment leaves the last whole one."""
+"""Where a run stands, on disk: written beside and renamed, so that a kill at any moment leaves the last whole one.
+
+The format is torch's distributed checkpoint: every rank writes its shards, and any other number of ranks can read them.
+"""
 
 import json
 import os
@@ -6,8 +9,9 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch.distributed.checkpoint as dcp
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
@@ -26,21 +30,34 @@ class State:
 
     def after(self, tokens: int, supervised_tokens: int, seconds: float) -> "State":
         """One step later."""
-        return State(self.step + 1, self.tokens + tokens, self.supervised_tokens + supervised_tokens, self.seconds + seconds)
+        supervised = self.supervised_tokens + supervised_tokens
+        return State(self.step + 1, self.tokens + tokens, supervised, self.seconds + seconds)
 
 
 def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> None:
-    """Weights, optimiser state and `state` to `work/checkpoint`."""
+    """Weights, optimiser state and `state` to `work/checkpoint`; by all ranks together."""
     new, old, place = work / f".{NAME}.new", work / f".{NAME}.old", work / NAME
-    shutil.rmtree(new, ignore_errors=True)
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    if first:
+        shutil.rmtree(new, ignore_errors=True)
+    _wait()
     weights, moments = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=new, no_dist=True)
-    (new / STATE).write_text(json.dumps(asdict(state)))
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(new, place)
-    shutil.rmtree(old, ignore_errors=True)
+    state_dict_saver.save(
+        {"model": weights, "optimizer": moments}, checkpoint_id=new, no_dist=not dist.is_initialized()
+    )
+    if first:
+        (new / STATE).write_text(json.dumps(asdict(state)))
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)
+        shutil.rmtree(old, ignore_errors=True)
+    _wait()
+
+
+def _wait() -> None:
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def _place(work: Path) -> Path | None:
@@ -55,9 +72,10 @@ def reached(work: Path) -> State:
 
 
 def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Weights and optimiser state of the last checkpoint into place."""
+    """Weights and optimiser state of the last checkpoint into place; by all ranks together."""
     weights, moments = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=_place(work), no_dist=True)
+    into = {"model": weights, "optimizer": moments}
+    state_dict_loader.load(into, checkpoint_id=_place(work), no_dist=not dist.is_initialized())
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
 
 

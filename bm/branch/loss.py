@@ -10,7 +10,7 @@ CHUNK = 512
 
 
 class _LabelLoss(torch.autograd.Function):
-    """The gradients are made together with the loss, while a chunk's logits are there: p − 1[label], over the denominator."""
+    """Gradients are made with the loss, while a chunk's logits are there: (p − 1[label]) / denominator."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, denominator: float) -> Tensor:

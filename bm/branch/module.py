@@ -5,44 +5,36 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch.distributed.tensor import DTensor
 
-from bm.branch.attention import ISOLATED
+from bm.branch import model
 from bm.branch.data import MicroBatch, TraceData
-from bm.branch.loss import label_loss
+from bm.branch.parallel import Place, summed
 from bm.branch.schedules import rate
-from bm.config import Branch
+from bm.config import Branch, Trainer
 from bm.errors import UserError
-
-
-class Student(nn.Module):
-    """A causal language model whose forward pass ends in its share of the step's loss."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: MicroBatch, denominator: float) -> Tensor:
-        """Sum of the micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32."""
-        hidden = self.model.base_model(
-            input_ids=batch.ids, position_ids=batch.positions, segments=batch.segments, use_cache=False
-        ).last_hidden_state[0]
-        weight = self.model.get_output_embeddings().weight
-        return label_loss(hidden[batch.labelled], weight, batch.targets, denominator)
 
 
 class Sft(L.LightningModule):
     """Supervised fine-tuning by AdamW; the loss is the mean over the supervised tokens of the optimiser step."""
 
-    def __init__(self, folder: Path, config: Branch, data: TraceData) -> None:
+    student: model.Student
+
+    def __init__(self, folder: Path, config: Branch, trainer: Trainer, data: TraceData) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.data, self.done = config, data, 0
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ISOLATED)
-        self.student = Student(model).train()
+        self.folder, self.config, self.resources, self.data = folder, config, trainer, data
+        self.done = 0
+        """Optimiser steps so far, over interruptions."""
         self.last: dict[str, float] = {}
-        """Of the step that was just taken: loss, gradient_norm, learning_rate."""
+        """Of the last step: loss, gradient_norm, learning_rate."""
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "student"):
+            self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
+            self.student = model.load(self.folder, self.resources, self.device_mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config
@@ -53,15 +45,15 @@ class Sft(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         torch.manual_seed(self.config.seed + self.done)  # dropout, where a model has it, is a function of the step
-        denominator = float(sum(len(batch.targets) for batch in batches))
+        denominator = float(self.data.documents.supervised(self.data.plan[self.done].packs))
         losses = []
         for batch in batches:
             loss = self.student(batch, denominator)
             self.manual_backward(loss)
             losses.append(loss.detach())
-        norm = nn.utils.clip_grad_norm_(self.student.parameters(), self.config.gradient_clip)
-        loss = torch.stack(losses).sum()
-        self._check(batches, losses, norm)
+        loss, norm = summed(torch.stack(losses).sum()), clip(self.student, self.config.gradient_clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise UserError(self._blame(batches, losses, loss.item(), norm.item()))
         learning_rate = self.config.learning_rate * rate(
             self.done, len(self.data.plan), self.config.warmup_ratio, self.config.schedule
         )
@@ -72,15 +64,28 @@ class Sft(L.LightningModule):
         self.done += 1
         self.last = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": learning_rate}
 
-    def _check(self, batches: Sequence[MicroBatch], losses: Sequence[Tensor], norm: Tensor) -> None:
-        """UserError that names the documents if a loss or the gradient's norm is not finite."""
-        if torch.isfinite(norm) and all(torch.isfinite(loss) for loss in losses):
-            return
-        guilty = [b for b, loss in zip(batches, losses, strict=True) if not torch.isfinite(loss)] or batches
-        names = [self.data.documents.ids[i] for batch in guilty for i in batch.documents]
-        what = f"loss {torch.stack(list(losses)).sum().item():.3g}, gradient norm {norm.item():.3g}"
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        raise UserError(
-            f"step {self.done + 1} is not finite ({what}); its traces: {', '.join(names[:8])}{more}. "
+    def _blame(self, batches: Sequence[MicroBatch], losses: Sequence[Tensor], loss: float, norm: float) -> str:
+        """The traces of the micro-batches whose loss is not finite; of the whole step if only its gradient is not."""
+        guilty = [list(b.documents) for b, part in zip(batches, losses, strict=True) if not torch.isfinite(part)]
+        everywhere: list[list[list[int]]] = [guilty]
+        if dist.is_initialized():
+            everywhere = [[]] * dist.get_world_size()
+            dist.all_gather_object(everywhere, guilty)
+        documents = sorted({i for rank in everywhere for batch in rank for i in batch})
+        documents = documents or [i for pack in self.data.plan[self.done].packs for i in pack]
+        named = ", ".join(self.data.documents.ids[documents[:8]])
+        more = f" and {len(documents) - 8} more" if len(documents) > 8 else ""
+        return (
+            f"step {self.done + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; its traces: {named}{more}. "
             "Look at them, or lower branch.learning_rate"
         )
+
+
+def clip(module: nn.Module, largest: float) -> Tensor:
+    """Scale the gradient to a norm of at most `largest`, over all parameters and ranks; returns the norm before."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
+    return norm

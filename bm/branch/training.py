@@ -3,55 +3,68 @@
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import ModelParallelStrategy
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from bm.branch import checkpoint
-from bm.branch.data import TraceData, Traces
+from bm.branch import checkpoint, documents, model
+from bm.branch.data import TraceData
+from bm.branch.launch import Job, alone, launch
 from bm.branch.module import Sft
 from bm.branch.tracking import Tracked
 from bm.branch.watch import Watch
 from bm.config import Branch, Tracker, Trainer, resolved
-from bm.progress import progress
 
 
 def train(
-    student: Path, traces: Sequence[Traces], config: Branch, trainer: Trainer, tracker: Tracker, name: str, key: str, work: Path
-) -> dict[str, Any]:
+    student: Path, traces: Sequence[documents.Traces], config: Branch, trainer: Trainer, tracker: Tracker,
+    name: str, key: str, work: Path,
+) -> dict[str, Any]:  # fmt: skip
     """Fine-tune the Hugging Face folder `student` on `traces` into `work`: a model folder and metrics.csv.
 
     Goes on from `work/checkpoint` if an earlier run was interrupted, to bit-equal weights on CPU. Returns the facts for
-    the manifest. `name` and `key` label the run for the tracker. UserError if the data or the model does not allow it.
+    the manifest. `name` and `key` label the run for the tracker. Several ranks are started by `trainer.launch`.
+    UserError if the data or the model does not allow the training, or if a step is not finite.
     """
-    state = checkpoint.reached(work)
-    with quiet():
-        data = TraceData(student, traces, config, first=state.step)
-        module = Sft(student, config, data)
-        tracked = Tracked(tracker, name, key, resolved(config))
-        failed = True
-        try:
-            with progress(name, data.tokens(), "tokens", done=state.tokens) as bar:
-                watch = Watch(work, state, tracked, bar)
-                fit(module, data, trainer, watch)
-            failed = False
-        finally:
-            tracked.finish(failed)
-        module.student.model.save_pretrained(work)
-        AutoTokenizer.from_pretrained(student).save_pretrained(work)
-    checkpoint.remove(work)
-    return {"tokens": watch.state.tokens, "supervised_tokens": watch.state.supervised_tokens, "steps": watch.state.step,
-            "final_loss": module.last["loss"], "packing": data.certificate.facts()}  # fmt: skip
+    job = Job(student, tuple(traces), config, trainer, tracker, name, key, work)
+    return run(job) if alone(trainer) else launch(job)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The training itself, on every rank."""
+    state = checkpoint.reached(job.work)
+    data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
+    module = Sft(job.student, job.config, job.trainer, data)
+    with quiet(), ExitStack() as stack:
+        settings = {"branch": resolved(job.config), "trainer": resolved(job.trainer)}
+        tracked = stack.enter_context(Tracked(job.tracker, job.name, job.key, settings))
+        watch = Watch(job.name, job.work, state, tracked, stack)
+        fit(module, data, job.trainer, watch)
+        model.export(module.student, job.work)
+        tokenizer = AutoTokenizer.from_pretrained(job.student)
+        packs = data.packs()
+        facts = {**watch.facts(module), "tokens_per_domain": documents.realised(data.documents, data.traces, packs),
+                 "packing": documents.certificate(data.documents, packs, job.config, tokenizer)}  # fmt: skip
+        if watch.first:
+            tokenizer.save_pretrained(job.work)
+            checkpoint.remove(job.work)
+            documents.remove(job.work)
+    return facts
 
 
 def fit(module: Sft, data: TraceData, trainer: Trainer, watch: Watch) -> None:
     """Lightning's loop over the steps; everything that it would do besides, `watch` does."""
+    ranks, sequence = trainer.devices * trainer.nodes, trainer.sequence_parallel
+    sharded = ModelParallelStrategy(data_parallel_size=ranks // sequence, tensor_parallel_size=sequence)
     L.Trainer(
-        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.nodes, precision=trainer.precision,
+        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.nodes,
+        strategy=sharded if ranks > 1 else "auto",
+        precision="32-true" if ranks > 1 else trainer.precision,  # of a sharded model its own policy takes care
         max_epochs=1, callbacks=[watch], logger=False, use_distributed_sampler=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
     ).fit(module, datamodule=data)  # fmt: skip
@@ -67,11 +80,11 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", module="lightning")
         for logger in loud:
             logger.setLevel(logging.ERROR)
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             for logger, level in zip(loud, levels, strict=True):
                 logger.setLevel(level)
             if shown:
-                transformers_logging.enable_progress_bar()
+                transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,66 +1,121 @@
 """What a run shows while it goes: metrics.csv, the tracker, the progress bar; and the checkpoints by the clock."""
 
 import csv
+import resource
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+import torch.distributed as dist
 
 from bm.branch import checkpoint
 from bm.branch.checkpoint import State
+from bm.branch.flops import Flops, matmul_peak
+from bm.branch.held_out import HeldOut
+from bm.branch.model import prove_isolation
 from bm.branch.module import Sft
 from bm.branch.tracking import Tracked
-from bm.progress import Bar
+from bm.progress import progress
 
-COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens", "tokens_per_second", "seconds")
+COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens",
+           "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
+"""Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
 
 
 class Metrics:
-    """metrics.csv: one row an optimiser step; rows past the checkpoint that a run resumes from are taken back."""
+    """metrics.csv; rows past the checkpoint that a run resumes from are taken back."""
 
-    def __init__(self, path: Path, done: int) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], done: int) -> None:
         kept = list(csv.DictReader(path.open()))[:done] if path.exists() else []
-        self._file = path.open("w", newline="", buffering=1)
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(path.open("w", newline="", buffering=1), columns)
         self._writer.writeheader()
         self._writer.writerows(kept)
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._writer.writerow(row)
 
-    def close(self) -> None:
-        self._file.close()
-
 
 class Watch(L.Callback):
     """Takes up where an interrupted run stood; counts, writes and shows every step; saves a checkpoint by the clock."""
 
-    def __init__(self, work: Path, state: State, tracked: Tracked, bar: Bar) -> None:
-        self.work, self.state, self.tracked, self.bar = work, state, tracked, bar
-        self.metrics = Metrics(work / "metrics.csv", state.step)
-        self.step_began = self.saved = time.monotonic()
+    def __init__(self, name: str, work: Path, state: State, tracked: Tracked, stack: ExitStack) -> None:
+        self.name, self.work, self.state, self.tracked, self.stack = name, work, state, tracked, stack
+        self.first = not dist.is_initialized()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Sft)
+        prove_isolation(module.student, module.data.place, module.device)
         if self.state.step:
             checkpoint.load(self.work, module.student, trainer.optimizers[0])
             module.done = self.state.step
-        self.step_began = self.saved = time.monotonic()
+        data, self.first = module.data, trainer.is_global_zero
+        self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
+        self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
+        if self.first:
+            self.metrics = Metrics(self.work / "metrics.csv", [*COLUMNS, *self.held_out.columns], self.state.step)
+            total = sum(data.documents.total(step.packs) for step in data.plan)
+            self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
+        self.began = self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, Sft)
-        epoch, packs = module.data.plan[module.done - 1]
-        tokens, supervised = module.data.documents.total(packs), module.data.documents.supervised(packs)
-        now = time.monotonic()
-        spent, self.step_began = now - self.step_began, now
-        self.state = self.state.after(tokens, supervised, spent)
-        row = {"epoch": round(epoch, 4), **module.last, "tokens": self.state.tokens, "supervised_tokens": self.state.supervised_tokens,
-               "tokens_per_second": round(tokens / spent, 1), "seconds": round(self.state.seconds, 3)}  # fmt: skip
-        self.metrics.add({"step": module.done, **row})
-        self.tracked.log(row, module.done)
-        self.bar.advance(tokens, f"loss {module.last['loss']:.3f}")
-        if now - self.saved >= module.config.checkpoint_seconds and module.done < len(module.data.plan):
+        spent = time.monotonic() - self.began
+        row = self._count(module, spent)
+        if (module.done - 1) % module.config.watch_every == 0 or module.done == len(module.data.plan):
+            row |= self.held_out.measure(trainer, module)
+        if self.first:
+            self.metrics.add({"step": module.done, **row})
+            self.tracked.log(row, module.done)
+            self.bar.advance(self.state.tokens - self.before.tokens, f"loss {row['loss']:.3f}")
+        if self._due(module):
             checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state)
-            self.saved = self.step_began = time.monotonic()
+            self.saved = time.monotonic()
+        self.began = time.monotonic()
+
+    def _count(self, module: Sft, spent: float) -> dict[str, float]:
+        """The step's row of metrics.csv, after adding the step to the state."""
+        data = module.data
+        step = data.plan[module.done - 1]
+        tokens, supervised = data.documents.total(step.packs), data.documents.supervised(step.packs)
+        work = self.flops.step(data.documents, step.packs, data.config.packing != "packing")
+        self.before, self.state = self.state, self.state.after(tokens, supervised, spent)
+        return {
+            "epoch": round(step.epoch, 4),
+            **module.last,
+            "tokens": self.state.tokens,
+            "supervised_tokens": self.state.supervised_tokens,
+            "tokens_per_second": round(tokens / spent, 1),
+            "seconds": round(self.state.seconds, 3),
+            "supervised_tokens_per_second": round(supervised / spent, 1),
+            "flop_utilisation": round(work / spent / self.peak, 4),
+            "memory_gb": round(memory(module.device) / 1e9, 3),
+        }
+
+    def facts(self, module: Sft) -> dict[str, float]:
+        """Of the whole run, for the manifest."""
+        done = self.state
+        return {"tokens": done.tokens, "supervised_tokens": done.supervised_tokens, "steps": done.step,
+                "final_loss": module.last["loss"]}  # fmt: skip
+
+    def _due(self, module: Sft) -> bool:
+        """Whether to save now: the first rank's clock decides for all."""
+        if module.done == len(module.data.plan):
+            return False
+        passed = time.monotonic() - self.saved
+        due = torch.tensor(float(passed >= module.config.checkpoint_seconds), device=module.device)
+        if dist.is_initialized():
+            dist.broadcast(due, 0)
+        return bool(due)
+
+
+def memory(device: torch.device) -> int:
+    """The most bytes held so far: on the GPU, or by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

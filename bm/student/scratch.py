@@ -13,7 +13,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 Positive = Annotated[int, Field(gt=0)]
 
 TEMPLATE = """\
-{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor -%}
+{%- for message in messages -%}
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
+{%- endfor -%}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif -%}
 """
 """The `qwen` chat format: a response begins with its own `<think>`."""
@@ -22,23 +24,24 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
 def build(
-    output: Path, *, traces: Sequence[Path], vocabulary: Positive, hidden: Positive, intermediate: Positive, layers: Positive,
-    heads: Positive, kv_heads: Positive, positions: Positive, seed: int,
+    output: Path, *, traces: Sequence[Path], vocabulary: Positive, hidden: Positive, intermediate: Positive,
+    layers: Positive, heads: Positive, kv_heads: Positive, positions: Positive, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """A model folder in `output`: tokenizer learned from the text of `traces` (at most `vocabulary` entries), weights drawn from `seed`.
+    """A model folder in `output`: tokens learned from the text of `traces`, weights drawn from `seed`.
 
-    `positions` is the context length in tokens. Returns {"parameters": count, "vocabulary": entries}.
+    `vocabulary` is the most tokens, `positions` is the context length in tokens. Returns {"parameters": count, "vocabulary": entries}.
     """
     tokenizer = learned_tokenizer(_texts(traces), vocabulary, positions)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=positions, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, dtype="float32",
+        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=positions,
+        tie_word_embeddings=True, bos_token_id=None, dtype="float32", **ends,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.generation_config = GenerationConfig(**ends)  # type: ignore[no-untyped-call]
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
@@ -60,8 +63,8 @@ def learned_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> 
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
     bpe.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                        model_max_length=positions, clean_up_tokenization_spaces=False)  # fmt: skip
+    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "model_max_length": positions}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)  # type: ignore[no-untyped-call]
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 

@@ -1,0 +1,45 @@
+"""What a step costs in floating-point operations, and what the machine could do: model-FLOP utilisation."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from bm.branch.documents import Documents
+
+
+class Flops:
+    """Operations of one optimiser step of a model, forward and backward, without what checkpointing computes again."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config, head = model.config, model.lm_head
+        linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._token = 6.0 * sum(m.weight.numel() for m in linear)
+        self._label: float = 6 * head.weight.numel()
+        self._pair: float = 12 * width * config.num_attention_heads * config.num_hidden_layers
+
+    def step(self, documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> float:
+        """Products with weights at every token, with the head at every label, and n²/2 attended pairs a segment."""
+        lengths = [documents.lengths[list(pack)] for pack in packs]
+        segments = np.concatenate(lengths) if isolate else np.array([part.sum() for part in lengths])
+        pairs = float((segments.astype(np.float64) ** 2).sum()) / 2
+        products = self._token * documents.total(packs) + self._label * documents.supervised(packs)
+        return products + self._pair * pairs
+
+
+def matmul_peak(device: torch.device, mixed: bool) -> float:
+    """FLOP/s of the best of a few large matrix products in the precision that training uses."""
+    size, dtype = (8192 if device.type == "cuda" else 1024), (torch.bfloat16 if mixed else torch.float32)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best

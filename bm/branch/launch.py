@@ -1,0 +1,114 @@
+"""Several ranks from one process: the command that starts them is a setting, so that torchrun, srun or mpirun will do.
+
+    trainer.launch="torchrun --standalone --nproc-per-node 8"
+    trainer.launch="srun torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HOSTNAME:29500"
+
+Behind it the command gets `-m bm.branch.launch JOB`; every rank trains, the first leaves the facts in the work folder,
+which all nodes must share.
+"""
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bm.branch.documents import Traces
+from bm.config import Branch, Tracker, Trainer, resolved, typed
+from bm.errors import UserError
+from bm.store import write_json, write_text
+
+JOB, FACTS, FAULT = ".job.json", ".facts.json", ".fault.txt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of `train`."""
+
+    student: Path
+    traces: tuple[Traces, ...]
+    config: Branch
+    trainer: Trainer
+    tracker: Tracker
+    name: str
+    key: str
+    work: Path
+
+    def write(self) -> Path:
+        settings = {name: resolved(getattr(self, name)) for name in ("config", "trainer", "tracker")}
+        traces = [[str(t.path.absolute()), t.domain, t.weight] for t in self.traces]
+        path = self.work.absolute() / JOB
+        student = str(self.student.absolute())
+        write_json(path, {"student": student, "traces": traces, "name": self.name, "key": self.key, **settings})
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        job = json.loads(path.read_text())
+        return cls(
+            Path(job["student"]), tuple(Traces(Path(p), domain, weight) for p, domain, weight in job["traces"]),
+            typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Tracker, job["tracker"]),
+            job["name"], job["key"], path.parent,
+        )  # fmt: skip
+
+
+def alone(trainer: Trainer) -> bool:
+    """Whether this process is to train by itself. UserError if the trainer's settings contradict each other."""
+    ranks = trainer.devices * trainer.nodes
+    if ranks % trainer.sequence_parallel:
+        raise UserError(f"trainer.sequence_parallel={trainer.sequence_parallel} does not divide the {ranks} ranks")
+    if ranks > 1 and not trainer.launch:
+        raise UserError(f"{ranks} ranks need trainer.launch, the command that starts them, as in trainer=fsdp")
+    return ranks == 1
+
+
+def launch(job: Job) -> dict[str, Any]:
+    """Start the ranks, wait for them, and return the facts that the first one left."""
+    for name in (FACTS, FAULT):
+        (job.work / name).unlink(missing_ok=True)
+    command = [*shlex.split(os.path.expandvars(job.trainer.launch)), "-m", "bm.branch.launch", str(job.write())]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    try:
+        ended = subprocess.run(command, env={**os.environ, "PATH": path}, preexec_fn=_end_with_parent)
+    except FileNotFoundError as problem:
+        raise UserError(f"trainer.launch: there is no command `{command[0]}`") from problem
+    if (job.work / FAULT).exists():
+        raise UserError((job.work / FAULT).read_text())
+    if ended.returncode:
+        raise UserError(f"{job.name}: the ranks ended with exit status {ended.returncode}; what they said stands above")
+    facts: dict[str, Any] = json.loads((job.work / FACTS).read_text())
+    for name in (JOB, FACTS):
+        (job.work / name).unlink()
+    return facts
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave ranks behind that write into its work folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def main(path: Path) -> None:
+    """One rank."""
+    from bm.branch.training import run
+
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        os.environ["CI"] = "1"  # one bar is enough
+    job = Job.read(path)
+    try:
+        facts = run(job)
+    except UserError as mistake:
+        write_text(job.work / FAULT, str(mistake))
+        sys.exit(1)
+    if first:
+        write_json(job.work / FACTS, facts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

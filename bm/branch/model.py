@@ -1,0 +1,174 @@
+"""The student as training needs it: isolated attention, fp32 weights, checkpointed and sharded as the trainer asks."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from bm.branch import parallel
+from bm.branch.attention import ISOLATED
+from bm.branch.data import MicroBatch, flat
+from bm.branch.loss import label_loss
+from bm.branch.parallel import Place
+from bm.config import Trainer
+from bm.errors import UserError
+
+RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of models that change the logits after the last matrix product, which the loss would not know of."""
+
+
+class Student(nn.Module):
+    """A causal language model whose forward pass ends in its share of the step's loss."""
+
+    def __init__(self, model: PreTrainedModel, offload: bool = False) -> None:
+        super().__init__()
+        self.model, self.offload = model, offload
+
+    def forward(self, batch: MicroBatch, denominator: float) -> Tensor:
+        """The micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32."""
+        with self._saved(batch.ids.is_cuda):
+            hidden = self.model.base_model(
+                input_ids=batch.ids, position_ids=batch.positions, segments=batch.segments, use_cache=False
+            ).last_hidden_state[0]
+        return label_loss(hidden[batch.labelled], self.model.lm_head.weight, batch.targets, denominator)
+
+    def _saved(self, cuda: bool) -> AbstractContextManager[Any]:
+        """Where activations wait for the backward pass."""
+        return torch.autograd.graph.save_on_cpu(pin_memory=cuda) if self.offload else nullcontext()
+
+
+def load(folder: Path, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+    """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given; UserError if refused."""
+    config = AutoConfig.from_pretrained(folder)
+    check_config(config)
+    if mesh is not None:
+        return _sharded(folder, config, trainer, mesh)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ISOLATED)
+    return _student(model, trainer)
+
+
+def _student(model: PreTrainedModel, trainer: Trainer) -> Student:
+    head = getattr(model, "lm_head", None)
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise UserError(f"{model.config.model_type}: its last layer is not a plain `lm_head`, which the loss needs")
+    if trainer.activation_checkpointing != "none":
+        selective = {"context_fn": partial(create_selective_checkpoint_contexts, keep_products)}
+        more = selective if trainer.activation_checkpointing == "selective" else {}
+        model.gradient_checkpointing_enable({"use_reentrant": False, **more})
+    return Student(model, trainer.activation_offload).train()
+
+
+def keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+    """Selective checkpointing: what a matrix product or an attention gave is kept, everything cheaper is made again."""
+    costly = any(part in str(operation) for part in ("mm.default", "attention", "flash_attn"))
+    return CheckpointPolicy.MUST_SAVE if costly else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _sharded(folder: Path, config: PreTrainedConfig, trainer: Trainer, mesh: DeviceMesh) -> Student:
+    """FSDP2 of every block by itself and of the rest, read block by block: no rank ever holds the whole model."""
+    with parameters_on_meta():
+        settings = {"dtype": torch.float32, "attn_implementation": ISOLATED}
+        model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]
+    parallel.check_heads(model, trainer.sequence_parallel)
+    student, ranks, mixed = _student(model, trainer), mesh._flatten("ranks"), trainer.precision == "bf16-mixed"
+    weights = Weights(folder)
+    for prefix, block in parallel.blocks(model):
+        weights.into(block, prefix)
+        parallel.shard(block, ranks, mixed)
+    weights.into(model, "")
+    model.tie_weights()
+    parallel.shard(student, ranks, mixed)
+    return student
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules made inside have shapes for parameters and real buffers, which no checkpoint holds."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+class Weights:
+    """The safetensors of a model folder, by parameter name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _names(path)}
+
+    def into(self, module: nn.Module, prefix: str) -> None:
+        """Every parameter of `module` that has only a shape, in fp32; `prefix` is the module's name in the model."""
+        for name, parameter in list(module.named_parameters()):
+            if parameter.is_meta:
+                if prefix + name not in self._files:
+                    raise UserError(f"the student's weights lack {prefix + name}")
+                with safe_open(self._files[prefix + name], framework="pt") as file:
+                    tensor = file.get_tensor(prefix + name).to(torch.float32)
+                owner, _, last = name.rpartition(".")
+                setattr(module.get_submodule(owner), last, nn.Parameter(tensor))
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def check_config(config: PreTrainedConfig) -> None:
+    """UserError for a model whose attention cannot isolate documents or whose logits are not a plain matrix product."""
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds or getattr(config, "attn_logit_softcapping", None):
+        what = ", ".join(sorted(kinds)) or "attn_logit_softcapping"
+        raise UserError(f"{config.model_type}: packed documents cannot be isolated in a model with {what}")
+    if reshaped := [name for name in RESHAPED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]:
+        raise UserError(f"{config.model_type}: a model with {reshaped[0]} is not supported; its loss would be wrong")
+
+
+@torch.no_grad()
+def prove_isolation(student: Student, place: Place, device: torch.device) -> None:
+    """UserError unless a document has the same loss beside another document, beside a changed one, and alone."""
+    first, second = np.arange(1, 6, dtype=np.int32), np.arange(6, 13, dtype=np.int32)
+    losses = []
+    for neighbour in ([first], [first[::-1]], []):
+        documents, prompts = [*neighbour, second], [len(n) for n in neighbour] + [1]
+        batch = flat(documents, prompts, [len(d) for d in documents]).stretch(place).to(device)
+        losses.append(parallel.summed(student(batch, 6.0 * place.data_size)).item())
+    beside, changed, alone = losses
+    if abs(beside - changed) > 1e-6 * abs(beside) or abs(beside - alone) > 2e-2 * abs(alone):
+        raise UserError(
+            f"{student.model.config.model_type}: a document's loss depends on its neighbours in the pack "
+            f"({beside:.6g}, {changed:.6g}, {alone:.6g}), so this model cannot be trained on packed documents"
+        )
+
+
+@torch.no_grad()
+def export(student: Student, folder: Path) -> None:
+    """One Hugging Face folder in the student's own dtype, gathered tensor by tensor and written by the first rank."""
+    model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
+    dtype = model.config.dtype
+    assert isinstance(dtype, torch.dtype)
+    state = {}
+    for name, value in model.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if first:
+            state[name] = whole.to("cpu", dtype)
+    if first:
+        model.save_pretrained(folder, state_dict=state)
