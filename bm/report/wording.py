@@ -9,8 +9,8 @@ SPACE = "\u00a0"
 """Keeps a number and its unit on one line."""
 
 
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}{SPACE}%"
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}{SPACE}%"
 
 
 def points(difference: float) -> str:
@@ -36,8 +36,8 @@ def share(ratio: float) -> str:
     return f"{100 * ratio:.2g}{SPACE}%" if ratio < 0.1 else f"{100 * ratio:.0f}{SPACE}%"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def about(number: int) -> str:
@@ -57,11 +57,8 @@ def compared(verdict: Verdict) -> str:
 def sentence(verdict: Verdict) -> str:
     """A verdict in one line, for the terminal."""
     task = "on the mean" if verdict.task == MEAN else f"on {verdict.task}"
-    cost = (
-        f", at {share(verdict.cost_ratio)} of its time"
-        if verdict.claim == "merge over mixture" and verdict.cost_ratio is not None
-        else ""
-    )
+    against_mixture = verdict.claim == "merge over mixture" and verdict.cost_ratio is not None
+    cost = f", at {share(verdict.cost_ratio or 0)} of its time" if against_mixture else ""
     return f"{verdict.name} is {compared(verdict)} {task}{cost}{_needed(verdict)}"
 
 
@@ -69,9 +66,8 @@ def _needed(verdict: Verdict) -> str:
     if verdict.questions_needed is None:
         return ""
     samples = f", or {verdict.samples_needed:,} samples of each" if verdict.samples_needed else ""
-    return (
-        f"; {verdict.questions:,} questions were asked, about {about(verdict.questions_needed)} would decide{samples}"
-    )
+    questions = about(verdict.questions_needed)
+    return f"; {verdict.questions:,} questions were asked, about {questions} would decide{samples}"
 
 
 def probability(p: float) -> str:
@@ -90,11 +86,8 @@ def headline(results: Results) -> str:
     best = results.best("merge")
     if best is None:
         return _experts(results)
-    found = [
-        _stands(v)
-        for v in (results.verdict("merge over student", best.name), results.verdict("merge over mixture", best.name))
-        if v
-    ]
+    opponents = [results.verdict(claim, best.name) for claim in ("merge over student", "merge over mixture")]
+    found = [_stands(verdict) for verdict in opponents if verdict]
     mean = f"The best merge answers {percent(results.mean(best) or 0)} of the questions right"
     return mean + (f": {' and '.join(found)}." if found else ".")
 
