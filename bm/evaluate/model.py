@@ -34,7 +34,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return str(self.engine.facts()["engine"])
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as a prompt. lm-eval wants no generation prompt exactly where the last turn is the assistant's."""
+        """A conversation as a prompt; lm-eval wants no generation prompt just where the assistant's turn is last."""
         return self.engine.render(chat_history)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -59,12 +60,18 @@ class TransformersEngine:
 
     def render(self, messages: Sequence[Message]) -> str:
         if not self.tokenizer.chat_template:
-            raise UserError(
-                f"{self.tokenizer.name_or_path or 'the tokenizer'} has no chat template to put a prompt into"
+            raise UserError(f"{self.tokenizer.name_or_path} has no chat template; set evaluate.chat_template=false")
+        begun = messages[-1]["role"] == "assistant"
+        try:
+            prompt = self.tokenizer.apply_chat_template(
+                [dict(m) for m in messages],
+                tokenize=False,
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
             )
-        return str(
-            self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
-        )
+        except TemplateError as problem:
+            raise UserError(f"the chat template of {self.tokenizer.name_or_path} refuses: {problem}") from problem
+        return str(prompt)
 
     @torch.inference_mode()
     def generate(

@@ -84,8 +84,7 @@ SCRIPT = """
 import sys
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[2])
-from conftest import ARCHITECTURES
+from tests.generate.conftest import ARCHITECTURES
 from pathlib import Path
 from transformers import AutoTokenizer
 from bm.generate import Sampling, sample
@@ -94,13 +93,13 @@ torch.manual_seed(3)
 model = ARCHITECTURES["qwen2"]()
 work = Path(sys.argv[1])
 engine = TransformersEngine(model, AutoTokenizer.from_pretrained(work / "tokenizer"), 4)
-sample(engine, [f"{i}+{i}" for i in range(40)], Sampling(3, 1.0, 0.9, 100, 1), work / sys.argv[3])
+sample(engine, [f"{i}+{i}" for i in range(40)], Sampling(3, 1.0, 0.9, 100, 1), work / sys.argv[2])
 """
 
 
 def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(request.path.parent)]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
     killed = tmp_path / "killed.jsonl"
     process = subprocess.Popen([*command, killed.name], env=environment)
