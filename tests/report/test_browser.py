@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SETTINGS, Fixture
 
 from bm.report import compare, report
+from tests.report.conftest import SETTINGS, Fixture
 
 pytestmark = pytest.mark.browser
 

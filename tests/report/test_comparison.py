@@ -1,7 +1,6 @@
-from conftest import SETTINGS, Fixture
-
 from bm.report import results
 from bm.report.comparison import claims, published
+from tests.report.conftest import SETTINGS, Fixture
 
 
 def test_claims_of_the_paper_follow_from_its_tables() -> None:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import LAYERS, MODULES, SETTINGS, Fixture
 
 from bm.report.evidence import Cost, Funnel, Node, curve, funnel, gather, kept_shares, lineage_of, total_seconds
 from bm.store import Artefact
+from tests.report.conftest import LAYERS, MODULES, SETTINGS, Fixture
 
 
 def test_curve_reads_every_step(tmp_path: Path) -> None:

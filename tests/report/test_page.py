@@ -3,13 +3,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS, SKILLS, TASKS, Fixture, make
 from lxml import etree
 
 from bm.report import Settings, compare, report
 from bm.report.drawing import DARK, LIGHT
 from bm.report.plots import STRONGEST
 from bm.store import Store
+from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture, make
 
 VOID = {"meta", "link", "br"}
 HOSTILE = 'linear </svg><script>alert(1)</script> "&" $\\frac{1}{0}$ <!-- --> {{ 7 * 7 }}'

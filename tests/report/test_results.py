@@ -2,13 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS, SKILLS, TASKS, Fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bm.errors import UserError
 from bm.report import Cost, Results, Row, Score, Verdict, read, results
 from bm.report.results import ordered, write
+from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture
 
 shares = st.floats(0, 1)
 names = st.text(min_size=1, max_size=20)

@@ -1,11 +1,11 @@
 import io
 
 import pytest
-from conftest import SETTINGS, SKILLS, TASKS, Fixture
 from rich.console import Console
 
 from bm.report import results
 from bm.report.terminal import show, show_comparison
+from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import QUESTIONS, SAMPLES, SETTINGS, SKILLS, TASKS, Fixture
 
 from bm.errors import UserError
 from bm.report import Settings, results
 from bm.report.verdicts import graded
+from tests.report.conftest import QUESTIONS, SAMPLES, SETTINGS, SKILLS, TASKS, Fixture
 
 
 def test_samples_are_paired_by_question(tmp_path: Path) -> None:
