@@ -52,5 +52,5 @@ def test_a_gradient_passes_through_its_values_and_stays_between_neighbours(value
 
 
 def test_a_value_of_the_wrong_type_is_named():
-    with pytest.raises(UserError, match="'much' for .*q_proj.weight is not of type float"):
+    with pytest.raises(UserError, match=r"'much' for .*q_proj\.weight is not of type float"):
         value_at("much", NAME, 0, float)

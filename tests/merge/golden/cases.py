@@ -13,7 +13,7 @@ class Case:
     per_model: dict[str, list[float]] = field(default_factory=dict)
     models: int = 3
     base: bool = True
-    shape: tuple[int, ...] = (18, 24)
+    shape: tuple[int, ...] = (11, 13)
     update: float = 3e-3
 
 
@@ -29,12 +29,12 @@ METHODS: dict[str, Case] = {
     "nuslerp_base": Case("nuslerp", {}, {"weight": W2}, models=2),
     "nuslerp_last": Case("nuslerp", {"nuslerp_flatten": False}, {"weight": W2}, models=2),
     "nuslerp_first": Case("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}, {"weight": W2}, models=2),
-    "nuslerp_vector": Case("nuslerp", {"nuslerp_flatten": False}, {"weight": W2}, models=2, shape=(24,)),
-    "karcher": Case("karcher", base=False, update=0.05),
+    "nuslerp_vector": Case("nuslerp", {"nuslerp_flatten": False}, {"weight": W2}, models=2, shape=(13,)),
+    "karcher": Case("karcher", {"max_iter": 100, "tol": 1e-9}, base=False, update=0.05),
     "karcher_close": Case("karcher", base=False, update=1e-4),
     "model_stock": Case("model_stock"),
     "model_stock_rows": Case("model_stock", {"filter_wise": True}),
-    "model_stock_vector": Case("model_stock", {"filter_wise": True}, shape=(24,)),
+    "model_stock_vector": Case("model_stock", {"filter_wise": True}, shape=(13,)),
     "nearswap": Case("nearswap", {"t": 1e-3}, models=1),
     "task_arithmetic": Case("task_arithmetic", {"lambda": 0.8}, {"weight": W3}),
     "task_arithmetic_normalized": Case("task_arithmetic", {"normalize": True}, {"weight": [0.6, -0.2, 0.5]}),
@@ -49,7 +49,7 @@ METHODS: dict[str, Case] = {
     "dare_ties": Case("dare_ties", {}, {"weight": W3, "density": [0.3, 0.5, 0.9]}),
     "dare_ties_normalized": Case("dare_ties", {"normalize": True}, {"weight": W3, "density": [0.3, 0.5, 0.9]}),
     "della": Case("della", {}, {"weight": W3, "density": [0.3, 0.5, 0.8], "epsilon": [0.15, 0.2, 0.1]}),
-    "della_vector": Case("della", {}, {"weight": W3, "density": [0.3, 0.5, 0.8], "epsilon": [0.1] * 3}, shape=(24,)),
+    "della_vector": Case("della", {}, {"weight": W3, "density": [0.3, 0.5, 0.8], "epsilon": [0.1] * 3}, shape=(13,)),
     "della_linear": Case("della_linear", {}, {"weight": W3, "density": [0.3, 0.5, 0.8], "epsilon": [0.15] * 3}),
     "breadcrumbs": Case("breadcrumbs", {}, {"weight": W3, "density": [0.3, 0.5, 0.98], "gamma": [0.05, 0.1, 0.1]}),
     "breadcrumbs_ties": Case(
@@ -62,8 +62,8 @@ METHODS: dict[str, Case] = {
     "passthrough": Case("passthrough", {"scale": 0.5}, models=0),
 }
 
-A, B, C = "A", "B", "C"
-"""The base and two others; each runner puts its folders in their place."""
+A, B, C, D = "A", "B", "C", "D"
+"""The base and others near it, D with another vocabulary; each runner puts its folders in their place."""
 
 
 def models(*names: str, **per_model: list[float]) -> list[dict[str, Any]]:
@@ -149,6 +149,39 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "base_model": A,
         "models": models(B, C),
         "parameters": {"epsilon": 2e-3},
+    },
+    "tokenizer_base": {
+        "merge_method": "task_arithmetic",
+        "base_model": A,
+        "models": models(B, D, weight=[0.6, 0.4]),
+        "tokenizer_source": "base",
+    },
+    "tokenizer_union": {
+        "merge_method": "linear",
+        "base_model": A,
+        "models": models(A, D, weight=[0.6, 0.4]),
+        "tokenizer_source": "union",
+    },
+    "tokenizer_of_a_model": {
+        "merge_method": "linear",
+        "models": models(A, B, D, weight=[0.3, 0.3, 0.4]),
+        "tokenizer_source": D,
+    },
+    "tokens": {
+        "merge_method": "linear",
+        "base_model": A,
+        "models": models(A, D, weight=[0.6, 0.4]),
+        "tokenizer": {
+            "source": "union",
+            "pad_to_multiple_of": 8,
+            "tokens": {
+                "new": {"source": {"kind": "zero"}},
+                "w3": {"source": D, "force": True},
+                "w4": {"source": {"kind": "model_token", "model": A, "token": "w9"}, "force": True},
+                "w5": {"source": {"kind": "model_token", "model": D, "token_id": 2}, "force": True},
+                "added": {"source": {"kind": "model_token", "model": A, "token": "w7"}},
+            },
+        },
     },
     "frankenmerge": {
         "merge_method": "passthrough",

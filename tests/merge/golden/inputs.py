@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-SHAPE = (18, 24)
+SHAPE = (11, 13)
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 8, 8, 2, 1, 16
-WORDS = [f"w{i}" for i in range(VOCABULARY)]
+WORDS = ["<|endoftext|>", *(f"w{i}" for i in range(1, VOCABULARY))]
+OTHER_WORDS = [WORDS[0], "new", *WORDS[2:14]]
 
 
 def weights(seed: int, models: int, shape: tuple[int, ...] = SHAPE, update: float = 3e-3) -> list[np.ndarray]:
@@ -84,3 +85,9 @@ def write_model(
     for file, content in (("config", config), ("tokenizer", tokenizer), ("tokenizer_config", about)):
         (folder / f"{file}.json").write_text(json.dumps(content, indent=1))
     return folder
+
+
+def write_models(root: Path) -> dict[str, Path]:
+    """A base A, B and C near it, and D near it as well but with another vocabulary."""
+    near = {name: write_model(root / name, which) for which, name in enumerate("ABC")}
+    return near | {"D": write_model(root / "D", 3, words=OTHER_WORDS)}

@@ -1,8 +1,9 @@
 """Makes the golden results: what mergekit 0.1.5 answers to `cases.py`. Run in an environment that has it:
 
-python -m tests.merge.golden.make        # from the repository's root; writes methods.safetensors and configs.safetensors
+python -m tests.merge.golden.make        # from the root; writes methods.safetensors, configs.safetensors
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +20,14 @@ from mergekit.merge_methods.base import TensorGroup
 from safetensors.torch import load_file, save_file
 
 from tests.merge.golden.cases import CONFIGS, METHODS, Case
-from tests.merge.golden.inputs import uniform, weights, write_model
+from tests.merge.golden.inputs import uniform, weights, write_models
 
 HERE = Path(__file__).parent
 
 
 @contextmanager
 def masks_from(seed: int) -> Iterator[None]:
-    """torch.bernoulli(p) as `uniform < p`, with the numbers of the draw's place: the masks are then known to the tests."""
+    """torch.bernoulli(p) as `uniform < p`, with the numbers of the draw's place: so the tests know the masks."""
     draws = iter(range(100))
 
     def bernoulli(probability: torch.Tensor) -> torch.Tensor:
@@ -60,9 +61,11 @@ def merge_models(config: dict[str, Any], folders: dict[str, Path], output: Path)
 
 def located(config: Any, folders: dict[str, Path]) -> Any:
     """The config with each model's folder in its place, and bfloat16 out where it names no type."""
-    text = yaml.safe_dump(config)
-    for name, folder in folders.items():
-        text = text.replace(f"model: {name}\n", f"model: {folder}\n")
+
+    def folder(match: re.Match[str]) -> str:
+        return f"{match[1]}: {folders[match[2]]}\n"
+
+    text = re.sub(r"(model|source): ([A-D])\n", folder, yaml.safe_dump(config))
     placed = yaml.safe_load(text)
     return placed if "dtype" in placed else {**placed, "out_dtype": "bfloat16"}
 
@@ -73,7 +76,7 @@ def main() -> None:
         HERE / "methods.safetensors",
     )
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {name: write_model(Path(scratch, name), which) for which, name in enumerate("ABC")}
+        folders = write_models(Path(scratch))
         merged = {name: merge_models(config, folders, Path(scratch, name)) for name, config in CONFIGS.items()}
     save_file(merged, HERE / "configs.safetensors")
 

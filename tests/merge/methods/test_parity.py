@@ -66,7 +66,7 @@ def ours(name, case, dtype=torch.float32, **changed):
     tensors = Tensors.held(
         None if base is None else torch.from_numpy(base),
         [torch.from_numpy(m) for m in models],
-        run=Run(dtype=dtype, tile_elements=5 * 24),
+        run=Run(dtype=dtype, tile_elements=3 * 13),
     )
     return merged(tensors, partial(bound(case)[0], **changed))
 

@@ -1,0 +1,151 @@
+"""Runs a mergekit config: checkpoints, vocabulary, plan, engine, and the files beside the weights."""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bm.errors import UserError
+from bm.merge import folder
+from bm.merge.checkpoint import checkpoint, parse_size
+from bm.merge.engine import execute
+from bm.merge.mergekit.plan import parts, plan
+from bm.merge.mergekit.schema import Config, read_config
+from bm.merge.mergekit.vocabulary import Checkpoints, Vocabulary, vocabulary
+from bm.merge.sinks import Folder
+from bm.merge.steps import Item
+from bm.merge.tables import write_rows
+from bm.merge.tensors import Run
+
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""Names that architectures give the number of layers in config.json."""
+
+
+class Settings(Protocol):
+    """What of `bm.config.Merge` a mergekit config leaves open."""
+
+    dtype: Any
+    device: str
+    threads: int
+    max_shard_size: str
+    seed: int
+
+
+def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
+    """Merges as `file` says into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
+
+    Types are the config's: the output in `out_dtype`, else `dtype`, else the inputs' own; arithmetic in float64 when
+    `dtype` is, else in the settings' type whatever the config says, so that nothing is rounded before the output is.
+    Facts: digests (SHA-256 by file). UserError names what is not supported or does not fit.
+    """
+    config = read_config(file)
+    with ExitStack() as stack:
+        stored: Checkpoints = {path: stack.enter_context(checkpoint(path)) for path in config.folders}
+        words = vocabulary(config, stored)
+        items = plan(config, words.aligned(stored) if words else stored)
+        files = _files(file, config, words, items)
+        dtype = torch.float64 if config.dtype == "float64" else getattr(torch, settings.dtype)
+        run = Run(dtype, torch.device(settings.device), settings.seed)
+        (outcome,) = execute(items, [Folder(work)], run, parse_size(settings.max_shard_size), settings.threads)
+    for name, data in files.items():
+        folder.write(work / name, data)
+    digests = outcome.digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return {"digests": digests | write_rows(work / "tensors.parquet", outcome.rows)}
+
+
+def _files(file: Path, config: Config, words: Vocabulary | None, items: Sequence[Item]) -> dict[str, bytes]:
+    """Everything beside the weights, by name."""
+    lead = config.folders[0]
+    donor = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    kept = dict.fromkeys(folder.COPIED, lead) | (
+        dict.fromkeys((name for name in folder.COPIED if "token" in name), donor) if isinstance(donor, Path) else {}
+    )
+    files = {name: (path / name).read_bytes() for name, path in kept.items() if (path / name).is_file()}
+    if words:
+        files |= _saved(words.tokenizer)
+    template = _chat_template(config)
+    if template is not None:
+        files["chat_template.jinja"] = template.encode()
+    text = file.read_text(encoding="utf-8")
+    files["mergekit_config.yml"] = text.encode()
+    files["config.json"] = (json.dumps(_model_config(config, words, items), indent=2) + "\n").encode()
+    files["README.md"] = _card(config, text).encode()
+    return files
+
+
+def _saved(tokenizer: Any) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        return {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}
+
+
+def _model_config(config: Config, words: Vocabulary | None, items: Sequence[Item]) -> dict[str, Any]:
+    """The base's (or first model's) config.json with the output's type, number of layers and vocabulary."""
+    values = _json(config.folders[0])
+    values.pop("torch_dtype", None)
+    floating = [item for item in items if item.dtype.is_floating_point]
+    values["dtype"] = str(max(floating, key=lambda item: len(item.shape)).dtype).removeprefix("torch.")
+    if words:
+        values["vocab_size"] = words.size
+    if not config.slices:
+        return values
+    count = next((name for name in LAYER_COUNTS if name in values), None)
+    if count is None:
+        raise UserError(f"{config.folders[0]}: config.json says no number of layers; `slices` are not supported for it")
+    values[count] = sum(part.layers or 0 for part in parts(config))
+    if "layer_types" in values:
+        values["layer_types"] = [
+            kind
+            for part in parts(config)
+            for kind in _json(part.leader.folder)["layer_types"][part.leader.first :][: part.layers]
+        ]
+    return values
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path}: config.json is missing or broken; copy the model again") from problem
+    return values
+
+
+def _chat_template(config: Config) -> str | None:
+    """The template that the config gives, or with `auto` the one that most of its models have."""
+    given = config.chat_template
+    if given is None or "{" in given:
+        return given
+    if given != "auto":
+        raise UserError(
+            f"chat_template '{given}': give `auto` or the template itself; mergekit's own are not shipped here"
+        )
+    found = [template for path in config.folders if (template := _template_of(path))]
+    return Counter(found).most_common(1)[0][0] if found else None
+
+
+def _template_of(path: Path) -> str | None:
+    if (path / "chat_template.jinja").is_file():
+        return (path / "chat_template.jinja").read_text(encoding="utf-8")
+    file = path / "tokenizer_config.json"
+    template = json.loads(file.read_text(encoding="utf-8")).get("chat_template") if file.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+def _card(config: Config, text: str) -> str:
+    """A model card in the hub's form."""
+    names = [path.resolve().name for path in config.folders]
+    digests = [hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:16] for path in config.folders]
+    lines = [
+        *["---", "library_name: transformers", "tags: [merge, mergekit]", "base_model:"],
+        *[f"  - {json.dumps(name)}" for name in names],
+        *["---", "", "# A merged model", "", f"Merged by `{config.merge_method}` as this config says:", ""],
+        *["```yaml", text.rstrip(), "```", "", "| model | configuration sha256 |", "| --- | --- |"],
+        *[f"| {name} | `{digest}` |" for name, digest in zip(names, digests, strict=True)],
+    ]
+    return "\n".join(lines) + "\n"
