@@ -7,6 +7,7 @@ A field marked `NoKey` changes how a result is made but not the result: it stays
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,9 @@ class Component:
 
     target: str
     parameters: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.target, json.dumps(self.parameters, sort_keys=True, default=str)))
 
     @property
     def function(self) -> Callable[..., Any]:
