@@ -74,6 +74,7 @@ def main() -> None:
 
 def _hydra(stage: str, words: list[str]) -> None:
     """Compose the stage's configuration and run it, once or as a sweep; Hydra's complaints become one line."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; our own tell more
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us as they are, and we say what a user needs to know
     import hydra
     from hydra.errors import HydraException
