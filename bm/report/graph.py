@@ -1,9 +1,10 @@
 """The lineage of a run as a graph: from traces to scores, left to right."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from bm.report.drawing import LIGHT, SMALL, canvas, shorten, tip
+from bm.report.drawing import LIGHT, SMALL, canvas, tip
 from bm.report.evidence import Node
 from bm.report.results import Results
 from bm.report.wording import duration, percent
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BOX, GAP, HIGH, PITCH = 240, 32, 36, 46
+BOX, GAP, HIGH, PITCH = 196, 32, 48, 58
 """Width of a node's box and of the gap beside it, its height, and the distance from one node to the next below."""
+LETTERS = 28
+"""Of a name on one line of its box."""
 
 
 def lineage(nodes: Sequence[Node], results: Results) -> "Figure":
@@ -90,6 +93,8 @@ def _box(axes: "Axes", place: tuple[int, float], name: str, said: Sequence[str],
     box: dict[str, Any] = {"facecolor": LIGHT["raised"], "edgecolor": LIGHT["line"], "linewidth": 0.8}
     axes.add_patch(Rectangle((x, y), BOX, HIGH, gid=note, **box))
     axes.add_patch(Rectangle((x, y), 3, HIGH, facecolor=colour, edgecolor="none"))
-    name = shorten(name, BOX - 14, 1.15 * SMALL)  # bold letters are wider
-    axes.text(x + 10, y + 15, name, fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
-    axes.text(x + 10, y + 28, " · ".join(said), fontsize=SMALL, color=LIGHT["muted"])
+    lines = wrap(name, LETTERS, max_lines=2, placeholder="…")
+    top = y + (21 if len(lines) == 1 else 15)
+    for row, line in enumerate(lines):
+        axes.text(x + 10, top + 12 * row, line, fontsize=SMALL, color=LIGHT["ink"], fontweight="bold")
+    axes.text(x + 10, top + 12 * len(lines) + 1, " · ".join(said), fontsize=SMALL, color=LIGHT["muted"])

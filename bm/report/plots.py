@@ -29,7 +29,7 @@ def loss(curve: Curve) -> "Figure":
     centres = curve.steps[(window - 1) // 2 :][: len(smooth)]
     note = tip([curve.name, f"mean of the last {window} steps {smooth[-1]:.3f}"])
     axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.8, alpha=0.35)
-    axes.plot(centres, smooth, color=colour, linewidth=1.8, gid=note)
+    axes.plot(centres, smooth, color=colour, linewidth=1.8, marker="o" if len(smooth) == 1 else "", gid=note)
     axes.grid(axis="y")
     axes.locator_params(axis="y", nbins=4)
     axes.locator_params(axis="x", nbins=5, integer=True)
