@@ -8,16 +8,17 @@ from bm.merge.tensors import Apply, Tensors, Tile, models
 
 @models
 def regmean(tensors: Tensors, *, alpha: Share) -> Apply:
-    """RegMean (Jin et al. 2023, arXiv 2212.09849): the linear layer nearest to every expert's outputs on its own
-    inputs.
+    """RegMean (Jin et al. 2023, arXiv 2212.09849): the linear layer nearest to every expert's on the expert's inputs.
 
-    W = (Σ_k W_k·G̃_k)·(Σ_k G̃_k)⁻¹ with W_k [out, in], G_k = Σ x·xᵀ over the layer's inputs [in, in], from
+    W = (Σ_k W_k·G̃_k)·(Σ_k G̃_k)⁻¹ with W_k [out, in], G_k = mean x·xᵀ over the layer's inputs [in, in], from
     `bm.merge.statistics.regmean`, and G̃ = α·G + (1 − α)·diag(G). Parameters without a Gram matrix (embeddings, norms,
     biases) are averaged. Holds the Gram matrices of one layer in memory in float64. Default: α 0.9 (the paper's).
     """
     n = len(tensors.models)
     if not tensors.statistics:
         return lambda tile: sum_of(tile.models) / n
+    if len(tensors.statistics) != n:
+        raise UserError(f"{tensors.name}: regmean needs the Gram matrices of all {n} models or of none")
     grams = [damped(tensors, k, alpha) for k in range(n)]
     factor, fault = torch.linalg.cholesky_ex(sum_of(grams))
     if fault:
