@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -83,8 +84,9 @@ def keep_probability(k: int, density: float, epsilon: float) -> Callable[[Tile],
 
     def probability(tile: Tile) -> Tensor:
         size = tile.of(magnitude(k))
-        rank = size.argsort(dim=-1, stable=True).argsort(dim=-1).to(size.dtype)
-        chance: Tensor = density - epsilon + rank / max(1, size.shape[-1] - 1) * 2 * epsilon
-        return chance
+        columns = size.shape[-1]
+        by_rank = density - epsilon + torch.arange(columns, dtype=size.dtype) / max(1, columns - 1) * 2 * epsilon
+        order = size.argsort(dim=-1, stable=True)
+        return torch.empty_like(size).scatter_(-1, order, by_rank.to(size.device).expand_as(size))
 
     return probability

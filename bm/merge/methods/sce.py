@@ -32,7 +32,9 @@ def sce(tensors: Tensors, *, density: Share) -> Apply:
 
 def variance(tile: Tile) -> Tensor:
     """Variance of each entry over the models' updates (over n)."""
-    return torch.stack([tile.of(update(k)) for k in range(len(tile.models))]).var(0, correction=0)
+    own = [tile.of(update(k)) for k in range(len(tile.models))]
+    mean = sum_of(own) / len(own)
+    return sum_of([(u - mean).square() for u in own]) / len(own)
 
 
 def varied(tile: Tile) -> Tensor:
