@@ -20,17 +20,15 @@ from bm.generate import Message, Sample, Sampling
 
 Solution = Callable[[dict[str, Any], Hand], tuple[list[str], str]]
 SOLUTIONS: dict[str, Solution] = {
-    solution.__name__: solution
-    for solution in (
-        math.chain_sum,
-        math.gcd,
-        math.products,
-        coding.number_filtering,
-        coding.spell_backward,
-        science.calendar_arithmetic,
-        science.color_cube_rotation,
-        science.leg_counting,
-    )
+    "basic_arithmetic": math.expression,
+    "calendar_arithmetic": science.calendar_arithmetic,
+    "chain_sum": math.expression,
+    "color_cube_rotation": science.color_cube_rotation,
+    "gcd": math.gcd,
+    "leg_counting": science.leg_counting,
+    "number_filtering": coding.number_filtering,
+    "products": math.products,
+    "spell_backward": coding.spell_backward,
 }
 """By generator: from a question's metadata to the lines of its solution and the final answer."""
 BATCH = 256

@@ -1,19 +1,38 @@
 """Worked arithmetic."""
 
+import ast
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from bm.distill.teachers.worked.hand import Hand
 
+OPERATIONS: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.floordiv),
+}
 
-def chain_sum(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
-    """From left to right, one operation a line."""
-    first, *rest = facts["expression"].split()
-    total, steps = int(first), []
-    for sign, term in zip(rest[::2], rest[1::2], strict=True):
-        result = hand.reckon(total + int(term) if sign == "+" else total - int(term))
-        steps.append(f"{total} {sign} {term} = {result}")
-        total = result
-    return steps, str(total)
+
+def expression(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
+    """Integer arithmetic by precedence and from left to right, one operation a line."""
+    steps = []
+
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.BinOp(left, operation, right):
+                symbol, compute = OPERATIONS[type(operation)]
+                a, b = value(left), value(right)
+                result = hand.reckon(compute(a, b))
+                steps.append(f"{a} {symbol} {b} = {result}")
+                return result
+            case ast.UnaryOp(ast.USub(), operand):
+                return -value(operand)
+            case _:
+                return int(ast.literal_eval(node))
+
+    return steps, str(value(ast.parse(facts["expression"], mode="eval").body))
 
 
 def products(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
