@@ -47,7 +47,7 @@ class KeptShare:
     base: str
     other: str
     shares: Mapping[tuple[int, str], float]
-    """(layer, module) → share in [0, 1], tensors of one module weighted by their elements; in the model's order."""
+    """(layer, module) → share in [0, 1], tensors of one module weighted by their elements."""
     total: float
     """Share over all entries of the model."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROUND_TIMES = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36000, 360000, 3600000)
 """Seconds that read well on a logarithmic axis."""
+FLOW = ("q_proj", "k_proj", "v_proj", "o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 PALEST, STRONGEST = 0.04, 0.55
 """Opacity of a map's cells: visible at nothing, and weak enough at most that text on it stays readable."""
 
@@ -82,7 +83,7 @@ def _name_best(axes: "Axes", results: Results) -> None:
 def kept_share(step: KeptShare, largest: float) -> "Figure":
     """Share of each layer's and module's entries taken from the other model; `largest` has the strongest colour."""
     inside = {place: share for place, share in step.shares.items() if place[0] != OUTSIDE}
-    layers, modules = sorted({layer for layer, _ in inside}), list(dict.fromkeys(module for _, module in inside))
+    layers, modules = sorted({layer for layer, _ in inside}), sorted({module for _, module in inside}, key=_rank)
     few, names = len(layers) <= 16, [shorten(module, 80, SMALL) for module in modules]
     cell = 20.0 if few else max(5.0, 320 / len(layers))
     left, right, top, bottom = 20, 34, 14 + 3.4 * max(map(len, names)), 6
@@ -102,6 +103,11 @@ def kept_share(step: KeptShare, largest: float) -> "Figure":
             axes.text(x, y, number, ha="center", va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])
     _frame(axes, layers, names, every=1 if few else 8)
     return figure
+
+
+def _rank(module: str) -> tuple[int, str]:
+    """Modules in the order a token meets them, where that is known; the others follow by name."""
+    return (FLOW.index(module) if module in FLOW else len(FLOW)), module
 
 
 def opacity(share: float, largest: float) -> float:
