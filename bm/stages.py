@@ -91,7 +91,8 @@ class Stages:
         def build(work: Path) -> Mapping[str, Any]:
             from bm.merge import merge
 
-            return merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
+            facts = merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
+            return {**facts, "gpus": int(config.device.startswith("cuda"))}
 
         return self._make("merge", name, settings, [student, *experts.values()], ["merge"], build)
 
@@ -120,7 +121,8 @@ class Stages:
             from bm.branch import Traces, train
 
             sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
-            return train(student.path, sets, settings, trainer, tracker, name, work.stem, work)
+            facts = train(student.path, sets, settings, trainer, tracker, name, work.stem, work)
+            return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
         return self._make("branch", name, config, [student, *traces.values()], ["branch"], build)
 

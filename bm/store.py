@@ -282,7 +282,6 @@ def _flush(folder: Path) -> None:
         os.close(handle)
 
 
-@cache
 def _origin() -> dict[str, Any]:
     """Where and with which versions."""
     installed = {}
@@ -295,7 +294,6 @@ def _origin() -> dict[str, Any]:
             "hardware": hardware(), "command": sys.argv}  # fmt: skip
 
 
-@cache
 def hardware() -> dict[str, Any]:
     """The machine: processor, cores, memory in GB, and GPUs where torch has been loaded and sees some."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -304,6 +302,7 @@ def hardware() -> dict[str, Any]:
     return {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": round(memory, 1), "gpus": gpus}
 
 
+@cache
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = (
@@ -314,6 +313,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of the code if it runs from a checkout of its own, else None."""
     root = Path(__file__).parent.parent

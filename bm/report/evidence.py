@@ -158,8 +158,8 @@ def node(artefact: Artefact) -> Node:
 
 
 def cost(artefact: Artefact) -> Cost:
-    """Seconds, GPU-hours (every GPU of the machine counts) and tokens of an artefact's own stage."""
-    seconds, gpus = float(artefact.manifest["seconds"]), len(artefact.manifest["hardware"]["gpus"])
+    """Seconds, GPU-hours and tokens of an artefact's own stage."""
+    seconds, gpus = float(artefact.manifest["seconds"]), int(artefact.facts.get("gpus", 0))
     return Cost(seconds, seconds * gpus / 3600, int(artefact.facts.get("tokens", 0)))
 
 
