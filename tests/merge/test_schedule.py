@@ -1,12 +1,16 @@
-"""Filters and gradients give each tensor mergekit's value."""
+"""Filters and gradients give each tensor mergekit's value, in mergekit configs and in `merge.schedule`."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from bm.config import Component
 from bm.errors import UserError
-from bm.merge.schedule import Setting, value_at
+from bm.merge.schedule import Setting, scheduled, value_at
+from bm.merge.tensors import Tensors, kind_of
+from tests.merge.methods.test_parity import merged
 
 PARSE = TypeAdapter(Setting).validate_python
 NAME = "model.layers.2.self_attn.q_proj.weight"
@@ -54,3 +58,66 @@ def test_a_gradient_passes_through_its_values_and_stays_between_neighbours(value
 def test_a_value_of_the_wrong_type_is_named():
     with pytest.raises(UserError, match=r"'much' for .*q_proj\.weight is not of type float"):
         value_at("much", NAME, 0, float)
+
+
+SLERP = Component("bm.merge.methods.slerp", {"t": 0.5})
+LINEAR = Component("bm.merge.methods.linear", {"weights": None, "normalize": True})
+
+
+def at(name, method, schedule, layers=5):
+    """How far from ones (`math`, or the base) to twos (`coding`) they are merged, in a model of `layers` layers."""
+    pair = kind_of(method) == "pair"
+    ones, twos = torch.ones(3, 4), torch.full((3, 4), 2.0)
+    base, models, names = (ones, [twos], ["coding"]) if pair else (None, [ones, twos], ["math", "coding"])
+    tensors = Tensors.held(base, models, name=name, names=names, layers=layers)
+    return merged(tensors, scheduled(method, schedule)).mean().item() - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", 0.2),
+        ("model.layers.1.self_attn.q_proj.weight", 0.35),
+        ("model.layers.4.self_attn.q_proj.weight", 0.8),
+        ("model.layers.4.mlp.up_proj.weight", 0.1),
+        ("model.norm.weight", 0.5),  # no rule: the method's own value
+        ("model.embed_tokens.weight", 0.9),
+    ],
+)
+def test_a_schedule_changes_a_parameter_by_module_and_layer(name, expected):
+    rules = [
+        {"filter": "self_attn", "value": [0.2, 0.5, 0.8]},
+        {"filter": "mlp", "value": 0.1},
+        {"filter": "embed", "value": [0.9, 0.0]},
+    ]
+    assert at(name, SLERP, {"t": rules}) == pytest.approx(expected)
+
+
+def test_a_schedule_has_a_setting_for_each_model():
+    schedule = {"weights": {"math": [1.0, 3.0], "coding": 1.0}}
+    for layer, expected in enumerate([1 / 2, 1 / 3, 1 / 4]):
+        assert at(f"model.layers.{layer}.w", LINEAR, schedule, layers=3) == pytest.approx(expected)
+
+
+def test_no_schedule_is_the_method_itself():
+    assert scheduled(SLERP, {}) is SLERP
+    assert kind_of(scheduled(SLERP, {"t": 0.1})) == "pair"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"s": 0.5}, "`bm.merge.methods.slerp` has no parameter 's'"),
+        ({"t": [0.0, 1.5]}, r"merge\.schedule\.t.*t: .*less than or equal to 1"),
+        ({"t": [{"filter": "mlp", "value": "much"}]}, r"merge\.schedule\.t.*'much'"),
+        ({"t": [{"filters": "mlp", "value": 0.5}]}, r"merge\.schedule"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused_at_once(schedule, message):
+    with pytest.raises(UserError, match=message):
+        scheduled(SLERP, schedule)
+
+
+def test_a_model_without_a_setting_is_named():
+    with pytest.raises(UserError, match=r"no value for model\.layers\.1\.w of 'coding'; did you mean 'codeing'"):
+        at("model.layers.1.w", LINEAR, {"weights": {"math": 1.0, "codeing": 1.0}})
