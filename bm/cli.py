@@ -85,15 +85,17 @@ def _hydra(stage: str, words: list[str]) -> None:
 
     mistakes: list[UserError] = []
 
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float | None:
         from bm import commands
         from bm.config import load
 
         command = getattr(commands, stage)
         try:
-            command(load(typing.get_type_hints(command)["config"], composed))
+            result: float | None = command(load(typing.get_type_hints(command)["config"], composed))
+            return result
         except UserError as mistake:  # Hydra would print a traceback; a sweep goes on with its other jobs
             mistakes.append(mistake)
+            return None
 
     job.__name__ = stage
     sys.argv = [f"bm {stage}", *words]

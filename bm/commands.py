@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from bm.merge.order import Order
 
 
-def run(config: Experiment) -> None:
-    """The whole experiment: student, experts, mixture and merges on the domains' tasks, and a report."""
+def run(config: Experiment) -> float | None:
+    """The whole experiment: student, experts, mixture and merges on the domains' tasks, and a report.
+
+    Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
+    """
     from bm.report import Settings, Subject, report
 
     merges = list(_merges(config))
@@ -44,9 +47,11 @@ def run(config: Experiment) -> None:
     settings = Settings(
         config.recipe, _command(), _yaml(config), config.evaluate.resamples, config.evaluate.confidence, config.seed
     )
-    report(subjects, stages.used, settings, home)
+    results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
+    best = results.best("merge")
+    return results.mean(best) if best else None
 
 
 def distill(config: Experiment) -> None:
