@@ -1,7 +1,6 @@
 """The shipped protocol with a script in the model's place, and questions of known outcome."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,10 @@ def fresh_script() -> None:
     Scripted.asked, Scripted.patience = 0, 1 << 30
 
 
-@pytest.fixture
-def protocol() -> Callable[..., Evaluate]:
+def tiny(**changes: Any) -> Evaluate:
     """conf/evaluate/tiny.yaml with some settings changed."""
-
-    def make(**changes: Any) -> Evaluate:
-        values = OmegaConf.to_container(OmegaConf.load(CONF / "tiny.yaml"))
-        return typed(Evaluate, values | changes, "evaluate")
-
-    return make
+    values = OmegaConf.to_container(OmegaConf.load(CONF / "tiny.yaml"))
+    return typed(Evaluate, values | changes, "evaluate")
 
 
 def scripted(script: dict[str, list[str]]) -> dict[str, Any]:
@@ -54,7 +48,8 @@ def sums(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
         prompt, answer = f"What is {k} + 1?", str(k + 1)
         metadata = {"source_dataset": "chain_sum", "source_index": k}
         rows.append({"id": f"sum{k}", "domain": "math", "source": "chain_sum", "system": "Think." if k % 2 else "",
-                     "prompt": prompt, "answer": answer, "verifier": "reasoning_gym", "metadata": json.dumps(metadata)})  # fmt: skip
+                     "prompt": prompt, "answer": answer, "verifier": "reasoning_gym",
+                     "metadata": json.dumps(metadata)})  # fmt: skip
         script[prompt] = [thought(answer if sample < k % 5 else "-7") for sample in range(4)]
     script["What is 0 + 1?"][3] = "<think>\nwell, 1 …"
     path = tmp_path / "questions.parquet"

@@ -10,7 +10,7 @@ import pytest
 from bm.errors import UserError
 from bm.evaluate import JOURNAL, evaluate
 from bm.statistics import interval
-from tests.evaluate.conftest import scripted, thought
+from tests.evaluate.conftest import scripted, thought, tiny
 from tests.evaluate.scripted import Scripted
 
 MODEL = Path("not looked at")
@@ -23,9 +23,9 @@ def run(work, config, tasks, questions=None):
     return facts, rows, json.loads((work / "scores.json").read_text())
 
 
-def test_every_sample_is_kept_and_counts(tmp_path, protocol, sums):
+def test_every_sample_is_kept_and_counts(tmp_path, sums):
     path, script = sums
-    facts, rows, scores = run(tmp_path / "w", protocol(engine=scripted(script)), ["math"], {"math": path})
+    facts, rows, scores = run(tmp_path / "w", tiny(engine=scripted(script)), ["math"], {"math": path})
     assert facts == {
         "engine": {"engine": "scripted"},
         "samples": 80,
@@ -50,9 +50,9 @@ def test_every_sample_is_kept_and_counts(tmp_path, protocol, sums):
     }  # fmt: skip
 
 
-def test_prompts_are_conversations_with_the_questions_own_system_prompt(tmp_path, protocol, sums):
+def test_prompts_are_conversations_with_the_questions_own_system_prompt(tmp_path, sums):
     path, script = sums
-    _, rows, _ = run(tmp_path / "w", protocol(engine=scripted(script), samples=1), ["math"], {"math": path})
+    _, rows, _ = run(tmp_path / "w", tiny(engine=scripted(script), samples=1), ["math"], {"math": path})
     assert json.loads(rows[0]["prompt"]) == [{"role": "user", "content": "What is 0 + 1?"}]
     assert json.loads(rows[1]["prompt"]) == [
         {"role": "system", "content": "Think."},
@@ -60,9 +60,9 @@ def test_prompts_are_conversations_with_the_questions_own_system_prompt(tmp_path
     ]
 
 
-def test_an_interruption_leaves_no_trace(tmp_path, protocol, sums):
+def test_an_interruption_leaves_no_trace(tmp_path, sums):
     path, script = sums
-    config = protocol(engine=scripted(script))
+    config = tiny(engine=scripted(script))
     run(tmp_path / "whole", config, ["math"], {"math": path})
     Scripted.asked, Scripted.patience = 0, 30
     with pytest.raises(KeyboardInterrupt):
@@ -76,29 +76,29 @@ def test_an_interruption_leaves_no_trace(tmp_path, protocol, sums):
     assert sorted(p.name for p in (tmp_path / "halted").iterdir()) == ["samples.parquet", "scores.json"]
 
 
-def test_limit_and_several_tasks(tmp_path, protocol, sums):
+def test_limit_and_several_tasks(tmp_path, sums):
     path, script = sums
-    config = protocol(engine=scripted(script), limit=6)
+    config = tiny(engine=scripted(script), limit=6)
     _, rows, scores = run(tmp_path / "w", config, ["math", "again"], {"math": path, "again": path})
     assert {task: score["questions"] for task, score in scores.items()} == {"math": 6, "again": 6}
     assert scores["math"]["mean"] == scores["again"]["mean"] == pytest.approx(sum(k % 5 / 4 for k in range(6)) / 6)
     assert len(rows) == 48
 
 
-def test_a_thought_opened_by_the_template_counts_as_opened(tmp_path, protocol, sums, monkeypatch):
+def test_a_thought_opened_by_the_template_counts_as_opened(tmp_path, sums, monkeypatch):
     path, script = sums
     monkeypatch.setattr(Scripted, "render", lambda self, messages: messages[-1]["content"] + "\n<think>\n")
     opened = {f"{q}\n<think>\n": [r.removeprefix("<think>\n") for r in responses] for q, responses in script.items()}
-    _, rows, scores = run(tmp_path / "w", protocol(engine=scripted(opened)), ["math"], {"math": path})
+    _, rows, scores = run(tmp_path / "w", tiny(engine=scripted(opened)), ["math"], {"math": path})
     assert scores["math"]["mean"] == 0.5
     assert scores["math"]["unclosed"] == 1
     assert rows[0]["response"].startswith("<think>\nwell")
 
 
-def test_a_response_without_a_thought_is_an_answer(tmp_path, protocol, sums):
+def test_a_response_without_a_thought_is_an_answer(tmp_path, sums):
     path, script = sums
     plain = {q: [str(k + 1), "-7", f"well</think>{k + 1}", ""] for k, q in enumerate(script)}
-    _, rows, _ = run(tmp_path / "w", protocol(engine=scripted(plain)), ["math"], {"math": path})
+    _, rows, _ = run(tmp_path / "w", tiny(engine=scripted(plain)), ["math"], {"math": path})
     assert [row["accepted"] for row in rows[:4]] == [True, False, True, False]
     assert rows[3]["reason"] == "no answer"
 
@@ -132,14 +132,14 @@ def own_task(folder, text=OWN):
     return folder
 
 
-def test_a_users_own_task_has_every_sample_scored_behind_its_thought(tmp_path, protocol):
+def test_a_users_own_task_has_every_sample_scored_behind_its_thought(tmp_path):
     """Its first filter decides; lm-eval alone would score the first of the repeats, thoughts and all."""
     script = {
         "Capital of France?": [thought("It is **paris**."), thought("**Lyon**, not **Paris**"), "**Paris**"],
         "Capital of Peru?": ["<think>**Lima**", thought("Lima"), thought("**Lima**")],
         "Capital of Chad?": [thought("**Lima**")] * 3,
     }
-    config = protocol(engine=scripted(script), samples=3, include_path=own_task(tmp_path / "mine"))
+    config = tiny(engine=scripted(script), samples=3, include_path=own_task(tmp_path / "mine"))
     _, rows, scores = run(tmp_path / "w", config, ["capitals"])
     assert [row["accepted"] for row in rows] == [True, False, True, False, False, True, False, False, False]
     assert rows[3]["reason"] == "unclosed reasoning"
@@ -149,7 +149,7 @@ def test_a_users_own_task_has_every_sample_scored_behind_its_thought(tmp_path, p
     assert (scores["capitals"]["unclosed"], scores["capitals"]["samples"]) == (1, 3)
 
 
-def test_a_task_that_votes_over_its_repeats_is_left_to_it(tmp_path, protocol):
+def test_a_task_that_votes_over_its_repeats_is_left_to_it(tmp_path):
     voting = OWN.replace(
         "- {{function: take_first}}\n  - name: raw",
         "- {{function: majority_vote}}\n      - {{function: take_first}}\n  - name: raw",
@@ -159,13 +159,13 @@ def test_a_task_that_votes_over_its_repeats_is_left_to_it(tmp_path, protocol):
         "Capital of Peru?": ["**Lima**", "**Cusco**", "**Cusco**"],
         "Capital of Chad?": ["**x**", "**y**", "**N'Djamena**"],
     }
-    config = protocol(engine=scripted(script), samples=3, include_path=own_task(tmp_path / "mine", voting))
+    config = tiny(engine=scripted(script), samples=3, include_path=own_task(tmp_path / "mine", voting))
     _, rows, scores = run(tmp_path / "w", config, ["capitals"])
     assert scores["capitals"]["mean"] == pytest.approx(1 / 3)
     assert len(rows) == 3
 
 
-def test_null_settings_leave_the_protocol_to_the_task(tmp_path, protocol):
+def test_null_settings_leave_the_protocol_to_the_task(tmp_path):
     seen = []
     original = Scripted.generate
 
@@ -178,14 +178,14 @@ def test_null_settings_leave_the_protocol_to_the_task(tmp_path, protocol):
     folder = own_task(tmp_path / "mine", OWN + "repeats: 2\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Scripted, "generate", watching)
-        run(tmp_path / "w", protocol(engine=scripted(script), include_path=folder, **nothing), ["capitals"])
-        run(tmp_path / "v", protocol(engine=scripted(script), include_path=folder, samples=1), ["capitals"])
+        run(tmp_path / "w", tiny(engine=scripted(script), include_path=folder, **nothing), ["capitals"])
+        run(tmp_path / "v", tiny(engine=scripted(script), include_path=folder, samples=1), ["capitals"])
     assert (seen[0].n, seen[0].temperature, seen[0].top_p, seen[0].stop) == (2, 0, 1, ("\n\n",))
     assert (seen[1].n, seen[1].temperature, seen[1].top_p, seen[1].max_new_tokens) == (1, 0.6, 0.95, 256)
 
 
-def test_what_is_missing_is_named(tmp_path, protocol):
-    config = protocol(engine=scripted({}), include_path=own_task(tmp_path / "mine"))
+def test_what_is_missing_is_named(tmp_path):
+    config = tiny(engine=scripted({}), include_path=own_task(tmp_path / "mine"))
     with pytest.raises(UserError, match=r"evaluate\.tasks: no task 'capitols'; did you mean 'capitals'"):
         run(tmp_path / "w", config, ["capitols"])
     (tmp_path / "mine" / "data.jsonl").unlink()
@@ -194,18 +194,18 @@ def test_what_is_missing_is_named(tmp_path, protocol):
     assert not list((tmp_path / "w").iterdir())
 
 
-def test_an_engine_without_likelihoods_says_so(tmp_path, protocol):
+def test_an_engine_without_likelihoods_says_so(tmp_path):
     folder = own_task(tmp_path / "mine", OWN.split("generation_kwargs")[0] + "output_type: loglikelihood\n")
     with pytest.raises(UserError, match="task capitals scores log-likelihoods, which scripted cannot"):
-        run(tmp_path / "w", protocol(engine=scripted({}), include_path=folder), ["capitals"])
+        run(tmp_path / "w", tiny(engine=scripted({}), include_path=folder), ["capitals"])
 
 
-def test_a_model_in_memory_and_its_folder_score_the_same(tmp_path, protocol, sums, qwen2, tokenizer):
+def test_a_model_in_memory_and_its_folder_score_the_same(tmp_path, sums, qwen2, tokenizer):
     path, _ = sums
     folder = tmp_path / "model"
     qwen2.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    config = protocol(max_new_tokens=12, limit=5)
+    config = tiny(max_new_tokens=12, limit=5)
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     facts = evaluate(folder, config, ["math"], {"math": path}, tmp_path / "a")
     engine = config.engine(folder)
