@@ -106,9 +106,10 @@ def place(tmp_path_factory, tokenizer) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(place) -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={place / 'model'},dtype=float32",
-               "--device", "cpu", "--batch_size", "8", "--include_path", str(place), "--output_path", str(place / "out"),
-               "--tasks", "bm_both,bm_continuation,bm_rolling,bm_generation,bm_shots"]  # fmt: skip
+    tasks = "bm_both,bm_continuation,bm_rolling,bm_generation,bm_shots"
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "8",
+               "--model_args", f"pretrained={place / 'model'},dtype=float32", "--include_path", place, "--tasks", tasks,
+               "--output_path", place / "out"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     (path,) = (place / "out").rglob("results*.json")
     return json.loads(path.read_text())["results"]
