@@ -69,7 +69,8 @@ def render(tokenizer: PreTrainedTokenizerBase, traces: Sequence[Mapping[str, Any
         responses.append(trace["response"].removeprefix(f"{OPEN}\n") if opened else trace["response"])
     if not traces:
         return []
-    first, second = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, responses))
+    plain = {"add_special_tokens": False, "verbose": False}
+    first, second = (tokenizer(texts, **plain)["input_ids"] for texts in (prompts, responses))
     return [
         Rendered(trace["id"], p, r, p_ids, [*r_ids, tokenizer.eos_token_id])
         for trace, p, r, p_ids, r_ids in zip(traces, prompts, responses, first, second, strict=True)

@@ -136,6 +136,12 @@ class TraceData(L.LightningDataModule):
         """Every pack of the run, in order."""
         return [pack for step in self.plan for pack in step.packs]
 
+    def longest_segment(self) -> int:
+        """The most tokens that attend to each other."""
+        if self.config.packing == "packing":
+            return max(self.documents.total([pack]) for pack in self.packs())
+        return int(self.documents.lengths.max())
+
     def batches(self, packs: Sequence[Sequence[int]]) -> list[MicroBatch]:
         """This rank's share of some packs, at most `micro_batch` a forward pass; equally many passes on every rank."""
         size, isolate, place = self.config.micro_batch, self.config.packing != "packing", self.place

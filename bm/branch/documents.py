@@ -130,7 +130,7 @@ def _held_out(source: Traces, index: int, count: int, config: Branch) -> list[bo
 def _store(documents: Documents, work: Path) -> None:
     beside = work / f".{CACHE}"
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    beside.mkdir(parents=True)
     for field in fields(Documents):
         np.save(beside / f"{field.name}.npy", getattr(documents, field.name), allow_pickle=False)
     os.replace(beside, work / CACHE)

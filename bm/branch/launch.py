@@ -3,7 +3,7 @@
     trainer.launch="torchrun --standalone --nproc-per-node 8"
     trainer.launch="srun torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HOSTNAME:29500"
 
-Behind it the command gets `-m bm.branch.launch JOB`; every rank trains, the first leaves the facts in the work folder,
+Behind it the command gets `-m bm.branch JOB`; every rank trains, the first leaves the facts in the work folder,
 which all nodes must share.
 """
 
@@ -71,10 +71,10 @@ def launch(job: Job) -> dict[str, Any]:
     """Start the ranks, wait for them, and return the facts that the first one left."""
     for name in (FACTS, FAULT):
         (job.work / name).unlink(missing_ok=True)
-    command = [*shlex.split(os.path.expandvars(job.trainer.launch)), "-m", "bm.branch.launch", str(job.write())]
+    command = [*shlex.split(os.path.expandvars(job.trainer.launch)), "-m", "bm.branch", str(job.write())]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
-        ended = subprocess.run(command, env={**os.environ, "PATH": path}, preexec_fn=_end_with_parent)
+        ended = subprocess.run(command, env={**os.environ, "PATH": path}, preexec_fn=end_with_parent)
     except FileNotFoundError as problem:
         raise UserError(f"trainer.launch: there is no command `{command[0]}`") from problem
     if (job.work / FAULT).exists():
@@ -87,16 +87,17 @@ def launch(job: Job) -> dict[str, Any]:
     return facts
 
 
-def _end_with_parent() -> None:
-    """A killed parent must not leave ranks behind that write into its work folder."""
+def end_with_parent() -> None:
+    """A killed run must not leave ranks behind that write into its work folder: the kernel kills them too, on Linux."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def main(path: Path) -> None:
-    """One rank."""
+def rank(path: Path) -> None:
+    """One of the ranks: its training, and if it is the first, the facts."""
     from bm.branch.training import run
 
+    end_with_parent()
     first = os.environ.get("RANK", "0") == "0"
     if not first:
         os.environ["CI"] = "1"  # one bar is enough
@@ -108,7 +109,3 @@ def main(path: Path) -> None:
         sys.exit(1)
     if first:
         write_json(job.work / FACTS, facts)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

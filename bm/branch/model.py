@@ -48,10 +48,13 @@ class Student(nn.Module):
         return torch.autograd.graph.save_on_cpu(pin_memory=cuda) if self.offload else nullcontext()
 
 
-def load(folder: Path, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
-    """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given; UserError if refused."""
+def load(folder: Path, longest: int, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+    """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given.
+
+    `longest` is the most tokens that attend to each other. UserError if the model does not allow the training.
+    """
     config = AutoConfig.from_pretrained(folder)
-    check_config(config)
+    check_config(config, longest)
     if mesh is not None:
         return _sharded(folder, config, trainer, mesh)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ISOLATED)
@@ -132,8 +135,13 @@ def _names(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def check_config(config: PreTrainedConfig) -> None:
-    """UserError for a model whose attention cannot isolate documents or whose logits are not a plain matrix product."""
+def check_config(config: PreTrainedConfig, longest: int) -> None:
+    """UserError for a model that cannot isolate documents, changes its logits afterwards, or has too short a context."""
+    if longest > config.max_position_embeddings:
+        limit = config.max_position_embeddings
+        raise UserError(
+            f"a segment of {longest} tokens exceeds the student's context of {limit}: lower sequence_length"
+        )
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds or getattr(config, "attn_logit_softcapping", None):
         what = ", ".join(sorted(kinds)) or "attn_logit_softcapping"
@@ -165,8 +173,11 @@ def export(student: Student, folder: Path) -> None:
     model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
     dtype = model.config.dtype
     assert isinstance(dtype, torch.dtype)
+    parameters = dict(model.named_parameters())  # each once, by the first of its names
+    other = dict(model.named_parameters(remove_duplicate=False))
+    buffers = {name: value for name, value in model.state_dict().items() if name not in other}
     state = {}
-    for name, value in model.state_dict().items():
+    for name, value in (parameters | buffers).items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if first:
             state[name] = whole.to("cpu", dtype)

@@ -34,7 +34,7 @@ class Sft(L.LightningModule):
     def configure_model(self) -> None:
         if not hasattr(self, "student"):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
-            self.student = model.load(self.folder, self.resources, self.device_mesh)
+            self.student = model.load(self.folder, self.data.longest_segment(), self.resources, self.device_mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config

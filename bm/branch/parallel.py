@@ -71,7 +71,9 @@ def shard(module: nn.Module, mesh: DeviceMesh, mixed: bool) -> None:
     Weights stay fp32, and gradients are summed over ranks in fp32: each rank's loss is already its share of the mean.
     """
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
-    fully_shard(module, mesh=mesh, mp_policy=policy).set_gradient_divide_factor(1.0)
+    sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
+    sharded.set_gradient_divide_factor(1.0)
+    sharded.set_force_sum_reduction_for_comms(True)  # a sum that every backend knows, without a factor
 
 
 def blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:

@@ -78,6 +78,7 @@ def quiet() -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         for logger in loud:
             logger.setLevel(logging.ERROR)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

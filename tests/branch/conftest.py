@@ -1,0 +1,84 @@
+"""A student of a few thousand parameters, traces of sums, and the real settings shrunk to them."""
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from bm.branch import Traces
+from bm.config import Branch, Tracker, Trainer, typed
+from bm.student import scratch
+
+CONF = Path(__file__).parents[2] / "conf"
+SHRUNK = {"epochs": 2, "batch": 2, "sequence_length": 256, "learning_rate": 1e-3, "held_out": 2, "watch_every": 3}
+
+
+def settings(root: type[Any], file: str, **overrides: Any) -> Any:
+    """A file of conf/ with some values replaced, as the frozen dataclass that the code gets."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / file))
+    assert isinstance(values, dict)
+    return typed(root, {**values, **overrides})
+
+
+def branch(**overrides: Any) -> Branch:
+    return settings(Branch, "branch/default.yaml", **{**SHRUNK, **overrides})
+
+
+def trainer(**overrides: Any) -> Trainer:
+    return settings(Trainer, "trainer/cpu.yaml", **overrides)
+
+
+def tracker(**overrides: Any) -> Tracker:
+    return settings(Tracker, "tracker/none.yaml", **{"dir": "unused", **overrides})
+
+
+def trace(prompt: str, response: str, system: str = "") -> dict[str, str]:
+    identity = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    return {"id": identity, "system": system, "prompt": prompt, "response": response}
+
+
+def sums(count: int, seed: int, word: str = "plus") -> list[dict[str, str]]:
+    """Traces of one to four steps, so that their lengths differ."""
+    draw, rows = random.Random(seed), []
+    for _ in range(count):
+        terms = [draw.randint(0, 99) for _ in range(draw.randint(2, 5))]
+        steps = [f"{sum(terms[:i])} {word} {terms[i]} is {sum(terms[: i + 1])}" for i in range(1, len(terms))]
+        rows.append(
+            trace(f" {word} ".join(map(str, terms)), "<think>\n" + "\n".join(steps) + f"\n</think>\n\n{sum(terms)}")
+        )
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> list[Traces]:
+    """Two domains of 24 traces each."""
+    folder = tmp_path_factory.mktemp("traces")
+    words = {"math": "plus", "science": "and then"}
+    return [
+        Traces(write(folder / f"{name}.parquet", sums(24, i, word)), name)
+        for i, (name, word) in enumerate(words.items())
+    ]
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory: pytest.TempPathFactory, traces: list[Traces]) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    scratch.build(folder, traces=[t.path for t in traces], vocabulary=320, hidden=32, intermediate=64, layers=2, heads=4,
+                  kv_heads=2, positions=512, seed=0)  # fmt: skip
+    return folder

@@ -1,0 +1,57 @@
+"""The label-only loss against the plain one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bm.branch import loss as module
+from bm.branch.loss import label_loss
+
+
+def data(labels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(labels)
+    hidden, weight = torch.randn(labels, 8, dtype=dtype), torch.randn(17, 8, dtype=dtype)
+    return hidden.requires_grad_(), weight.requires_grad_(), torch.randint(17, (labels,))
+
+
+@pytest.mark.parametrize("labels", [0, 1, 4, 5, 13])
+def test_gradients_are_exact(monkeypatch: pytest.MonkeyPatch, labels: int) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+    hidden, weight, targets = data(labels, torch.float64)
+    assert torch.autograd.gradcheck(lambda h, w: label_loss(h, w, targets, 7.0), (hidden, weight))
+
+
+@pytest.mark.parametrize("labels", [5, 700])
+def test_equals_cross_entropy(labels: int) -> None:
+    hidden, weight, targets = data(labels, torch.float32)
+    ours = label_loss(hidden, weight, targets, 3.0)
+    grads = torch.autograd.grad(2 * ours, (hidden, weight))
+    plain = torch.nn.functional.cross_entropy(hidden.double() @ weight.double().t(), targets, reduction="sum") / 3.0
+    expected = torch.autograd.grad(2 * plain, (hidden, weight))
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=0)
+    for ours_, expected_ in zip(grads, expected, strict=True):
+        torch.testing.assert_close(ours_, expected_, rtol=1e-4, atol=1e-6)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    hidden, weight, targets = data(5, torch.float32)
+    loss = label_loss(hidden * 1e4, weight, targets, 1.0)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert hidden.grad is not None and torch.isfinite(hidden.grad).all()
+
+
+def test_half_precision_sums_in_fp32() -> None:
+    hidden, weight, targets = data(2000, torch.bfloat16)
+    loss = label_loss(hidden, weight, targets, 2000.0)
+    exact = torch.nn.functional.cross_entropy(hidden.double() @ weight.double().t(), targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), exact, rtol=2e-3, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_on_a_gpu() -> None:
+    hidden, weight, targets = data(700, torch.float32)
+    on_gpu = label_loss(hidden.cuda(), weight.cuda(), targets.cuda(), 700.0)
+    torch.testing.assert_close(on_gpu.cpu(), label_loss(hidden, weight, targets, 700.0), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,122 @@
+"""Several processes against one: gradients on every mesh, whole runs, and a checkpoint that changes hands."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from bm.branch import Traces, checkpoint, train
+from bm.branch.launch import Job
+from bm.errors import UserError
+from tests.branch.conftest import branch, tracker, trainer
+from tests.branch.test_training import rows
+
+TORCHRUN = "torchrun --standalone --nproc-per-node"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("ranks", "tied"), [(2, True), (4, False)])
+def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path) -> None:
+    """FSDP2, sequence parallel, and both; fuzzed lengths; with 4 ranks a sequence there are more ranks than key heads."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, tie_word_embeddings=tied)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *TORCHRUN.split()[1:],
+        str(ranks),
+        "-m",
+        "tests.branch.ranks",
+    ]
+    ended = subprocess.run([*command, str(tmp_path)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                           capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "all meshes agree" in ended.stdout
+
+
+def launched(
+    student: Path, traces: list[Traces], work: Path, ranks: int, sequence: int, **settings: Any
+) -> dict[str, Any]:
+    work.mkdir(exist_ok=True)
+    several = {"devices": ranks, "sequence_parallel": sequence, "launch": f"{TORCHRUN} {ranks}"} if ranks > 1 else {}
+    return train(student, traces, branch(**settings), trainer(**several), tracker(), "math", "0123456789abcdef", work)
+
+
+def close(work: Path, other: Path) -> None:
+    for ours, theirs in zip(rows(work), rows(other), strict=True):
+        for column in ("loss", "gradient_norm", "held_out_math", "cosine_math_science"):
+            if theirs[column]:
+                assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
+        assert ours["tokens"] == theirs["tokens"]
+    ours_, theirs_ = (load_file(folder / "model.safetensors") for folder in (work, other))
+    assert ours_.keys() == theirs_.keys()
+    for name in ours_:
+        torch.testing.assert_close(ours_[name], theirs_[name], rtol=0, atol=2e-4)  # a fifth of one step of AdamW
+
+
+def stopped(student: Path, traces: list[Traces], work: Path) -> int:
+    """Two ranks whose parent is killed after a few steps; the steps in the checkpoint, once they are gone too."""
+    work.mkdir()
+    resources = trainer(devices=2, launch=f"{TORCHRUN} 2")
+    job = Job(student, tuple(traces), branch(checkpoint_seconds=0.001), resources, tracker(), "math", "k", work)
+    start = f"import pathlib, bm.branch.launch as l; l.launch(l.Job.read(pathlib.Path({str(job.write())!r})))"
+    parent = subprocess.Popen([sys.executable, "-c", start], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while parent.poll() is None and not ((work / "metrics.csv").exists() and len(rows(work)) >= 3):
+        time.sleep(0.01)
+    parent.send_signal(signal.SIGKILL)
+    assert parent.wait() == -signal.SIGKILL
+    while alive(str(work)):
+        time.sleep(0.05)
+    return checkpoint.reached(work).step
+
+
+def alive(word: str) -> bool:
+    """Whether a process has `word` on its command line."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word in file.read_text():
+                return True
+    return False
+
+
+def test_two_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    alone = launched(student, traces, tmp_path / "alone", 1, 1)
+    both = launched(student, traces, tmp_path / "both", 2, 1)
+    close(tmp_path / "both", tmp_path / "alone")
+    assert both["tokens"] == alone["tokens"] and both["packing"] == alone["packing"]
+    assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ranks end with their parent on Linux only")
+def test_one_process_goes_on_for_two(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    alone = launched(student, traces, tmp_path / "alone", 1, 1)
+    reached = stopped(student, traces, tmp_path / "work")
+    assert 0 < reached < alone["steps"]
+    launched(student, traces, tmp_path / "work", 1, 1)
+    close(tmp_path / "work", tmp_path / "alone")
+
+
+def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"math: 24 traces; branch\.held_out=24 leaves none"):
+        launched(student, traces, tmp_path / "work", 2, 2, held_out=24)
+
+
+def test_ranks_that_cannot_be_formed_are_refused(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2 ranks need trainer\.launch"):
+        train(student, traces, branch(), trainer(devices=2), tracker(), "math", "k", tmp_path)
+    with pytest.raises(UserError, match=r"sequence_parallel=2 does not divide the 1 ranks"):
+        train(student, traces, branch(), trainer(sequence_parallel=2), tracker(), "math", "k", tmp_path)
+    with pytest.raises(UserError, match="no command `nonesuch`"):
+        train(student, traces, branch(), trainer(devices=2, launch="nonesuch"), tracker(), "math", "k", tmp_path)

@@ -1,0 +1,191 @@
+"""The whole training: what it leaves, that it learns, and that an interrupted run ends the same."""
+
+import csv
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from wandb.proto.wandb_internal_pb2 import Record
+
+from bm.branch import Traces, train
+from bm.branch.launch import Job
+from bm.branch.schedules import rate
+from bm.config import Branch
+from bm.errors import UserError
+from tests.branch.conftest import branch, sums, tracker, trainer, write
+
+
+def trained(student: Path, traces: list[Traces], work: Path, config: Branch, **more: Any) -> dict[str, Any]:
+    work.mkdir(exist_ok=True)
+    return train(student, traces, config, trainer(), tracker(**more), "math", "0123456789abcdef", work)
+
+
+def rows(work: Path) -> list[dict[str, str]]:
+    with (work / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(work: Path) -> dict[str, torch.Tensor]:
+    return load_file(work / "model.safetensors")
+
+
+def test_leaves_a_model_metrics_and_facts(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    facts = trained(student, traces, tmp_path / "work", branch(epochs=8))
+    assert sorted(os.listdir(tmp_path / "work")) == [
+        "chat_template.jinja", "config.json", "generation_config.json", "metrics.csv", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "work")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "work")
+    assert "attn_implementation" not in json.loads((tmp_path / "work" / "config.json").read_text())
+    assert model.generate(**tokenizer("1 plus 1", return_tensors="pt"), max_new_tokens=4).shape[1] > 4
+    table = rows(tmp_path / "work")
+    assert [int(row["step"]) for row in table] == list(range(1, facts["steps"] + 1))
+    assert float(table[-1]["loss"]) == facts["final_loss"] < 0.8 * float(table[0]["loss"])
+    assert float(table[-1]["epoch"]) == 8
+    assert int(table[-1]["tokens"]) == facts["tokens"] == sum(facts["tokens_per_domain"].values())
+    assert facts["supervised_tokens"] == 8 * facts["packing"]["supervised_tokens"]
+    json.dumps(facts)
+
+
+def test_measures_held_out_domains(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    trained(student, traces, tmp_path / "work", branch(epochs=8))
+    measured = [row for row in rows(tmp_path / "work") if row["held_out_math"]]
+    assert [int(row["step"]) for row in measured[:3]] == [1, 4, 7]
+    assert float(measured[-1]["held_out_science"]) < 0.9 * float(measured[0]["held_out_science"])
+    assert all(-1 <= float(row["cosine_math_science"]) <= 1 for row in measured)
+
+
+def test_watching_does_not_disturb(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    trained(student, traces, tmp_path / "often", branch(watch_every=1))
+    trained(student, traces, tmp_path / "seldom", branch(watch_every=1000))
+    often, seldom = weights(tmp_path / "often"), weights(tmp_path / "seldom")
+    assert all(torch.equal(often[name], seldom[name]) for name in often)
+
+
+def test_accumulation_does_not_change_the_step(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """One denominator: packs one by one give what packs together give."""
+    trained(student, traces, tmp_path / "one", branch(batch=4, micro_batch=1))
+    trained(student, traces, tmp_path / "four", branch(batch=4, micro_batch=4))
+    for one, four in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(four["loss"]), rel=1e-4)
+        assert float(one["gradient_norm"]) == pytest.approx(float(four["gradient_norm"]), rel=1e-3)
+
+
+def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """kill -9 of a real process in mid-epoch, twice; then the same command."""
+    config = branch(epochs=6, checkpoint_seconds=0.001)
+    undisturbed = trained(student, traces, tmp_path / "undisturbed", branch(epochs=6))
+    work = tmp_path / "work"
+    work.mkdir()
+    job = Job(student, tuple(traces), config, trainer(), tracker(), "math", "0123456789abcdef", work)
+    command = [sys.executable, "-m", "bm.branch", str(job.write())]
+    for enough in (5, 12):
+        process = subprocess.Popen(command, env=os.environ | {"CI": "1", "OMP_NUM_THREADS": "1"})
+        while process.poll() is None and not ((work / "metrics.csv").exists() and len(rows(work)) >= enough):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was killed before it was done"
+        assert (work / "checkpoint").exists() and not (work / "model.safetensors").exists()
+    (work / ".job.json").unlink()
+    facts = trained(student, traces, work, config)
+    assert facts == undisturbed
+    ours, expected = weights(work), weights(tmp_path / "undisturbed")
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert sorted(os.listdir(work)) == sorted(os.listdir(tmp_path / "undisturbed"))
+    stable = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens", "held_out_math")
+    for mine, theirs in zip(rows(work), rows(tmp_path / "undisturbed"), strict=True):
+        assert {k: mine[k] for k in stable} == {k: theirs[k] for k in stable}
+
+
+def test_a_step_that_is_not_finite_names_its_traces(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(student)
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    poison = tokenizer("Ω")["input_ids"][0]  # one byte of a letter that a single trace has
+    with torch.no_grad():
+        model.model.embed_tokens.weight[poison] = float("nan")
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(tmp_path / "student")
+    tokenizer.save_pretrained(tmp_path / "student")
+    table = sums(12, 3)
+    table[5]["prompt"] = "Ω " + table[5]["prompt"]
+    source = Traces(write(tmp_path / "t.parquet", table), "math")
+    with pytest.raises(UserError, match=rf"step \d+: loss nan, .*its traces: .*{table[5]['id']}") as caught:
+        trained(tmp_path / "student", [source], tmp_path / "work", branch(held_out=0, packing="none"))
+    assert str(caught.value).count(",") == 1 + 1, "the micro-batch's traces alone"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 0.875, 0.75]), ("cosine", [0.5, 1, 1, 0.9619, 0.8536])],
+)
+def test_schedules(schedule: str, expected: list[float]) -> None:
+    assert [rate(step, 10, 0.2, schedule) for step in range(5)] == pytest.approx(expected, abs=1e-4)
+    assert rate(0, 10, 0.0, schedule) == 1
+
+
+def records(file: Path) -> Iterator[Record]:
+    """W&B's file: a LevelDB log of protobuf records, cut into blocks of 32 KiB, after a header of 7 bytes."""
+    data, place, parts = file.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (left := -place % 32768) and left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4) and place <= len(data):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def tracked(folder: Path) -> list[Record]:
+    """The records of the run, with its end; W&B's own process writes them, so the last may take a moment."""
+    [file] = (folder / "wandb").glob("offline-run-*-0123456789abcdef/run-0123456789abcdef.wandb")
+    for _ in range(200):
+        found = list(records(file))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{file} has no end")
+
+
+def test_tracks_offline_under_its_key(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    facts = trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "outputs"))
+    found = tracked(tmp_path / "outputs")
+    history = [r.history for r in found if r.HasField("history")]
+    assert len(history) == facts["steps"]
+    values = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in history[-1].item}
+    assert float(values["loss"]) == facts["final_loss"]
+    assert [r.exit.exit_code for r in found if r.HasField("exit")] == [0]
+    assert not (tmp_path / "work" / "wandb").exists()
+
+
+def test_a_failed_run_is_tracked_as_failed(
+    student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bm.branch.module.clip", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(UserError, match="gradient norm inf"):
+        trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "outputs"))
+    assert [r.exit.exit_code for r in tracked(tmp_path / "outputs") if r.HasField("exit")] == [1]
+
+
+def test_a_broken_tracker_does_not_stop_the_run(
+    student: Path, traces: list[Traces], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    facts = trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "file"))
+    assert facts["steps"] == len(rows(tmp_path / "work"))
+    assert "the run goes on" in capsys.readouterr().err
