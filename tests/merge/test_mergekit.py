@@ -2,16 +2,20 @@
 
 import json
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bm.errors import UserError
 from bm.merge.mergekit import merge_config
+from bm.merge.methods import arcee_fusion
+from bm.merge.tensors import Selection, Tensors
 from tests.merge.golden.cases import CONFIGS, A, B, C, D, models, slices
 from tests.merge.golden.inputs import HIDDEN, tensor_shapes, write_model, write_models
 
@@ -127,8 +131,6 @@ def test_a_base_alone_in_the_lead_gives_its_tokenizer_and_card(run, folders):
 
 def test_vocabularies_that_agree_keep_their_rows(run, folders, tmp_path):
     """A padded embedding, whose last rows no token has, is not cut when there is nothing to align."""
-    from safetensors.torch import save_file
-
     padded = {}
     for name in "AB":
         folder = tmp_path / f"padded{name}"
@@ -188,7 +190,7 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
         ({**LINEAR, "models": models(A, B)}, "linear: `weight` is missing for model.embed_tokens.weight of .*A"),
         (
             {**LINEAR, "models": models(A, D, weight=[1, 1])},
-            "model.embed_tokens.weight: shape .16, 8. .*tokenizer_source",
+            "token 'new' has id None in .* 1 in .*tokenizer_source",
         ),
         ({**LINEAR, "parameters": {"normalize": "perhaps"}}, "'perhaps' for .* is not of type bool"),
         ({**LINEAR, "tokenizer_source": "base", "tokenizer": {"source": "base"}}, "either `tokenizer_source` or"),
@@ -216,10 +218,65 @@ def test_what_is_wrong_or_not_supported_is_named_in_one_line(config, message, ru
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_tensor_in_one_model_only_is_named(run, tmp_path):
-    write_model(tmp_path / "tied", 1, tied=True)
-    with pytest.raises(UserError, match=r"lm_head\.weight is in only one of"):
-        run({"merge_method": "linear", "models": models(A, str(tmp_path / "tied"), weight=[1, 1])})
+def test_a_tied_model_beside_an_untied_one_has_its_embeddings_for_a_head(run, folders, tmp_path):
+    tied = load_file(write_model(tmp_path / "tied", 1, tied=True) / "model.safetensors")
+    untied = load_file(folders[A] / "model.safetensors")
+    tensors, folder = run({"merge_method": "linear", "models": models(A, str(tmp_path / "tied"), weight=[1, 3])})
+    exact = 0.25 * untied["lm_head.weight"] + 0.75 * tied["model.embed_tokens.weight"]
+    torch.testing.assert_close(tensors["lm_head.weight"], exact)
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_a_tied_model_stays_tied(run, tmp_path):
+    pair = [str(write_model(tmp_path / f"tied{which}", which, tied=True)) for which in (0, 1)]
+    tensors, folder = run({"merge_method": "linear", "models": models(*pair, weight=[1, 1])})
+    assert set(tensors) == set(tensor_shapes(4, tied=True))
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+
+
+def test_a_tensor_in_one_model_only_is_named(run, folders, tmp_path):
+    shutil.copytree(folders[B], tmp_path / "short")
+    tensors = load_file(folders[B] / "model.safetensors")
+    del tensors["model.layers.2.self_attn.q_proj.bias"]
+    save_file(tensors, tmp_path / "short" / "model.safetensors")
+    with pytest.raises(UserError, match=r"q_proj\.bias is in only one of"):
+        run({"merge_method": "linear", "models": models(A, str(tmp_path / "short"), weight=[1, 1])})
+
+
+def test_another_architecture_is_refused(run, folders, tmp_path):
+    shutil.copytree(folders[B], tmp_path / "llama")
+    config = json.loads((folders[B] / "config.json").read_text())
+    (tmp_path / "llama" / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(UserError, match=r"model_type is qwen2 in .* and llama in"):
+        run({"merge_method": "linear", "models": models(A, str(tmp_path / "llama"), weight=[1, 1])})
+
+
+def test_a_differing_chat_template_is_said_and_auto_takes_the_majority(run, folders, tmp_path, capsys):
+    entries = []
+    for which, template in enumerate(["one", "two", "two"]):
+        shutil.copytree(folders[A], tmp_path / f"m{which}")
+        (tmp_path / f"m{which}" / "chat_template.jinja").write_text(template)
+        entries.append(str(tmp_path / f"m{which}"))
+    config = {"merge_method": "linear", "models": models(*entries, weight=[1, 1, 1])}
+    _, folder = run(config)
+    assert (folder / "chat_template.jinja").read_text() == "one"
+    assert "chat template of" in capsys.readouterr().err
+    _, folder = run(config, chat_template="auto")
+    assert (folder / "chat_template.jinja").read_text() == "two"
+
+
+def test_arcee_fusion_is_the_exact_variant(run, folders):
+    """mergekit samples its quantiles and sums its KL in the model's dtype; here it is the product's own method."""
+    tensors, _ = run({"merge_method": "arcee_fusion", "base_model": A, "models": models(B), "dtype": "float32"})
+    a, b = (load_file(folders[name] / "model.safetensors") for name in "AB")
+    for name, tensor in tensors.items():
+        tensors_of = Tensors.held(a[name], [b[name]], name=name)
+        apply = partial(arcee_fusion, lam=1.5, variant="exact", difference="absolute")(tensors_of)
+        (tile,) = (tile for block in tensors_of.grid.blocks(1) for tile in tensors_of.tiles(block))
+        chosen = apply(tile)
+        assert isinstance(chosen, Selection)
+        expected = torch.where(chosen.taken.bool(), chosen.other, chosen.base)
+        assert torch.equal(tensor, expected.view_as(tensor)), name
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])

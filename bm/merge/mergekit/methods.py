@@ -112,7 +112,9 @@ METHODS: Mapping[str, Entry] = {
     ),
     "model_stock": Entry(methods.model_stock, dict, (Parameter("filter_wise", bool, False),), inputs=(3, None)),
     "nearswap": Entry(methods.nearswap, dict, (Parameter("t", float),), inputs=(2, 2)),
-    "arcee_fusion": Entry(methods.arcee_fusion, lambda _: {"lam": 1.5, "variant": "exact"}, inputs=(2, 2)),
+    "arcee_fusion": Entry(
+        methods.arcee_fusion, lambda _: {"lam": 1.5, "variant": "exact", "difference": "absolute"}, inputs=(2, 2)
+    ),
     "passthrough": Entry(
         methods.passthrough,
         lambda v: {"scale": v["scale"][0]},

@@ -22,7 +22,9 @@ from bm.merge.sinks import Folder
 from bm.merge.steps import Item
 from bm.merge.tables import write_rows
 from bm.merge.tensors import Run
+from bm.progress import say
 
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that architectures give the number of layers in config.json."""
 
@@ -46,7 +48,8 @@ def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
     """
     config = read_config(file)
     with ExitStack() as stack:
-        stored: Checkpoints = {path: stack.enter_context(checkpoint(path)) for path in config.folders}
+        _check_kind(config.folders)
+        stored = _with_heads({path: stack.enter_context(checkpoint(path)) for path in config.folders})
         words = vocabulary(config, stored)
         items = plan(config, words.aligned(stored) if words else stored)
         files = _files(file, config, words, items)
@@ -57,6 +60,24 @@ def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
         folder.write(work / name, data)
     digests = outcome.digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return {"digests": digests | write_rows(work / "tensors.parquet", outcome.rows)}
+
+
+def _check_kind(folders: Sequence[Path]) -> None:
+    """UserError when a model is of another architecture than the first."""
+    for path in folders:
+        for key in ("model_type", "architectures"):
+            ours, theirs = _json(path).get(key), _json(folders[0]).get(key)
+            if ours != theirs:
+                raise UserError(
+                    f"config.json: {key} is {theirs} in {folders[0]} and {ours} in {path}; they cannot be merged"
+                )
+
+
+def _with_heads(stored: Checkpoints) -> Checkpoints:
+    """A model of tied embeddings has them for its head too when another model has a head of its own."""
+    if not any(HEAD in tensors for tensors in stored.values()):
+        return stored
+    return {path: {HEAD: t[EMBEDDING], **t} if EMBEDDING in t else t for path, t in stored.items()}
 
 
 def _files(file: Path, config: Config, words: Vocabulary | None, items: Sequence[Item]) -> dict[str, bytes]:
@@ -91,6 +112,8 @@ def _model_config(config: Config, words: Vocabulary | None, items: Sequence[Item
     values.pop("torch_dtype", None)
     floating = [item for item in items if item.dtype.is_floating_point]
     values["dtype"] = str(max(floating, key=lambda item: len(item.shape)).dtype).removeprefix("torch.")
+    if any(item.name == HEAD for item in items):
+        values["tie_word_embeddings"] = False
     if words:
         values["vocab_size"] = words.size
     if not config.slices:
@@ -119,6 +142,8 @@ def _json(path: Path) -> dict[str, Any]:
 def _chat_template(config: Config) -> str | None:
     """The template that the config gives, or with `auto` the one that most of its models have."""
     given = config.chat_template
+    if given is None:
+        _say_differing([(path, template) for path in config.folders if (template := _template_of(path))])
     if given is None or "{" in given:
         return given
     if given != "auto":
@@ -127,6 +152,13 @@ def _chat_template(config: Config) -> str | None:
         )
     found = [template for path in config.folders if (template := _template_of(path))]
     return Counter(found).most_common(1)[0][0] if found else None
+
+
+def _say_differing(found: Sequence[tuple[Path, str]]) -> None:
+    """One model's template is kept, as mergekit does; which, should not be a surprise."""
+    for path, template in found[1:]:
+        if template != found[0][1]:
+            say(f"mergekit config: the chat template of {path} differs from that of {found[0][0]}, which is kept")
 
 
 def _template_of(path: Path) -> str | None:

@@ -135,10 +135,11 @@ class Aligned:
 
 def vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary | None:
     """The output's vocabulary when the config asks for one and some model has another; None: rows stay as they are."""
+    folders, lead = config.folders, config.folders[0]
     section = config.tokenizer or (Tokenizer(source=config.tokenizer_source) if config.tokenizer_source else None)
     if section is None:
+        _check_same(folders)
         return None
-    folders, lead = config.folders, config.folders[0]
     tokenizers = {folder: _tokenizer(folder) for folder in folders}
     output = _output(section, lead, tokenizers)
     ids = output.get_vocab()
@@ -153,6 +154,25 @@ def vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary | None:
     lacking = {token: _default(token, section.tokens.get(token), known, sizes, config.base_model) for token in ids}
     rows = {folder: [_row(folder, token, known, lacking, section) for token in order] for folder in folders}
     return Vocabulary(output, rows, -len(order) % (section.pad_to_multiple_of or 1))
+
+
+def _check_same(folders: Sequence[Path]) -> None:
+    """UserError unless every folder that has a tokenizer gives the same ids to the same tokens."""
+    contents = {folder: (folder / "tokenizer.json").read_bytes() for folder in folders if _has_tokenizer(folder)}
+    if len(set(contents.values())) < 2:
+        return
+    first, *others = ((folder, _tokenizer(folder).get_vocab()) for folder in contents)
+    for folder, ids in others:
+        token = next((t for t in sorted({*ids, *first[1]}) if ids.get(t) != first[1].get(t)), None)
+        if token is not None:
+            raise UserError(
+                f"token {token!r} has id {first[1].get(token)} in {first[0]}, {ids.get(token)} in {folder}; "
+                "`tokenizer_source: base` or `union` aligns vocabularies"
+            )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file()
 
 
 def _tokenizer(folder: Path) -> Any:
