@@ -15,7 +15,7 @@ from bm.config import Evaluate
 from bm.evaluate import thinking
 from bm.evaluate.harness import Loaded
 from bm.evaluate.model import EngineLM
-from bm.statistics import Interval, interval
+from bm.statistics import Interval, interval, majority, pass_at_k
 
 UNCLOSED, WRONG = "unclosed reasoning", "wrong answer"
 CORPUS_RESAMPLES = 1000
@@ -118,10 +118,11 @@ def _aggregation(task: Task) -> Callable[[Sequence[Any]], float]:
 
 
 def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], config: Evaluate) -> dict[str, Any]:
-    by_question: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    by_question: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in found:
-        by_question[row["task"], row["question"]].append(row["value"])
-    values = list(by_question.values())
+        by_question[row["task"], row["question"]].append(row)
+    questions = list(by_question.values())
+    values = [[row["value"] for row in samples] for samples in questions]
     if aggregation is mean:
         seen = interval(np.array(values, float), config.resamples, config.confidence, config.seed)
     else:
@@ -129,7 +130,19 @@ def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], 
     tokens = [row["response_tokens"] for row in found]
     return {"mean": seen.mean, "low": seen.low, "high": seen.high, "questions": len(values), "samples": len(values[0]),
             "response_tokens": float(np.mean(tokens)), "unclosed": sum(row["reason"] == UNCLOSED for row in found),
-            "cut": sum(not row["finished"] for row in found)}  # fmt: skip
+            "cut": sum(not row["finished"] for row in found), **_several(questions)}  # fmt: skip
+
+
+def _several(questions: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """What several samples of a question are worth together: `pass@k` for powers of two, and `majority`."""
+    n = len(questions[0])
+    if n == 1 or any(row["score"] not in (0, 1) for samples in questions for row in samples):
+        return {}
+    accepted = [[row["accepted"] for row in samples] for samples in questions]
+    ks = [2**power for power in range(1, n.bit_length()) if 2**power <= n]
+    votes = [majority([row["answer"] for row in samples], a) for samples, a in zip(questions, accepted, strict=True)]
+    passes = {str(k): float(np.mean([pass_at_k(sum(a), n, k) for a in accepted])) for k in ks}
+    return {"pass@k": passes, "majority": float(np.mean(votes))}
 
 
 def _corpus_interval(
