@@ -195,6 +195,7 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
         ({**LINEAR, "parameters": {"normalize": "perhaps"}}, "'perhaps' for .* is not of type bool"),
         ({**LINEAR, "tokenizer_source": "base", "tokenizer": {"source": "base"}}, "either `tokenizer_source` or"),
         ({**TIES, "base_model": None}, "ties needs a `base_model`"),
+        ({**TIES, "models": models(A, weight=[1.0])}, "ties merges models with the base; name one beside"),
         ({**TIES, "merge_method": "slerp", "parameters": {"t": 0.5}}, "slerp merges 2 models, base included, not 3"),
         ({"merge_method": "passthrough", "slices": slices([(A, 0, 9)])}, "layers 0 to 9 of .*: it has 4 layers"),
         ({"merge_method": "linear", "slices": slices([(A, 0, 2), (B, 0, 3)])}, "the same number of layers"),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ def _check_inputs(part: Part, entry: Entry, method: str) -> None:
         raise UserError(f"{method} needs a `base_model`")
     if entry.base != "none" and part.base is not None and part.base not in folders:
         raise UserError(f"the base model '{part.base}' is not among a slice's sources")
+    if entry.base != "none" and folders == [part.base]:
+        raise UserError(f"{method} merges models with the base; name one beside '{part.base}'")
     least, most = entry.inputs
     if not least <= len(folders) <= (most or len(folders)):
         wanted = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
@@ -137,7 +139,7 @@ def at_layer(name: str, layer: int) -> str:
 
 def _loose(part: Part, checkpoints: Checkpoints) -> list[str]:
     """Names outside layers, the same in every model of the part."""
-    return _agreed(part, checkpoints, lambda folder: [name for name in checkpoints[folder] if not LAYER.search(name)])
+    return _agreed(part, lambda folder: [name for name in checkpoints[folder] if not LAYER.search(name)])
 
 
 def _stacks(whole: Sequence[Part], checkpoints: Checkpoints) -> list[str]:
@@ -168,15 +170,14 @@ def _layer(part: Part, leader: Origin, stack: str, layer: int, checkpoints: Chec
     prefix = {origin.folder: f"{stack}{origin.first + layer}." for origin in part.origins}
     rest = _agreed(
         part,
-        checkpoints,
         lambda folder: [n.removeprefix(prefix[folder]) for n in checkpoints[folder] if n.startswith(prefix[folder])],
     )
     return [prefix[leader.folder] + name for name in rest]
 
 
-def _agreed(part: Part, checkpoints: Checkpoints, names: Any) -> list[str]:
+def _agreed(part: Part, names: Callable[[Path], list[str]]) -> list[str]:
     """The leader's names; UserError when another model of the part has others."""
-    chosen: list[str] = names(part.leader.folder)
+    chosen = names(part.leader.folder)
     for origin in part.origins:
         different = sorted(set(chosen).symmetric_difference(names(origin.folder)))
         if different:
@@ -225,13 +226,9 @@ def _node(part: Part, sources: Sequence[Source], entry: Entry, values: Mapping[s
     kept = None if entry.base == "none" else part.base
     inputs = {origin.folder: source for origin, source in zip(part.origins, sources, strict=True)}
     base = inputs.pop(kept) if kept else None
-    return Node(
-        entry.bound(values),
-        base,
-        tuple(inputs.values()),
-        part.leader.folder.name,
-        tuple(folder.name for folder in inputs),
-    )
+    names = [folder.name for folder in inputs]
+    distinct = tuple(name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, 1))
+    return Node(entry.bound(values), base, tuple(inputs.values()), part.leader.folder.name, distinct)
 
 
 def _values(output: Output, entry: Entry, config: Config) -> dict[str, Any]:
