@@ -43,7 +43,7 @@ def card(
         "---", "", "# A merged model", "",
         f"- method: `{method}`", f"- order: `{order}` (the last operand is the base unless one is marked with *)",
         f"- arithmetic in {dtype}, weights in {out_dtype}",
-        *([] if kept_share is None else [f"- entries taken from the other model, in all steps: {100 * kept_share:.2f} %"]),
+        *([] if kept_share is None else [f"- entries taken from the other models: {100 * kept_share:.2f} %"]),
         "", "| name | model | configuration sha256 |", "| --- | --- | --- |",
         *[f"| {name} | {origin[name]} | `{_digest(path)}` |" for name, path in inputs.items()], "",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Merging models: from folders, an order and methods to a folder, to memory, or to digests of what would be written."""
+"""Merging models: folders, an order and methods in; a folder, tensors in memory, or digests out."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,13 +10,16 @@ from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge import folder
-from bm.merge.checkpoint import Stored, checkpoint, parse_size
+from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.engine import Outcome, execute
 from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
 from bm.merge.plan import plan
+from bm.merge.preflight import aligned
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
 from bm.merge.tensors import Method, Run, kind_of
+
+STUDENT = "the student"
 
 
 class Settings(Protocol):
@@ -105,12 +108,11 @@ def _run(
     config: Settings,
     sinks: Sequence[Sink],
 ) -> list[Outcome]:
+    base = base_leaf(order)
+    folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     with ExitStack() as stack:
-        opened: dict[str, Mapping[str, Stored]] = {
-            name: stack.enter_context(checkpoint(models[name])) for name in leaves(order)
-        }
-        start = stack.enter_context(checkpoint(student)) if student else None
-        items = plan(order, methods, opened, start, {}, getattr(torch, config.out_dtype))
+        opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
+        items = plan(order, methods, opened, opened.get(STUDENT), {}, getattr(torch, config.out_dtype))
         run = Run(getattr(torch, config.dtype), torch.device(config.device), config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
@@ -124,7 +126,7 @@ def _finish(
     work: Path,
     outcome: Outcome,
 ) -> dict[str, Any]:
-    inputs = {name: models[name] for name in leaves(order)} | ({"student": student} if student else {})
+    inputs = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     selected = [row for row in outcome.rows if row["kept_share"] is not None]
     entries = sum(row["elements"] for row in selected)
     kept_share = sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None

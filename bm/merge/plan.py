@@ -7,13 +7,12 @@ import torch
 
 from bm.merge.checkpoint import Stored
 from bm.merge.order import Branch, Order, base_leaf, leaves
+from bm.merge.preflight import FLOATING, is_buffer
 from bm.merge.steps import Input, Item, Node
 from bm.merge.tensors import Method, kind_of
 
 Checkpoints: TypeAlias = Mapping[str, Mapping[str, Stored]]
 """A model's name and its tensors by theirs."""
-
-FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def plan(
@@ -24,11 +23,11 @@ def plan(
     statistics: Checkpoints,
     out_dtype: torch.dtype,
 ) -> list[Item]:
-    """One item per tensor of the base in file order, with one tree per method; what is not floating is the base's."""
+    """One item per tensor of the base in file order, with one tree per method; what cannot be merged is the base's."""
     kept = models[base_leaf(order)]
     return [
         Item(name, tensor.shape, out_dtype, tuple(_tree(name, order, m, models, student, statistics) for m in methods))
-        if tensor.dtype in FLOATING and tensor.elements
+        if tensor.dtype in FLOATING and tensor.elements and not is_buffer(name)
         else Item(name, tensor.shape, tensor.dtype, (tensor,) * len(methods))
         for name, tensor in kept.items()
     ]
@@ -52,7 +51,7 @@ def _tree(
         method,
         None if student is None else student[name],
         tuple(models[leaf][name] for leaf in chosen),
-        base_leaf(order) if student is None else "student",
+        base_leaf(order) if student is None else "the student",
         tuple(chosen),
         tuple(statistics[leaf][name] for leaf in chosen if leaf in statistics),
     )

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,12 +29,17 @@ class Scores(Protocol):
     """One finite float32 or float64 score per element of a tensor, in tiles."""
 
     elements: int
+    bits: int
+    """Of one score."""
 
     def sample(self) -> tuple[Tensor, int]:
         """Some of the scores (1-d, at least one), and how many independent draws they are worth."""
 
     def map(self, f: Callable[[Tensor], T]) -> list[T]:
         """f of every tile's scores."""
+
+    def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sum over the tiles of the integers f gives for one."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
     if not all(0 <= rank < scores.elements for rank in ranks):
         raise ValueError(f"ranks {list(ranks)} of {scores.elements} scores")
     sample, draws = scores.sample()
-    sample = np.sort(sample.reshape(-1).cpu().numpy())
-    brackets = [_bracket(sample, rank, scores.elements, draws) for rank in ranks]
+    ordered = np.sort(sample.reshape(-1).cpu().numpy())
+    brackets = [_bracket(ordered, rank, scores.elements, draws) for rank in ranks]
     tiles = scores.map(lambda tile: [_count(tile, bracket) for bracket in brackets])
     values = [_value(bracket, [tile[i] for tile in tiles]) for i, bracket in enumerate(brackets)]
     return [_radix(scores, rank) if value is None else float(value) for rank, value in zip(ranks, values, strict=True)]
@@ -100,19 +106,18 @@ def _radix(scores: Scores, rank: int) -> float:
     """Descends over the bits of the scores, 16 at a time from the top: one histogram pass each."""
     prefix, depth = 0, 0
     while True:
-        parts = scores.map(lambda tile: _histogram(tile, prefix, depth))
-        bits, histogram = parts[0][0], torch.stack([counts for _, counts in parts]).sum(0)
+        histogram = scores.total(partial(_histogram, prefix=prefix, depth=depth))
         cumulative = histogram.cumsum(0)
         digit = int(torch.searchsorted(cumulative, rank, right=True))
         rank -= int(cumulative[digit] - histogram[digit])
         # the first digit carries the sign: counted from the most negative, it is half a digit too high
         prefix = (prefix << _DIGIT) + digit - (_HALF if depth == 0 else 0)
         depth += _DIGIT
-        if depth == bits:
-            return _from_key(prefix, bits)
+        if depth == scores.bits:
+            return _from_key(prefix, scores.bits)
 
 
-def _histogram(tile: Tensor, prefix: int, depth: int) -> tuple[int, Tensor]:
+def _histogram(tile: Tensor, prefix: int, depth: int) -> Tensor:
     """Counts of the next 16 bits among the keys whose first `depth` bits are `prefix`."""
     bits = 8 * tile.element_size()
     key = _key(tile.reshape(-1), bits)
@@ -120,7 +125,7 @@ def _histogram(tile: Tensor, prefix: int, depth: int) -> tuple[int, Tensor]:
         key = key[(key >> (bits - depth)) == prefix]
     digits = key >> (bits - depth - _DIGIT)
     digits = digits & 0xFFFF if depth else digits + _HALF
-    return bits, torch.bincount(digits, minlength=1 << _DIGIT).cpu()
+    return torch.bincount(digits, minlength=1 << _DIGIT).cpu()
 
 
 def _key(values: Tensor, bits: int) -> Tensor:

@@ -77,8 +77,8 @@ def _bytes(values: Tensor) -> memoryview:
 class Folder:
     """Safetensors shards in a work folder, complete under their names or absent.
 
-    Data goes to `NAME.part`; the journal lists a tensor once its bytes have reached the disk, so a killed run is taken up
-    where it was. Files get their names when all of them are whole.
+    Data goes to `NAME.part`; the journal lists a tensor once its bytes have reached the disk, so a killed run is taken
+    up where it was. Files get their names when all of them are whole.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was measured of a merge, as Parquet. Rows go through Arrow's JSON reader: Arrow's own lists would load pandas."""
+"""What was measured of a merge, as Parquet. Rows pass through Arrow's JSON reader: from lists it would load pandas."""
 
 import hashlib
 import io

@@ -39,7 +39,7 @@ class Selection(NamedTuple):
 
 
 def above(scores: Tensor, threshold: float) -> Tensor:
-    """1 where a score is greater than the threshold, else 0, in the scores' dtype: a mask made and used at full speed."""
+    """1 where a score is above the threshold, else 0, in the scores' dtype: a mask made and used at full speed."""
     return torch.gt(scores, threshold, out=torch.empty_like(scores))
 
 
@@ -117,8 +117,8 @@ class Held:
 class Run:
     """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
 
-    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held between
-    the passes over one tensor; a larger tensor is scored again.
+    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held
+    between the passes over one tensor; a larger tensor is scored again.
     """
 
     dtype: torch.dtype = torch.float32
@@ -321,6 +321,16 @@ class Tensors:
         """Exact quantiles of f(tile): the order statistic at ⌊q·(n − 1)⌋, as the released fusion takes them."""
         return self.order_statistics(f, [math.floor(q * (self.elements - 1)) for q in qs])
 
+    def gather(self, f: Callable[[Tile], Tensor], offsets: Tensor) -> Tensor:
+        """The scores f(tile) at these flat offsets of the tensor, in ascending order of the offsets."""
+        offsets = offsets.sort().values
+
+        def inside(tile: Tile) -> Tensor:
+            first, last = torch.searchsorted(offsets, torch.tensor([tile.start, tile.stop])).tolist()
+            return f(tile).reshape(-1)[offsets[first:last] - tile.start].cpu()
+
+        return torch.cat(self.map(inside))
+
     def cached(self, f: Callable[[Tile], Any], tile: Tile) -> Tensor | None:
         """The scores f gave this tile in an earlier pass, if they are still held."""
         scores = self._scores.get(f)
@@ -357,6 +367,7 @@ class _Scores:
 
     def __init__(self, tensors: Tensors, f: Callable[[Tile], Tensor]) -> None:
         self.tensors, self.f, self.elements = tensors, f, tensors.elements
+        self.bits = 8 * tensors.run.dtype.itemsize
 
     def sample(self) -> tuple[Tensor, int]:
         """An even share of held scores; else evenly spaced tiles, where a row, being alike, counts as one draw."""
@@ -371,8 +382,19 @@ class _Scores:
         parts = self.tensors.run.map(lambda task: self.f(next(self.tensors.tiles(task))).reshape(-1)[::share], tasks)
         return torch.cat(parts), len(tasks) * grid.rows
 
+    def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        def block(tiles: range) -> Tensor:
+            total: Tensor | int = 0
+            for tile in self.tensors.tiles(tiles):
+                total = total + f(tile.of(self.f).to(self.tensors.run.dtype))
+            assert isinstance(total, Tensor)
+            return total
+
+        tensors = self.tensors
+        return torch.stack(tensors.run.map(block, tensors.grid.blocks(tensors.run.block_tiles))).sum(0)
+
     def map(self, f: Callable[[Tensor], T]) -> list[T]:
-        return self.tensors.map(lambda tile: f(self._finite(tile.of(self.f))))
+        return self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))
 
     def _finite(self, scores: Tensor) -> Tensor:
         if not torch.isfinite(scores.sum()) and not torch.isfinite(scores).all():

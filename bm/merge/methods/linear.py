@@ -1,23 +1,19 @@
 """Linear averaging, the model soup (Wortsman et al. 2022, arXiv 2203.05482)."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.methods.updates import Weights, each
 from bm.merge.tensors import Apply, Tensors, Tile, models
 
 
 @models
-def linear(tensors: Tensors, *, weights: Sequence[float] | None = None, normalize: bool = True) -> Apply:
-    """θM = Σ w_k·θ_k, divided by Σ w_k when `normalize`. Without weights every model counts the same."""
-    count = len(tensors.models)
-    chosen = [1.0] * count if weights is None else list(weights)
-    if len(chosen) != count:
-        raise UserError(f"linear: {len(chosen)} weights for {count} models")
+def linear(tensors: Tensors, *, weights: Weights, normalize: bool) -> Apply:
+    """θ = Σ_k w_k·θ_k, over Σ_k w_k if `normalize`. Defaults: every model counts the same, normalised."""
+    chosen = each(weights, tensors)
     total = sum(chosen) if normalize else 1.0
     if total == 0:
-        raise UserError("linear: the weights sum to 0; they cannot be normalised")
+        raise UserError("linear: the weights sum to 0, so they cannot be normalised")
 
     def apply(tile: Tile) -> Tensor:
         merged = tile.models[0] * chosen[0]

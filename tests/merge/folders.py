@@ -1,0 +1,69 @@
+"""Small Hugging Face folders for the merge tests."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bm.merge.methods import arcee_fusion, linear
+
+CONFIG = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64, "num_hidden_layers": 2}
+TOKENIZER = {
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+    "added_tokens": [{"content": "<e>", "id": 2}],
+}
+
+
+FUSION = partial(arcee_fusion, lam=1.5, variant="exact", difference="absolute")
+LINEAR = partial(linear, weights=1.0, normalize=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a merge, as `bm.config.Merge` has them."""
+
+    dtype: str = "float32"
+    out_dtype: str = "bfloat16"
+    device: str = "cpu"
+    threads: int = 2
+    max_shard_size: str = "5GB"
+    seed: int = 0
+
+
+def weights(seed=0, near=None, sigma=1e-3, dtype=torch.bfloat16, vocabulary=700):
+    """A two-layer model's tensors, random, or those of `near` after a random update."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"model.embed_tokens.weight": (vocabulary, 64), "model.norm.weight": (64,)}
+    for layer in range(2):
+        for module, shape in (("self_attn.q_proj", (64, 64)), ("mlp.up_proj", (160, 64)), ("mlp.down_proj", (64, 160))):
+            shapes[f"model.layers.{layer}.{module}.weight"] = shape
+        shapes[f"model.layers.{layer}.self_attn.q_proj.bias"] = (64,)
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    if near is None:
+        return {name: (value * 0.02).to(dtype) for name, value in drawn.items()}
+    return {name: (near[name].float() + value * sigma).to(dtype) for name, value in drawn.items()}
+
+
+def save(folder: Path, tensors, config=CONFIG, tokenizer=TOKENIZER, template="{{ messages }}"):
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    if tokenizer:
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    if template:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def load(folder: Path):
+    """All tensors of a folder, sharded or not, read by the safetensors library."""
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def equal(one, other):
+    return sorted(one) == sorted(other) and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )

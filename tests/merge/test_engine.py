@@ -1,0 +1,239 @@
+"""The engine: the same bits however it is run, interrupted or stored, and equal to merges done on whole tensors."""
+
+import dataclasses
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from functools import partial
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bm.errors import UserError
+from bm.merge import engine, merge, merge_folders, merge_in_memory, merge_many, orders, tensors
+from bm.merge.methods import dare_linear
+from bm.merge.order import parse
+from bm.merge.sinks import Digest, Folder, Memory
+from bm.merge.tensors import Run, Tensors
+from tests.merge.folders import FUSION, LINEAR, Settings, equal, load, save, weights
+
+RELEASED = parse("(math & science) & coding", ["math", "science", "coding"])
+
+
+DARE = partial(dare_linear, density=0.5, weights=1.0, lam=1.0, normalize=False, rescale="probability")
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Many tiles and blocks even in a small model."""
+    monkeypatch.setattr(tensors, "TILE_ELEMENTS", 1 << 10)
+
+
+def test_a_tree_equals_merges_one_after_the_other(experts, tmp_path, small_tiles):
+    merge(RELEASED, FUSION, experts, None, Settings(), tmp_path / "tree")
+    merge_folders(FUSION, experts["science"], [experts["math"]], Settings(), tmp_path / "first")
+    merge_folders(FUSION, experts["coding"], [tmp_path / "first"], Settings(), tmp_path / "second")
+    assert equal(load(tmp_path / "tree"), load(tmp_path / "second"))
+
+
+@pytest.mark.parametrize("method", [FUSION, LINEAR, DARE])
+def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, small_tiles, monkeypatch):
+    order = RELEASED if method is FUSION else orders("all", list(experts), method)[0]
+    expected = merge_in_memory(order, method, experts, student, Settings(threads=1))
+    run = engine.Run
+    for threads, block, cache in ((2, 1, 1 << 28), (5, 7, 0), (3, 1000, 1 << 14)):
+        monkeypatch.setattr("bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, block_tiles=b, cache_bytes=c))
+        assert equal(merge_in_memory(order, method, experts, student, Settings(threads=threads)), expected)
+
+
+def test_a_streamed_tensor_equals_the_whole_one(experts, small_tiles):
+    """One tile, the whole tensor, against the engine's many."""
+    merged = merge_in_memory(parse("math & coding", list(experts)), FUSION, experts, None, Settings())
+    math, coding = load(experts["math"]), load(experts["coding"])
+    for name, value in merged.items():
+        whole = Tensors.held(coding[name], [math[name]], name, run=Run(tile_elements=1 << 30))
+        (tile,) = whole.tiles(range(1))
+        result = FUSION(whole)(tile)
+        expected = torch.where(result.taken.bool(), result.other, result.base).reshape(value.shape)
+        assert torch.equal(value, expected.to(torch.bfloat16)), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_linear_against_float64(dtype, experts, student, tmp_path):
+    order = orders("all", list(experts), LINEAR)[0]
+    merge(order, partial(LINEAR, weights=[1, 2, 3]), experts, student, Settings(out_dtype=dtype), tmp_path / "out")
+    parts = [load(folder) for folder in experts.values()]
+    for name, value in load(tmp_path / "out").items():
+        assert value.dtype == getattr(torch, dtype)
+        exact = sum(w * part[name].double() for w, part in zip((1, 2, 3), parts, strict=True)) / 6
+        assert ((value.double() - exact).abs() <= torch.finfo(value.dtype).eps * exact.abs() + 1e-7).all()
+
+
+def test_many_merges_in_one_pass_equal_each_alone(experts, tmp_path, small_tiles):
+    """A sweep over λ and variants to disk, to memory and to digests: the same bits as one by one."""
+    methods = [partial(FUSION, lam=lam) for lam in (0.5, 1.5, 3.0)] + [partial(FUSION, variant="paper")]
+    order = parse("math & coding", list(experts))
+    sinks = [Folder(tmp_path / "a"), Memory(), Digest(), Memory()]
+    outcomes = merge_many(order, methods, experts, None, Settings(), sinks)
+    alone = [merge_in_memory(order, method, experts, None, Settings()) for method in methods]
+    assert equal(load(tmp_path / "a"), alone[0])
+    assert equal(sinks[1].tensors, alone[1])
+    merge(order, methods[2], experts, None, Settings(), tmp_path / "c")
+    assert outcomes[2].digests == {"model.safetensors": sha256(tmp_path / "c" / "model.safetensors")}
+    assert equal(sinks[3].tensors, alone[3])
+    shares = [sum(r["kept_share"] * r["elements"] for r in outcome.rows) for outcome in outcomes[:3]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_sweep_scores_once(experts, monkeypatch):
+    from bm.merge.methods import arcee_fusion as function
+
+    module = sys.modules[function.__module__]
+    scored = []
+    divergence = module.divergence
+    monkeypatch.setattr(
+        module, "divergence", lambda left, right: scored.append(left.numel()) or divergence(left, right)
+    )
+    methods = [partial(FUSION, lam=lam) for lam in range(10)]
+    merge_many(parse("math & coding", list(experts)), methods, experts, None, Settings(), [Digest() for _ in methods])
+    assert sum(scored) == sum(tensor.numel() for tensor in load(experts["math"]).values())
+
+
+def test_shards_and_index(experts, tmp_path):
+    order = parse("math & coding", list(experts))
+    whole = merge_in_memory(order, FUSION, experts, None, Settings())
+    facts = merge(order, FUSION, experts, None, Settings(max_shard_size="50KB"), tmp_path / "out")
+    assert equal(load(tmp_path / "out"), whole)
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(whole)
+    assert index["metadata"]["total_size"] == sum(t.numel() * 2 for t in whole.values())
+    assert len(set(index["weight_map"].values())) > 2
+    again = merge(order, FUSION, experts | {"coding": experts["coding"]}, None, Settings(), tmp_path / "one")
+    merge_folders(FUSION, tmp_path / "out", [tmp_path / "one"], Settings(), tmp_path / "read back")
+    assert equal(load(tmp_path / "read back"), whole)
+    for folder, said in ((tmp_path / "out", facts), (tmp_path / "one", again)):
+        assert said["digests"] == {file.name: sha256(file) for file in folder.iterdir()}
+
+
+def test_measurements(experts, student, tmp_path):
+    facts = merge(RELEASED, FUSION, experts, student, Settings(out_dtype="float32"), tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "tensors.parquet").to_pylist()
+    merged, kept = load(tmp_path / "out"), load(experts["coding"])
+    last = {row["tensor"]: row for row in rows if row["step"] == 1}
+    assert set(last) == set(merged)
+    assert [row["other"] for row in rows if row["step"] == 0] == ["math"] * len(merged)
+    for name, row in last.items():
+        update = merged[name].double() - kept[name].double()
+        assert row["update_norm"] == pytest.approx(update.norm().item(), rel=1e-5)
+        assert row["kept_share"] == pytest.approx((update != 0).double().mean().item(), abs=2e-3)
+    row = last["model.layers.1.mlp.up_proj.weight"]
+    assert (row["base"], row["other"], row["layer"], row["module"]) == ("coding", "math & science", 1, "mlp.up_proj")
+    assert last["model.embed_tokens.weight"]["layer"] == -1
+    assert facts["kept_share"] == pytest.approx(
+        sum(r["kept_share"] * r["elements"] for r in rows) / sum(r["elements"] for r in rows)
+    )
+
+
+CHILD = """
+import os, random, signal, sys
+from pathlib import Path
+from bm.merge import merge, sinks, tensors
+from bm.merge.order import parse
+from tests.merge.folders import FUSION, Settings
+
+tensors.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
+root, work, deadly, at_name = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "name"
+names = ["math", "science", "coding"]
+calls = []
+
+def fatal(function):
+    def called(*arguments):
+        calls.append(1)
+        if len(calls) == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return called
+
+if at_name:
+    os.replace = fatal(os.replace)
+else:
+    sinks.Folder.write = fatal(sinks.Folder.write)
+settings = Settings(max_shard_size="60KB", threads=2)
+merge(parse("(math & science) & coding", names), FUSION, {n: root / n for n in names}, None, settings, work)
+print(len(calls))
+"""
+
+
+def test_killed_at_random_points_the_result_is_the_same(experts, tmp_path):
+    """kill -9 while tensors are written, and while files get their names; each run takes up what the last one left."""
+    root, work, undisturbed = experts["math"].parent, tmp_path / "work", tmp_path / "undisturbed"
+
+    def run(deadly, where="write", work=work):
+        command = [sys.executable, "-c", CHILD, str(root), str(work), str(deadly), where]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    draw = random.Random(0)
+    for deadly in [draw.randint(10, 30) for _ in range(4)]:
+        assert run(deadly).returncode == -9
+        assert not list(work.glob("*.safetensors"))
+        assert not (work / "config.json").exists()
+    assert run(2, "name").returncode == -9
+    assert not (work / "config.json").exists()
+    finished = run(0)
+    assert finished.returncode == 0, finished.stderr
+    assert run(0, work=undisturbed).returncode == 0
+    assert {f.name: sha256(f) for f in work.iterdir()} == {f.name: sha256(f) for f in undisturbed.iterdir()}
+    assert int(finished.stdout) == 0  # everything had been written before the last kill
+
+
+def test_a_full_disk_is_noticed_before_writing(experts, tmp_path, monkeypatch):
+    usage = type("usage", (), {"free": 10_000})
+    monkeypatch.setattr("bm.merge.sinks.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(UserError, match=r"needs 0\.\d GB more, 0\.0 GB are free"):
+        merge(RELEASED, FUSION, experts, None, Settings(), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_folders_by_command_line_rules(experts, tmp_path):
+    """Pairwise methods take the models into the base one by one; task vectors need it; equal names are told apart."""
+    names = list(experts.values())
+    merge_folders(FUSION, names[0], names[1:], Settings(), tmp_path / "a")
+    once = merge_in_memory(parse("x & y & z", ["x", "y", "z"]), FUSION,
+                           dict(zip("xyz", [*names[1:], names[0]], strict=True)), None, Settings())  # fmt: skip
+    assert equal(load(tmp_path / "a"), once)
+    with pytest.raises(UserError, match="needs one; give base=DIR"):
+        merge_folders(FUSION, None, names, Settings(), tmp_path / "b")
+    twin = save(tmp_path / "elsewhere" / "math", weights(9, weights()))
+    merge_folders(LINEAR, None, [experts["math"], twin], Settings(), tmp_path / "c")
+    assert "math-1 & math-2" in (tmp_path / "c" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("size", ["5GB", "200mb", "1.5 KB", "123"])
+def test_sizes(size):
+    from bm.merge.checkpoint import parse_size
+
+    assert parse_size(size) == {"5GB": 5 * 10**9, "200mb": 2 * 10**8, "1.5 KB": 1500, "123": 123}[size]
+
+
+@pytest.mark.parametrize("size", ["", "GB", "-1GB", "5 apples"])
+def test_sizes_that_are_none(size, experts, tmp_path):
+    with pytest.raises(UserError, match="not a size such as 5GB"):
+        merge(RELEASED, FUSION, experts, None, dataclasses.replace(Settings(), max_shard_size=size), tmp_path / "o")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", [FUSION, LINEAR])
+def test_cuda_merges_by_the_same_code(method, experts):
+    order = orders("all", list(experts), method)[0]
+    on_cpu = merge_in_memory(order, method, experts, None, Settings())
+    on_gpu = merge_in_memory(order, method, experts, None, Settings(device="cuda"))
+    for name, value in on_cpu.items():
+        assert (value != on_gpu[name]).float().mean() < 1e-3, name
+
+
+def sha256(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
