@@ -41,11 +41,12 @@ class Entry:
 
 
 WEIGHT = Parameter("weight", float, per="model")
+LAMBDA = Parameter("lambda", float, 1.0)
 NORMALIZE = Parameter("normalize", bool, True)
 
 
 def _vectors(values: Values) -> dict[str, Any]:
-    """The parameters that methods of task vectors share; `int8_mask` only says how mergekit stores its masks."""
+    """The parameters that methods of task vectors share."""
     return {"weights": values["weight"], "lam": values["lambda"], "normalize": values["normalize"]}
 
 
@@ -56,22 +57,10 @@ def _sparse(values: Values) -> dict[str, Any]:
     return {**_vectors(values), "density": density, "rescale": "l1" if values["rescale"] else "none", **own}
 
 
-def _task_vectors(
-    method: Callable[..., Any],
-    normalize: bool,
-    rescale: bool,
-    native: Callable[[Values], dict[str, Any]],
-    *own: Parameter,
-) -> Entry:
-    shared = (
-        WEIGHT,
-        Parameter("density", float, 1.0, "model"),
-        Parameter("lambda", float, 1.0),
-        Parameter("normalize", bool, normalize),
-        Parameter("rescale", bool, rescale),
-        Parameter("int8_mask", bool, False),
-    )
-    return Entry(method, native, (*shared, *own))
+def _task_vectors(method: Callable[..., Any], normalize: bool, rescale: bool, *own: Parameter) -> Entry:
+    """A method that drops entries, with mergekit's defaults. (Its `int8_mask` only says how it stores masks.)"""
+    density, shared = Parameter("density", float, 1.0, "model"), Parameter("normalize", bool, normalize)
+    return Entry(method, _sparse, (WEIGHT, density, LAMBDA, shared, Parameter("rescale", bool, rescale), *own))
 
 
 def _nuslerp(values: Values) -> dict[str, Any]:
@@ -122,18 +111,18 @@ METHODS: Mapping[str, Entry] = {
         "none",
         (1, 1),
     ),
-    "task_arithmetic": _task_vectors(methods.task_arithmetic, False, False, _vectors),
-    "ties": _task_vectors(methods.ties, True, False, _sparse),
-    "dare_linear": _task_vectors(methods.dare_linear, False, True, _sparse),
-    "dare_ties": _task_vectors(methods.dare_ties, False, True, _sparse),
-    "breadcrumbs": _task_vectors(methods.breadcrumbs, False, False, _sparse, GAMMA),
-    "breadcrumbs_ties": _task_vectors(methods.breadcrumbs_ties, False, False, _sparse, GAMMA),
-    "della": _task_vectors(methods.della, True, True, _sparse, EPSILON),
-    "della_linear": _task_vectors(methods.della_linear, False, True, _sparse, EPSILON),
+    "task_arithmetic": Entry(methods.task_arithmetic, _vectors, (WEIGHT, LAMBDA, Parameter("normalize", bool, False))),
+    "ties": _task_vectors(methods.ties, True, False),
+    "dare_linear": _task_vectors(methods.dare_linear, False, True),
+    "dare_ties": _task_vectors(methods.dare_ties, False, True),
+    "breadcrumbs": _task_vectors(methods.breadcrumbs, False, False, GAMMA),
+    "breadcrumbs_ties": _task_vectors(methods.breadcrumbs_ties, False, False, GAMMA),
+    "della": _task_vectors(methods.della, True, True, EPSILON),
+    "della_linear": _task_vectors(methods.della_linear, False, True, EPSILON),
     "sce": Entry(
         methods.sce,
         lambda v: {"density": min(max(v["select_topk"], 0.0), 1.0)},
-        (Parameter("select_topk", float, 1.0), Parameter("int8_mask", bool, False)),
+        (Parameter("select_topk", float, 1.0),),
     ),
     "ram": Entry(methods.ram, dict, (THRESHOLD,)),
     "ramplus_tl": Entry(
