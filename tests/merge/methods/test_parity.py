@@ -108,9 +108,9 @@ def oracle(name, case):
 
 
 def sparse(method, seed, k, update, v):
-    density = v["density"][k]
     if method == "task_arithmetic":
         return update
+    density = v["density"][k]
     if method == "ties":
         mask = oracles.keep_largest(update, density)
     elif "breadcrumbs" in method:
