@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from bm.config import Component, EvaluateFolder, Experiment, MergeFolders, Repor
 from bm.errors import UserError
 from bm.progress import say
 from bm.stages import Stages
-from bm.store import Store, digest, external, folder, write_text
+from bm.store import Artefact, Store, digest, external, folder, write_text
 
 if TYPE_CHECKING:
     from bm.merge.order import Order
@@ -82,22 +83,37 @@ def branch(config: Experiment) -> None:
 
 
 def merge(config: MergeFolders) -> None:
-    """Any Hugging Face folders into one."""
+    """Any Hugging Face folders into one, or a mergekit config as it is."""
+    if config.mergekit and (config.base or config.models):
+        raise UserError("mergekit: the file names its own base and models; leave out base and models")
+    made = _merge_config(config, config.mergekit) if config.mergekit else _merge_folders(config)
+    kept = made.facts.get("kept_share")
+    share = "" if kept is None else f", {kept:.1%} taken from the merged models"
+    say(f"{made.path} ({made.manifest['seconds']:.1f} s{share})")
+
+
+def _merge_config(config: MergeFolders, file: Path) -> Artefact:
+    from bm.merge.mergekit import merge_config
+
+    if not file.is_file():
+        raise UserError(f"mergekit: there is no file {file}")
+    settings = {**identity(config.merge), "mergekit": file.read_text()}
+    return folder(config.output, settings, [], lambda work: merge_config(file, config.merge, work))
+
+
+def _merge_folders(config: MergeFolders) -> Artefact:
     from bm.merge import merge_folders
 
     if len(config.merge.methods) != 1:
         raise UserError(f"choose one merge method, not {', '.join(config.merge.methods)}")
-    ((name, method),) = config.merge.methods.items()
+    (method,) = config.merge.methods.values()
     inputs = [*config.models, *([config.base] if config.base else [])]
     for path in inputs:
         if not path.is_dir():
             raise UserError(f"{path} is no folder")
     settings = {**identity(config.merge), "base": str(config.base), "models": [str(m) for m in config.models]}
-    made = folder(config.output, settings, inputs,
-                  lambda work: merge_folders(method, config.base, config.models, config.merge, work))  # fmt: skip
-    kept = made.facts["kept_share"]
-    share = "" if kept is None else f", {kept:.1%} taken from the merged models"
-    say(f"{name}: {made.path} ({made.manifest['seconds']:.1f} s{share})")
+    build = partial(merge_folders, method, config.base, config.models, config.merge)
+    return folder(config.output, settings, inputs, build)
 
 
 def evaluate(config: EvaluateFolder) -> None:
