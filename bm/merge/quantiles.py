@@ -44,11 +44,20 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class _Bracket:
-    """Two scores with the value of `rank` probably strictly between them, or equal to both."""
+    """Two scores with the value of `rank` probably strictly between; or one, `low` = `high`, that probably is it."""
 
     rank: int
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What lies where around a bracket: scores below `low` (counted for a point only), up to `low`, and in between."""
+
+    below: int
+    up_to: int
+    inside: Array
 
 
 def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
@@ -58,9 +67,7 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
     sample, draws = scores.sample()
     ordered = np.sort(sample.reshape(-1).cpu().numpy())
     brackets = [_bracket(ordered, rank, scores.elements, draws) for rank in ranks]
-    tiles = scores.map(lambda tile: [_count(tile, bracket) for bracket in brackets])
-    values = [_value(bracket, [tile[i] for tile in tiles]) for i, bracket in enumerate(brackets)]
-    return [_radix(scores, rank) if value is None else float(value) for rank, value in zip(ranks, values, strict=True)]
+    return [_value(scores, b, found) for b, found in zip(brackets, _look(scores, brackets), strict=True)]
 
 
 def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
@@ -76,30 +83,37 @@ def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
     )
 
 
-def _count(tile: Tensor, bracket: _Bracket) -> tuple[int, int, Array]:
-    """How many scores are below `low`, how many equal it, and those strictly inside the bracket."""
+def _look(scores: Scores, brackets: Sequence[_Bracket]) -> list[_Found]:
+    """One pass over the scores for all brackets."""
+    tiles = scores.map(lambda tile: [_count(tile, bracket) for bracket in brackets])
+    return [
+        _Found(sum(f.below for f in parts), sum(f.up_to for f in parts), np.concatenate([f.inside for f in parts]))
+        for parts in zip(*tiles, strict=True)
+    ]
+
+
+def _count(tile: Tensor, bracket: _Bracket) -> _Found:
     on_cpu = tile.device.type == "cpu"  # where numpy compares several times as fast as torch
     scores: Any = tile.reshape(-1).numpy() if on_cpu else tile.reshape(-1)
     count = np.count_nonzero if on_cpu else torch.count_nonzero
-    reached = scores >= bracket.low
     above = scores > bracket.low
-    inside = scores[above & (scores < bracket.high)] if bracket.low < bracket.high else scores[:0]
-    not_below, past = int(count(reached)), int(count(above))
-    return tile.numel() - not_below, not_below - past, inside if on_cpu else inside.cpu().numpy()
+    up_to = tile.numel() - int(count(above))
+    if bracket.low == bracket.high:
+        return _Found(int(count(scores < bracket.low)), up_to, np.empty(0))
+    inside = scores[above & (scores < bracket.high)]
+    return _Found(0, up_to, inside if on_cpu else inside.cpu().numpy())
 
 
-def _value(bracket: _Bracket, tiles: list[tuple[int, int, Array]]) -> float | None:
-    """The score of the bracket's rank; None when the bracket missed it."""
-    rank = bracket.rank - sum(below for below, _, _ in tiles)
-    if rank < 0:
-        return None
-    equal = sum(equal for _, equal, _ in tiles)
-    if rank < equal:
-        return bracket.low
-    inside = np.concatenate([values for _, _, values in tiles])
-    if rank - equal >= len(inside):
-        return None
-    return float(np.sort(inside)[rank - equal])
+def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
+    """The score of the bracket's rank. Where it is not in between, an end of the bracket may be a tie that has it."""
+    rank = bracket.rank
+    if bracket.low == bracket.high:
+        return bracket.low if found.below <= rank < found.up_to else _radix(scores, rank)
+    if 0 <= rank - found.up_to < len(found.inside):
+        return float(np.sort(found.inside)[rank - found.up_to])
+    end = bracket.low if rank < found.up_to else bracket.high
+    point = _Bracket(rank, end, end)
+    return _value(scores, point, _look(scores, [point])[0])
 
 
 def _radix(scores: Scores, rank: int) -> float:

@@ -8,6 +8,7 @@ number of threads and any block size. A grid of one tile is the whole-tensor for
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from bm.merge.quantiles import SAMPLE, order_statistics
 TILE_ELEMENTS = 1 << 16  # 256 KiB of float32: a method's few live tiles stay in a core's cache
 CUDA_TILE_ELEMENTS = 1 << 24
 SAMPLED_TILES = 128
+ROW_DRAWS = 8
+HELD_COLUMNS = 16
 BLOCK_TILES = 16  # tiles read and written by one task; no result depends on it
 
 T = TypeVar("T")
@@ -225,6 +228,10 @@ class Tile:
         value: T = self._memo[f]
         return value
 
+    def per_row(self, f: Callable[["Tile"], Tensor]) -> Tensor:
+        """f(self), one number for each row, [rows]: computed once and held for every pass over the tensor."""
+        return self.tensors.held_rows(f, self)
+
     def uniform(self, k: int) -> Tensor:
         """Random numbers in [0, 1) for model k, the tile's shape, float32: a hash of (seed, tensor, model, element)."""
         low, high = self.tensors.stream(k)
@@ -266,6 +273,8 @@ class Tensors:
         self.grid = Grid.of(self.shape, self.run.tile_size)
         self._facts: dict[Hashable, Any] = {}
         self._scores: dict[Hashable, Tensor] = {}
+        self._rows: dict[Hashable, dict[int, Tensor]] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def held(cls, base: Tensor | None, models: Sequence[Tensor], name: str = "tensor", **options: Any) -> "Tensors":
@@ -321,6 +330,16 @@ class Tensors:
         """Exact quantiles of f(tile): the order statistic at ⌊q·(n − 1)⌋, as the released fusion takes them."""
         return self.order_statistics(f, [math.floor(q * (self.elements - 1)) for q in qs])
 
+    def held_rows(self, f: Callable[[Tile], Tensor], tile: Tile) -> Tensor:
+        """See `Tile.per_row`. Rows of a few entries are not worth holding."""
+        if self.grid.columns < HELD_COLUMNS:
+            return f(tile)
+        with self._lock:
+            held = self._rows.setdefault(f, {})
+        if tile.index not in held:
+            held[tile.index] = f(tile)
+        return held[tile.index]
+
     def gather(self, f: Callable[[Tile], Tensor], offsets: Tensor) -> Tensor:
         """The scores f(tile) at these flat offsets of the tensor, in ascending order of the offsets."""
         offsets = offsets.sort().values
@@ -370,7 +389,7 @@ class _Scores:
         self.bits = 8 * tensors.run.dtype.itemsize
 
     def sample(self) -> tuple[Tensor, int]:
-        """An even share of held scores; else evenly spaced tiles, where a row, being alike, counts as one draw."""
+        """An even share of held scores; else evenly spaced tiles, where scores of a row are alike: few draws' worth."""
         scores = self.tensors.hold(self.f)
         if scores is not None:
             values = scores[:: max(1, self.elements // SAMPLE) | 1]
@@ -380,7 +399,7 @@ class _Scores:
         tasks = [range(i, i + 1) for i in range(step // 2, grid.tiles, step)]
         share = max(1, len(tasks) * grid.rows * grid.columns // SAMPLE) | 1
         parts = self.tensors.run.map(lambda task: self.f(next(self.tensors.tiles(task))).reshape(-1)[::share], tasks)
-        return torch.cat(parts), len(tasks) * grid.rows
+        return torch.cat(parts), ROW_DRAWS * len(tasks) * grid.rows
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         def block(tiles: range) -> Tensor:

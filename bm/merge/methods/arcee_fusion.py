@@ -30,8 +30,8 @@ def arcee_fusion(
 
     - `exact`: softmax and KL of each row (last dimension, as in the released merge), exact quantiles, stable KL.
     - `paper`: softmax over the flattened tensor, as printed. Its KL is then one positive number for the tensor (0 only
-      if nothing changed; ε, added to both sides, does not alter that), which scales IS and its threshold alike: an entry
-      is taken if |θR − θL| exceeds the threshold of |θR − θL|.
+      if nothing changed; ε, added to both sides, does not alter that), which scales IS and its threshold alike: an
+      entry is taken if |θR − θL| exceeds the threshold of |θR − θL|.
     - `mergekit`: the arithmetic of mergekit 0.1.5 bit for bit: in the dtype of the weights, ε = 1e-8, `≥`, quartiles of
       a million sampled entries, here from a seed.
 
@@ -66,7 +66,7 @@ def change(tile: Tile) -> Tensor:
 
 def signed_importance(tile: Tile) -> Tensor:
     """KL(softmax(θR) ‖ softmax(θL)) of each row times θR − θL."""
-    return signed_change(tile).mul_(divergence(tile.kept, tile.models[0]).unsqueeze(-1))
+    return signed_change(tile).mul_(tile.per_row(divergence_of).unsqueeze(-1))
 
 
 def importance(tile: Tile) -> Tensor:
@@ -74,10 +74,14 @@ def importance(tile: Tile) -> Tensor:
     return signed_importance(tile).abs_()
 
 
+def divergence_of(tile: Tile) -> Tensor:
+    return divergence(tile.kept, tile.models[0])
+
+
 def divergence(left: Tensor, right: Tensor) -> Tensor:
     """KL(softmax(right) ‖ softmax(left)) of each row, [rows]: without cancellation, however close the rows are.
 
-    With q = softmax(left), d = right − left and K(t) = log Σ q·e^(t·d), the divergence is K′(1) − K(1): in the cumulants
+    With q = softmax(left), d = right − left and K(t) = log Σ q·e^(t·d), the divergence is K′(1) − K(1): in cumulants
     κ_n of d under q, κ2/2 + κ3/3 + κ4/8 + κ5/30 + … Central moments lose no digits to cancellation. Cut after κ4 its
     relative error is below 1e-5 while |d − Σ q·d| ≤ 1/32; rows that go beyond are summed in float64.
     """
