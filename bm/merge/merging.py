@@ -15,6 +15,7 @@ from bm.merge.engine import Outcome, execute
 from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
 from bm.merge.plan import plan
 from bm.merge.preflight import aligned
+from bm.merge.schedule import scheduled
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
 from bm.merge.tensors import Method, Run, kind_of
@@ -23,8 +24,9 @@ STUDENT = "the student"
 
 
 class Settings(Protocol):
-    """The settings of a merge (`bm.config.Merge`): arithmetic and output dtype, device, threads, shards and seed."""
+    """What `bm.config.Merge` says of every merge: schedule, arithmetic, output type, device, threads, shards, seed."""
 
+    schedule: Mapping[str, Any]
     dtype: Any
     out_dtype: Any
     device: str
@@ -108,7 +110,7 @@ def _run(
     config: Settings,
     sinks: Sequence[Sink],
 ) -> list[Outcome]:
-    base = base_leaf(order)
+    base, methods = base_leaf(order), [scheduled(method, config.schedule) for method in methods]
     folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
@@ -130,7 +132,9 @@ def _finish(
     selected = [row for row in outcome.rows if row["kept_share"] is not None]
     entries = sum(row["elements"] for row in selected)
     kept_share = sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None
-    card = folder.card(_described(method), str(order), inputs, config.dtype, config.out_dtype, kept_share)
+    card = folder.card(
+        _described(scheduled(method, config.schedule)), str(order), inputs, config.dtype, config.out_dtype, kept_share
+    )
     digests = outcome.digests | folder.complete(work, models[base_leaf(order)], config.out_dtype, card)
     digests |= write_rows(work / "tensors.parquet", outcome.rows)
     return {"order": str(order), "kept_share": kept_share, "digests": digests}

@@ -1,9 +1,11 @@
 """Small Hugging Face folders for the merge tests."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +27,7 @@ LINEAR = partial(linear, weights=1.0, normalize=True)
 class Settings:
     """The settings of a merge, as `bm.config.Merge` has them."""
 
+    schedule: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
     out_dtype: str = "bfloat16"
     device: str = "cpu"

@@ -5,11 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 
 from bm.config import Component
 from bm.errors import UserError
+from bm.merge import merge_in_memory
+from bm.merge.order import Branch
 from bm.merge.schedule import Setting, scheduled, value_at
 from bm.merge.tensors import Tensors, kind_of
+from tests.merge.folders import Settings
 from tests.merge.methods.test_parity import merged
 
 PARSE = TypeAdapter(Setting).validate_python
@@ -121,3 +125,17 @@ def test_a_schedule_that_does_not_fit_is_refused_at_once(schedule, message):
 def test_a_model_without_a_setting_is_named():
     with pytest.raises(UserError, match=r"no value for model\.layers\.1\.w of 'coding'; did you mean 'codeing'"):
         at("model.layers.1.w", LINEAR, {"weights": {"math": 1.0, "codeing": 1.0}})
+
+
+def test_a_merge_of_folders_follows_its_schedule(experts):
+    """The first layer is the base's, the last the other's, and what is outside layers half of each."""
+    method = Component("bm.merge.methods.linear", {"weights": 1.0, "normalize": True})
+    schedule = {"weights": {"math": [{"filter": "layers", "value": [1, 0]}, {"value": 1}],
+                            "coding": [{"filter": "layers", "value": [0, 1]}, {"value": 1}]}}  # fmt: skip
+    pair = {name: experts[name] for name in ("math", "coding")}
+    merged = merge_in_memory(Branch(("math", "coding"), 1), method, pair, None, Settings(schedule=schedule))
+    math, coding = (load_file(folder / "model.safetensors") for folder in pair.values())
+    first, last = (f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1))
+    assert torch.equal(merged[first], math[first]) and torch.equal(merged[last], coding[last])
+    norm = "model.norm.weight"
+    assert torch.equal(merged[norm], ((math[norm].float() + coding[norm].float()) / 2).bfloat16())
