@@ -42,8 +42,7 @@ def execute(
     rows: list[dict[str, Rows]] = [dict(done) for done in finished]
     total = sum(entry.bytes for shard in shards for entry in shard.entries)
     left = sum(Entry(item.name, item.shape, item.dtype).bytes for item in todo)
-    with _threads(threads) as (workers, ahead), progress("merge", total, "bytes", done=total - left) as bar:
-        run = replace(run, workers=workers)
+    with pool(run, threads) as (run, ahead), progress("merge", total, "bytes", done=total - left) as bar:
         for item, roots in _prepared(todo, lambda item: _roots(item, layers, run), ahead):
             _write(item, roots, sinks, run, bar)
             for k, (root, sink) in enumerate(zip(roots, sinks, strict=True)):
@@ -65,8 +64,8 @@ def _keep_freed_memory() -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    """A pool for tiles and one thread that prepares the next tensor; torch itself is kept to one thread in each."""
+def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
+    """`run` with a pool for its tiles, and one thread that prepares the next tensor; torch has one thread in each."""
     _keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -74,7 +73,7 @@ def _threads(count: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecuto
     count = count or len(os.sched_getaffinity(0))
     try:
         with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(1, "ahead", single) as ahead:
-            yield workers, ahead
+            yield replace(run, workers=workers), ahead
     finally:
         torch.set_num_threads(before)
 

@@ -13,19 +13,24 @@ from pyarrow.json import ParseOptions, read_json
 
 from bm.merge import folder
 
-SCHEMA = pa.schema({
+MERGED = pa.schema({
     "step": pa.int32(), "base": pa.string(), "other": pa.string(), "tensor": pa.string(), "layer": pa.int32(),
     "module": pa.string(), "elements": pa.int64(), "kept_share": pa.float64(), "update_norm": pa.float64(),
 })  # fmt: skip
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """One row for each tensor and merge step; the file's SHA-256 by its name."""
+    """`tensors.parquet`: one row for each tensor and merge step; the file's SHA-256 by its name."""
+    return write_table(path, rows, MERGED)
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> dict[str, str]:
+    """A Parquet file, whole or not at all; its SHA-256 by its name."""
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     table = (
-        read_json(io.BytesIO(lines), parse_options=ParseOptions(explicit_schema=SCHEMA))
+        read_json(io.BytesIO(lines), parse_options=ParseOptions(explicit_schema=schema))
         if rows
-        else SCHEMA.empty_table()
+        else schema.empty_table()
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
