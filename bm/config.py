@@ -180,7 +180,7 @@ class Merge:
     methods: Mapping[str, Target]
     order: str | Sequence[str]
     """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base."""
-    schedule: Mapping[str, Any]
+    schedule: Mapping[str, Any] | None
     """Parameters of the methods that differ by layer, module or model (`bm.merge.schedule`)."""
     dtype: Literal["float32", "float64"]
     out_dtype: Literal["float32", "bfloat16", "float16"]

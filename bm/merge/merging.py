@@ -26,7 +26,7 @@ STUDENT = "the student"
 class Settings(Protocol):
     """What `bm.config.Merge` says of every merge: schedule, arithmetic, output type, device, threads, shards, seed."""
 
-    schedule: Mapping[str, Any]
+    schedule: Mapping[str, Any] | None
     dtype: Any
     out_dtype: Any
     device: str

@@ -73,10 +73,11 @@ def _as(kind: type | None, value: Any, tensor: str) -> Any:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A merge method some of whose parameters change from tensor to tensor."""
+    """A merge method some of whose parameters change from tensor to tensor; `given` is the schedule as written."""
 
     method: Component
     schedule: Schedule
+    given: Mapping[str, Any]
 
     @property
     def target(self) -> str:
@@ -84,7 +85,7 @@ class Scheduled:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {**self.method.parameters, **self.schedule}
+        return {**self.method.parameters, **self.given}
 
     def __call__(self, tensors: Tensors) -> Apply:
         last = tensors.layers - 1
@@ -105,7 +106,7 @@ def _value(name: str, setting: Any, tensors: Tensors, depth: float) -> Any:
     return [values[model] for model in tensors.names]
 
 
-def scheduled(method: Method, schedule: Mapping[str, Any]) -> Method:
+def scheduled(method: Method, schedule: Mapping[str, Any] | None) -> Method:
     """The method with `merge.schedule` in force; UserError when it names no parameter or gives a wrong value."""
     if not schedule:
         return method
@@ -120,7 +121,7 @@ def scheduled(method: Method, schedule: Mapping[str, Any]) -> Method:
         for value in _scalars(setting):
             own = [value] if isinstance(setting, Mapping) else value
             typed(Target, {"_target_": method.target, **method.parameters, name: own}, f"merge.schedule.{name}")
-    return Scheduled(method, settings)
+    return Scheduled(method, settings, schedule)
 
 
 def _scalars(setting: Any) -> Iterator[Scalar]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ LINEAR = partial(linear, weights=1.0, normalize=True)
 class Settings:
     """The settings of a merge, as `bm.config.Merge` has them."""
 
-    schedule: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] | None = None
     dtype: str = "float32"
     out_dtype: str = "bfloat16"
     device: str = "cpu"

@@ -104,7 +104,7 @@ def test_a_schedule_has_a_setting_for_each_model():
 
 
 def test_no_schedule_is_the_method_itself():
-    assert scheduled(SLERP, {}) is SLERP
+    assert scheduled(SLERP, None) is SLERP
     assert kind_of(scheduled(SLERP, {"t": 0.1})) == "pair"
 
 
