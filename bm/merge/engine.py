@@ -25,6 +25,13 @@ class Outcome:
     rows: Rows
     digests: dict[str, str]
 
+    @property
+    def kept_share(self) -> float | None:
+        """Share of entries taken from the other models over all steps; None when no method selects."""
+        selected = [row for row in self.rows if row["kept_share"] is not None]
+        entries = sum(row["elements"] for row in selected)
+        return sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None
+
 
 def execute(
     items: Sequence[Item], sinks: Sequence[Sink], run: Run, max_shard_size: int, threads: int = 0

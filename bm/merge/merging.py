@@ -129,15 +129,11 @@ def _finish(
     outcome: Outcome,
 ) -> dict[str, Any]:
     inputs = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
-    selected = [row for row in outcome.rows if row["kept_share"] is not None]
-    entries = sum(row["elements"] for row in selected)
-    kept_share = sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None
-    card = folder.card(
-        _described(scheduled(method, config.schedule)), str(order), inputs, config.dtype, config.out_dtype, kept_share
-    )
+    described = _described(scheduled(method, config.schedule))
+    card = folder.card(described, str(order), inputs, config.dtype, config.out_dtype, outcome.kept_share)
     digests = outcome.digests | folder.complete(work, models[base_leaf(order)], config.out_dtype, card)
     digests |= write_rows(work / "tensors.parquet", outcome.rows)
-    return {"order": str(order), "kept_share": kept_share, "digests": digests}
+    return {"order": str(order), "kept_share": outcome.kept_share, "digests": digests}
 
 
 def _described(method: Any) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +37,9 @@ def run(folders, tmp_path):
         text = yaml.safe_dump({**config, **changed})
         text = re.sub(r"(model|source): ([A-D])\n", lambda m: f"{m[1]}: {folders[m[2]]}\n", text)
         (tmp_path / "config.yml").write_text(text)
-        merge_config(tmp_path / "config.yml", SETTINGS, tmp_path / "merged")
+        facts = merge_config(tmp_path / "config.yml", SETTINGS, tmp_path / "merged")
+        for name, digest in facts["digests"].items():
+            assert sha256((tmp_path / "merged" / name).read_bytes()).hexdigest() == digest
         return load_file(tmp_path / "merged" / "model.safetensors"), tmp_path / "merged"
 
     return run

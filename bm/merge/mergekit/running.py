@@ -44,7 +44,8 @@ def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
 
     Types are the config's: the output in `out_dtype`, else `dtype`, else the inputs' own; arithmetic in float64 when
     `dtype` is, else in the settings' type whatever the config says, so that nothing is rounded before the output is.
-    Facts: digests (SHA-256 by file). UserError names what is not supported or does not fit.
+    Facts: kept_share (null for methods without selection), digests (SHA-256 by file). UserError names what is not
+    supported or does not fit.
     """
     config = read_config(file)
     with ExitStack() as stack:
@@ -59,7 +60,8 @@ def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
     for name, data in files.items():
         folder.write(work / name, data)
     digests = outcome.digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return {"digests": digests | write_rows(work / "tensors.parquet", outcome.rows)}
+    digests |= write_rows(work / "tensors.parquet", outcome.rows)
+    return {"kept_share": outcome.kept_share, "digests": digests}
 
 
 def _check_kind(folders: Sequence[Path]) -> None:
