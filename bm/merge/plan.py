@@ -53,7 +53,7 @@ def _tree(
         tuple(models[leaf][name] for leaf in chosen),
         base_leaf(order) if student is None else "the student",
         tuple(chosen),
-        tuple(statistics[leaf][name] for leaf in chosen if leaf in statistics),
+        tuple(statistics[leaf][name] for leaf in chosen if name in statistics.get(leaf, {})),
     )
 
 

@@ -1,5 +1,6 @@
 """Fisher and RegMean statistics of a tiny Qwen2 against float64 oracles, and the merges that use them."""
 
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,6 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from bm.errors import UserError
 from bm.merge import methods, statistics
+from bm.merge.checkpoint import checkpoint
+from bm.merge.engine import execute
+from bm.merge.order import Branch
+from bm.merge.plan import plan
+from bm.merge.sinks import Memory
 from bm.merge.tensors import Held, Run, Tensors
 from tests.merge.golden.inputs import HIDDEN, INTERMEDIATE, write_model
 from tests.merge.methods import oracles
@@ -180,3 +186,35 @@ def test_regmean_averages_what_has_no_gram_matrix():
 def test_what_regmean_cannot_use_is_named(grams, message):
     with pytest.raises(UserError, match=message):
         merged(stored((8, 5), torch.randn(2, 8, 5), grams), partial(methods.regmean, alpha=1.0))
+
+
+@pytest.mark.parametrize("kind", ["fisher", "regmean"])
+def test_models_are_merged_by_their_statistics(kind, tmp_path):
+    """From two model folders and their artefacts to merged tensors; parameters without statistics are averaged."""
+    folders = {name: write_model(tmp_path / name, which, layers=2) for which, name in enumerate("ab", 1)}
+    for name, folder in folders.items():
+        (tmp_path / f"{kind}-{name}").mkdir()
+        getattr(statistics, kind)(folder, EXAMPLES, tmp_path / f"{kind}-{name}")
+    method = {
+        "fisher": partial(methods.fisher, weights=1.0, floor=1e-12),
+        "regmean": partial(methods.regmean, alpha=0.9),
+    }
+    memory = Memory()
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(checkpoint(folder)) for name, folder in folders.items()}
+        measured = {name: stack.enter_context(checkpoint(tmp_path / f"{kind}-{name}")) for name in folders}
+        items = plan(Branch(("a", "b"), 1), [method[kind]], opened, None, measured, torch.float32)
+        execute(items, [memory], Run(dtype=torch.float64), 10**9, threads=2)
+    a, b = (load_file(folder / "model.safetensors") for folder in folders.values())
+    one, two = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
+    for name, tensor in memory.tensors.items():
+        pair = [t[name].double().numpy() for t in (a, b)]
+        known = [s[name].double().numpy() for s in (one, two) if name in s]
+        if not known:
+            exact = sum(pair) / 2
+        elif kind == "fisher":
+            exact = oracles.fisher(pair, [1, 1], known, 1e-12)
+        else:
+            exact = oracles.regmean(pair, known, 0.9)
+        np.testing.assert_allclose(tensor, exact, rtol=0, atol=1e-7, err_msg=name)
+    assert any(name not in one for name in memory.tensors) == (kind == "regmean")
