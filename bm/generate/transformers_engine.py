@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from jinja2 import TemplateError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from bm.errors import UserError
 from bm.generate.cache import growing_cache
 from bm.generate.draw import draw, stream, uniforms
 from bm.generate.samples import Message, Sample, Sampling
+from bm.generate.text import Text, model_folder
 
 STOP_CHECK = 16
 """Steps between two looks for stop strings. What is written past one is cut off, so this changes time alone."""
-REASONING = ("<think>", "</think>")
-"""Special tokens that are part of a response's text; all others are left out of it."""
 
 COMPACT = 7 / 8
 """Rows that ended leave the batch when no more than this share goes on: leaving copies the cache of all others."""
@@ -29,12 +27,10 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 def load(folder: Path, dtype: str, device: str) -> Loaded:
     """Model and tokenizer of a Hugging Face folder, on a device; UserError if there is none or it cannot be read."""
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is not a model: it has no config.json")
+    tokenizer = model_folder(folder)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as problem:
         raise UserError(f"{folder} cannot be loaded: {str(problem).strip().splitlines()[0]}") from problem
     return model.to(place), tokenizer  # type: ignore[arg-type]  # the library wraps `to` without its type
@@ -49,8 +45,7 @@ class TransformersEngine:
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self.ends = {*ends, tokenizer.eos_token_id} - {None}
-        added = tokenizer.added_tokens_decoder.items()
-        self.unseen = {token for token, text in added if text.special and str(text) not in REASONING}
+        self._text = Text(tokenizer)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
     def facts(self) -> dict[str, Any]:
@@ -59,19 +54,7 @@ class TransformersEngine:
                 "parallelism": 1, "attention": self.model.config._attn_implementation}  # fmt: skip
 
     def render(self, messages: Sequence[Message]) -> str:
-        if not self.tokenizer.chat_template:
-            raise UserError(f"{self.tokenizer.name_or_path} has no chat template; set evaluate.chat_template=false")
-        begun = messages[-1]["role"] == "assistant"
-        try:
-            prompt = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                tokenize=False,
-                add_generation_prompt=not begun,
-                continue_final_message=begun,
-            )
-        except TemplateError as problem:
-            raise UserError(f"the chat template of {self.tokenizer.name_or_path} refuses: {problem}") from problem
-        return str(prompt)
+        return self._text.render(messages)
 
     @torch.inference_mode()
     def generate(
@@ -87,9 +70,7 @@ class TransformersEngine:
                 yield self._batch(prompts, tokens, asked, sampling)
 
     def _encoded(self, prompt: str) -> list[int]:
-        # A chat template has written the special tokens already: lm-eval's rule, and what every server does.
-        bos = self.tokenizer.bos_token
-        tokens = list(self.tokenizer.encode(prompt, add_special_tokens=not (bos and prompt.startswith(bos))))
+        tokens = self._text.encode(prompt)
         if not 0 < len(tokens) < self.context:
             raise UserError(f"a prompt of {len(tokens)} tokens does not fit the model's context of {self.context}")
         return tokens
@@ -116,7 +97,7 @@ class TransformersEngine:
                     continue
                 written[row].append(token)
                 if sampling.stop and step % STOP_CHECK == 0:
-                    finished[row] = any(stop in self._text(written[row]) for stop in sampling.stop)
+                    finished[row] = any(stop in self._text.decode(written[row]) for stop in sampling.stop)
                 if not finished[row] and len(written[row]) < rooms[row]:
                     live.append(place)
             if not live:
@@ -125,15 +106,7 @@ class TransformersEngine:
                 held, drawn = [held[place] for place in live], drawn[live]
                 decoding.keep(live)
             decoding.step(drawn)
-        return [self._sample(p, i, written[row], finished[row], sampling.stop) for row, (p, i) in enumerate(asked)]
-
-    def _text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode([t for t in tokens if t not in self.unseen], skip_special_tokens=False))
-
-    def _sample(self, prompt: int, index: int, tokens: list[int], finished: bool, stops: tuple[str, ...]) -> Sample:
-        text = self._text(tokens)
-        cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
-        return Sample(prompt, index, text[:cut], len(tokens), finished or cut is not None)
+        return [self._text.sample(p, i, written[row], finished[row], sampling.stop) for row, (p, i) in enumerate(asked)]
 
 
 class _Decoding:

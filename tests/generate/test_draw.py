@@ -44,7 +44,7 @@ def test_streams_of_neighbours_are_uniform_and_unrelated():
 
 
 @given(
-    arrays(np.float64, (3, 20), elements=st.floats(-8, 8)),
+    arrays(np.float64, (3, 20), elements=st.integers(-512, 512).map(lambda k: k / 64)),
     arrays(np.float64, 3, elements=st.floats(0, 1, exclude_max=True)),
     st.floats(0.2, 2),
     st.floats(0.05, 1),

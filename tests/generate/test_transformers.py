@@ -44,11 +44,11 @@ def test_some_responses_end_and_some_are_cut(qwen2, tokenizer, prompts):
     assert ended == {True, False}
 
 
-@pytest.mark.parametrize("batch", [1, 5, 48])
+@pytest.mark.parametrize("batch", [1, 5, 24])
 def test_a_sample_does_not_depend_on_its_company(model, tokenizer, prompts, batch):
-    together = collected(TransformersEngine(model, tokenizer, batch=7), prompts, WARM)
-    assert len(together) == 48
-    apart = collected(TransformersEngine(model, tokenizer, batch=batch), prompts, WARM)
+    together = collected(TransformersEngine(model, tokenizer, batch=7), prompts[:6], WARM)
+    assert len(together) == 24
+    apart = collected(TransformersEngine(model, tokenizer, batch=batch), prompts[:6], WARM)
     assert {k: s.response for k, s in apart.items()} == {k: s.response for k, s in together.items()}
     alone = collected(TransformersEngine(model, tokenizer, batch=batch), prompts[3:4], WARM)
     assert [alone[0, i].response for i in range(4)] == [together[3, i].response for i in range(4)]

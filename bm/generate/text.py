@@ -1,0 +1,64 @@
+"""Between text and tokens, the same for every engine that decodes here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from bm.errors import UserError
+from bm.generate.samples import Message, Sample
+
+REASONING = ("<think>", "</think>")
+"""Tokens that are part of a response's text even where a tokenizer calls them special, as it does all others."""
+
+
+class Text:
+    """A tokenizer's prompts and responses."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.items()
+        self._unseen = {token for token, text in added if text.special and str(text) not in REASONING}
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation through the chat template; UserError if there is none or it refuses."""
+        name = self.tokenizer.name_or_path
+        if not self.tokenizer.chat_template:
+            raise UserError(f"{name} has no chat template; set evaluate.chat_template=false")
+        begun = messages[-1]["role"] == "assistant"
+        try:
+            prompt = self.tokenizer.apply_chat_template(
+                [dict(m) for m in messages],
+                tokenize=False,
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
+            )
+        except TemplateError as problem:
+            raise UserError(f"the chat template of {name} refuses: {problem}") from problem
+        return str(prompt)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Tokens of a prompt, with the tokenizer's own prefix unless a chat template wrote it (lm-eval's rule)."""
+        bos = self.tokenizer.bos_token
+        return list(self.tokenizer.encode(prompt, add_special_tokens=not (bos and prompt.startswith(bos))))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode([t for t in tokens if t not in self._unseen], skip_special_tokens=False))
+
+    def sample(self, prompt: int, index: int, tokens: Sequence[int], finished: bool, stops: Sequence[str]) -> Sample:
+        """A response's tokens, the end of the text left out, as a sample that ends before the first stop string."""
+        text = self.decode(tokens)
+        cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+        return Sample(prompt, index, text[:cut], len(tokens), finished or cut is not None)
+
+
+def model_folder(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face model folder; UserError if it is none."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a model: it has no config.json")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{folder} cannot be loaded: {str(problem).strip().splitlines()[0]}") from problem
+    return tokenizer
