@@ -7,6 +7,7 @@ import torch
 
 from bm.errors import UserError
 from bm.merge import merge_folders, merge_in_memory
+from bm.merge.preflight import is_buffer
 from tests.merge.folders import CONFIG, FUSION, LINEAR, TOKENIZER, Settings, load, save, weights
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -147,3 +148,17 @@ def _order(*names):
     from bm.merge.order import Branch
 
     return Branch(names, len(names) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "buffer"),
+    [
+        ("transformer.h.0.attn.bias", True),
+        ("transformer.h.0.attn.masked_bias", True),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", True),
+        ("transformer.h.0.attn.c_attn.bias", False),
+        ("model.layers.0.self_attn.q_proj.bias", False),
+    ],
+)
+def test_what_a_model_recomputes_is_told_from_its_parameters(name, buffer):
+    assert is_buffer(name) == buffer
