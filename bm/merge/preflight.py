@@ -16,7 +16,8 @@ from bm.errors import UserError
 from bm.merge.checkpoint import Stored
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".position_ids")  # recomputed by the model, saved by older libraries
+BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".position_ids")
+"""Ends of names that older libraries saved and a model computes itself."""
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 SHAPING = (
     "model_type", "architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

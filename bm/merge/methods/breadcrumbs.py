@@ -1,3 +1,5 @@
+"""Model Breadcrumbs (Davari & Belilovsky 2024, arXiv 2312.06795), plain and with elected signs."""
+
 from typing import Literal
 
 from bm.merge.methods.updates import Shares, Update, Weights, add, add_elected, each, middle, same_l1

@@ -1,3 +1,5 @@
+"""DARE (Yu et al. 2024, arXiv 2311.03099): updates with entries dropped at random, added or elected."""
+
 from bm.merge.methods.updates import (
     Rescale,
     Shares,

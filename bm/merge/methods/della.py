@@ -1,3 +1,5 @@
+"""DELLA (Deep et al. 2024, arXiv 2406.11617): updates with entries dropped at random by rank, added or elected."""
+
 from collections.abc import Callable
 from typing import Annotated
 

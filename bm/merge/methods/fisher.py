@@ -1,3 +1,5 @@
+"""Fisher-weighted averaging (Matena & Raffel 2022, arXiv 2111.09832)."""
+
 from typing import Annotated
 
 from pydantic import Field

@@ -1,3 +1,5 @@
+"""The Karcher mean of models (Karcher 1977; arXiv 2603.04972)."""
+
 from typing import Annotated
 
 import torch

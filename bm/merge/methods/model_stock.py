@@ -1,3 +1,5 @@
+"""Model Stock (Jang et al. 2024, arXiv 2403.19522)."""
+
 import torch
 from torch import Tensor
 

@@ -1,3 +1,5 @@
+"""NearSwap (alchemonaut 2024)."""
+
 from typing import Annotated
 
 import torch

@@ -1,3 +1,5 @@
+"""Passthrough: one model as it is."""
+
 from bm.errors import UserError
 from bm.merge.tensors import Apply, Tensors, models
 

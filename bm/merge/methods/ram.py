@@ -1,3 +1,5 @@
+"""Reinforced Agent Merging, RAM and RAM+ (arXiv 2601.13572)."""
+
 from typing import Annotated
 
 import torch

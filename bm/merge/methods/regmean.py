@@ -1,3 +1,5 @@
+"""RegMean (Jin et al. 2023, arXiv 2212.09849)."""
+
 import torch
 from torch import Tensor
 

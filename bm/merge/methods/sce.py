@@ -1,3 +1,5 @@
+"""SCE (Wan et al. 2024, arXiv 2408.07990)."""
+
 import torch
 from torch import Tensor
 

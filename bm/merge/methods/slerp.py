@@ -1,3 +1,5 @@
+"""Spherical interpolation of two models, of two updates, and of many (SLERP, NuSLERP, Multi-SLERP)."""
+
 from collections.abc import Callable
 from typing import Literal
 

@@ -1,3 +1,5 @@
+"""Task arithmetic (Ilharco et al. 2023, arXiv 2212.04089)."""
+
 from bm.merge.methods.updates import Weights, add, each, update
 from bm.merge.tensors import Apply, Tensors, task_vectors
 

@@ -1,3 +1,5 @@
+"""TIES (Yadav et al. 2023, arXiv 2306.01708)."""
+
 from typing import Literal
 
 from bm.merge.methods.updates import Shares, Weights, add_elected, each, largest, same_l1
