@@ -15,8 +15,7 @@ def fisher(tensors: Tensors, *, weights: Weights, floor: Annotated[float, Field(
     """Fisher-weighted averaging (Matena & Raffel 2022, arXiv 2111.09832): each entry leans to the model it matters to.
 
     θ = Σ_k w_k·(F_k + floor)·θ_k / Σ_k w_k·(F_k + floor), F_k the mean squared gradient of model k's log-likelihood,
-    from `bm.merge.statistics.fisher`. Entries that matter to no model are averaged. Defaults: w 1, floor 1e-6 (the
-    paper's).
+    from `bm.merge.statistics.fisher`. Entries that matter to no model are averaged. Defaults: w 1, floor 1e-6.
     """
     if len(tensors.statistics) != len(tensors.models):
         raise UserError(f"{tensors.name}: fisher needs the Fisher statistics of each model; make them first")
