@@ -182,6 +182,8 @@ class Merge:
     """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base."""
     schedule: Mapping[str, Any] | None
     """Parameters of the methods that differ by layer, module or model (`bm.merge.schedule`)."""
+    statistics: Mapping[str, Path] | None
+    """Each model's folder of statistics, for methods that need some (`bm.merge.statistics`)."""
     dtype: Literal["float32", "float64"]
     out_dtype: Literal["float32", "bfloat16", "float16"]
     device: Annotated[str, NoKey]

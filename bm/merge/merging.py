@@ -24,9 +24,10 @@ STUDENT = "the student"
 
 
 class Settings(Protocol):
-    """What `bm.config.Merge` says of every merge: schedule, arithmetic, output type, device, threads, shards, seed."""
+    """What `bm.config.Merge` says of every merge: what varies by tensor, statistics, number types, how it runs."""
 
     schedule: Mapping[str, Any] | None
+    statistics: Mapping[str, Path] | None
     dtype: Any
     out_dtype: Any
     device: str
@@ -52,7 +53,7 @@ def merge(
 ) -> dict[str, Any]:
     """Merges the order's models into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
 
-    Facts: parameters, kept_share (over all steps; null for methods without selection), digests (SHA-256 by file).
+    Facts: order, kept_share (over all steps; null for methods without selection), digests (SHA-256 by file).
     """
     (outcome,) = _run(order, [method], models, student, config, [Folder(work)])
     return _finish(order, method, models, student, config, work, outcome)
@@ -68,6 +69,23 @@ def merge_many(
 ) -> list[Outcome]:
     """One merge per method (a sweep over λ, weights, variants) in one pass: inputs are read and scored once."""
     return _run(order, methods, models, student, config, sinks)
+
+
+def merge_grid(
+    order: Order,
+    methods: Mapping[str, Method],
+    models: Mapping[str, Path],
+    student: Path | None,
+    config: Settings,
+    work: Path,
+) -> dict[str, Any]:
+    """`merge_many` into Hugging Face folders of `work` named like the methods. Facts: by name, as those of `merge`."""
+    sinks = [Folder(work / name) for name in methods]
+    outcomes = _run(order, list(methods.values()), models, student, config, sinks)
+    return {
+        name: _finish(order, method, models, student, config, work / name, outcome)
+        for (name, method), outcome in zip(methods.items(), outcomes, strict=True)
+    }
 
 
 def merge_in_memory(
@@ -114,7 +132,8 @@ def _run(
     folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
-        items = plan(order, methods, opened, opened.get(STUDENT), {}, getattr(torch, config.out_dtype))
+        measured = {n: stack.enter_context(checkpoint(f)) for n, f in (config.statistics or {}).items()}
+        items = plan(order, methods, opened, opened.get(STUDENT), measured, getattr(torch, config.out_dtype))
         run = Run(getattr(torch, config.dtype), torch.device(config.device), config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 

@@ -42,8 +42,6 @@ def _tree(
     statistics: Checkpoints,
 ) -> Input:
     """Pairwise methods follow the order's tree; the others merge all of its leaves at once."""
-    if isinstance(order, str):
-        return models[order][name]
     if kind_of(method) == "pair":
         return _pairs(name, order, method, models)
     chosen = leaves(order)

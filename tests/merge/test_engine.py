@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import engine, merge, merge_folders, merge_in_memory, merge_many, orders, tensors
-from bm.merge.methods import dare_linear
+from bm.merge import engine, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, tensors
+from bm.merge.methods import dare_linear, fisher, task_arithmetic
 from bm.merge.order import parse
 from bm.merge.sinks import Digest, Folder, Memory
 from bm.merge.tensors import Run, Tensors
@@ -24,6 +24,7 @@ RELEASED = parse("(math & science) & coding", ["math", "science", "coding"])
 
 
 DARE = partial(dare_linear, density=0.5, weights=1.0, lam=1.0, normalize=False, rescale="probability")
+FISHER = partial(fisher, weights=1.0, floor=1e-12)
 
 
 @pytest.fixture
@@ -237,3 +238,34 @@ def test_cuda_merges_by_the_same_code(method, experts):
 
 def sha256(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_one_expert_alone_is_still_merged(experts, student, tmp_path):
+    """A task-vector method with a single model: the student plus that model's update, not a copy of the model."""
+    half = partial(task_arithmetic, weights=0.5, lam=1.0, normalize=False)
+    merge_folders(half, student, [experts["math"]], Settings(out_dtype="float32"), tmp_path / "out")
+    start, end = load(student), load(experts["math"])
+    for name, value in load(tmp_path / "out").items():
+        assert torch.allclose(value, (start[name].float() + end[name].float()) / 2, atol=1e-7)
+
+
+def test_statistics_reach_the_method(experts, tmp_path):
+    """Fisher weights of 3 and 1 draw every entry to the first model."""
+    names = ["math", "science"]
+    for name, trust in zip(names, (3.0, 1.0), strict=True):
+        ones = {key: torch.full(value.shape, trust) for key, value in load(experts[name]).items()}
+        save(tmp_path / name, ones)
+    settings = Settings(out_dtype="float32", statistics={name: tmp_path / name for name in names})
+    merged = merge_in_memory(parse("math & science", names), FISHER, experts, None, settings)
+    one, other = (load(experts[name]) for name in names)
+    for name, value in merged.items():
+        assert torch.allclose(value, 0.75 * one[name].float() + 0.25 * other[name].float(), atol=1e-7)
+
+
+def test_a_grid_of_folders(experts, tmp_path):
+    methods = {f"lam={lam}": partial(FUSION, lam=lam) for lam in (1.0, 2.0)}
+    facts = merge_grid(parse("math & coding", list(experts)), methods, experts, None, Settings(), tmp_path)
+    assert facts["lam=1.0"]["kept_share"] > facts["lam=2.0"]["kept_share"]
+    for name in methods:
+        said = {file.name: sha256(file) for file in (tmp_path / name).iterdir()}
+        assert facts[name]["digests"] == said
