@@ -41,10 +41,10 @@ def check_template(tokenizer: PreTrainedTokenizerBase, pinned: str | None) -> st
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template is {found[:16]}, branch.chat_template is {pinned}"
         )
-    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "An answer."}]
     text = tokenizer.apply_chat_template(turn, tokenize=False)
     assert isinstance(text, str)
-    if not text.rpartition("b")[2].strip().startswith(str(tokenizer.eos_token)):
+    if not text.rpartition("An answer.")[2].strip().startswith(str(tokenizer.eos_token)):
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template does not end an answer with the end-of-sequence token "
             f"{tokenizer.eos_token}, so the student would not learn to stop; set eos_token in tokenizer_config.json"

@@ -1,5 +1,6 @@
 """Cross entropy where there is a label, without ever holding the logits of a sequence."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ class _LabelLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=wide)
         for start in range(0, len(hidden), CHUNK):
             part, label = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
-            logits = (part @ weight.t()).to(wide)
-            normaliser = torch.logsumexp(logits, -1, keepdim=True)
-            total += (normaliser - logits.gather(1, label)).sum()
-            error = logits.sub_(normaliser).exp_().scatter_add_(1, label, logits.new_full(label.shape, -1.0))
+            logits = (part @ weight.t()).to(wide)  # and from here in place: they are the largest tensor of the step
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, label)
+            sums = logits.exp_().sum(-1, keepdim=True)
+            total += (sums.log() - chosen).sum()
+            error = logits.div_(sums).scatter_add_(1, label, logits.new_full(label.shape, -1.0))
             error = error.div_(denominator).to(hidden.dtype)
             torch.mm(error, weight, out=hidden_gradient[start : start + CHUNK])
             if weight.dtype == wide:
@@ -44,6 +47,21 @@ def label_loss(hidden: Tensor, weight: Tensor, targets: Tensor, denominator: flo
 
     hidden [S, H] at the positions that predict a label; weight [V, H]; targets [S], int64. Logits, softmax and sum in
     fp32 (float64 for float64 input); gradients exact. Peak memory: one chunk of logits and one gradient of `weight`.
+    On CUDA with liger-kernel installed its fused kernel does the same.
     """
-    loss: Tensor = _LabelLoss.apply(hidden, weight, targets, denominator)  # type: ignore[no-untyped-call]
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
+    with torch.autocast(device, enabled=False):
+        if device == "cuda" and len(targets) and find_spec("liger_kernel"):
+            return fused(hidden, weight, targets) / denominator
+        loss: Tensor = _LabelLoss.apply(hidden, weight, targets, denominator)  # type: ignore[no-untyped-call]
+        return loss
+
+
+def fused(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss by liger-kernel, which needs at least one label."""
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # type: ignore[import-not-found]
+
+    loss: Tensor = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)(weight, hidden, targets)
     return loss

@@ -68,7 +68,7 @@ def _student(model: PreTrainedModel, trainer: Trainer) -> Student:
     if trainer.activation_checkpointing != "none":
         selective = {"context_fn": partial(create_selective_checkpoint_contexts, keep_products)}
         more = selective if trainer.activation_checkpointing == "selective" else {}
-        model.gradient_checkpointing_enable({"use_reentrant": False, **more})
+        model.activation_checkpointing_enable({"use_reentrant": False, **more})
     return Student(model, trainer.activation_offload).train()
 
 
@@ -139,9 +139,7 @@ def check_config(config: PreTrainedConfig, longest: int) -> None:
     """UserError for a model that cannot isolate documents, changes its logits afterwards, or has too short a context."""
     if longest > config.max_position_embeddings:
         limit = config.max_position_embeddings
-        raise UserError(
-            f"a segment of {longest} tokens exceeds the student's context of {limit}: lower sequence_length"
-        )
+        raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds or getattr(config, "attn_logit_softcapping", None):
         what = ", ".join(sorted(kinds)) or "attn_logit_softcapping"

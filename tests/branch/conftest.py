@@ -79,6 +79,6 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> list[Traces]:
 @pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory, traces: list[Traces]) -> Path:
     folder = tmp_path_factory.mktemp("student")
-    scratch.build(folder, traces=[t.path for t in traces], vocabulary=320, hidden=32, intermediate=64, layers=2, heads=4,
-                  kv_heads=2, positions=512, seed=0)  # fmt: skip
+    scratch.build(folder, traces=[t.path for t in traces], vocabulary=320, hidden=32, intermediate=64, layers=2,
+                  heads=4, kv_heads=2, positions=512, seed=0)  # fmt: skip
     return folder

@@ -49,9 +49,19 @@ def test_half_precision_sums_in_fp32() -> None:
     torch.testing.assert_close(loss.double(), exact, rtol=2e-3, atol=0)
 
 
+def test_autocast_decides_the_products() -> None:
+    hidden, weight, targets = data(300, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = label_loss(hidden, weight, targets, 300.0)
+    loss.backward()
+    expected = label_loss(hidden.detach().bfloat16(), weight.detach().bfloat16(), targets, 300.0)
+    assert torch.equal(loss.detach(), expected) and hidden.grad is not None and hidden.grad.dtype == torch.float32
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_same_on_a_gpu() -> None:
+    """With liger-kernel installed this is its kernel."""
     hidden, weight, targets = data(700, torch.float32)
     on_gpu = label_loss(hidden.cuda(), weight.cuda(), targets.cuda(), 700.0)
     torch.testing.assert_close(on_gpu.cpu(), label_loss(hidden, weight, targets, 700.0), rtol=1e-4, atol=1e-5)

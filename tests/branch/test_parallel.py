@@ -26,10 +26,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(("ranks", "tied"), [(2, True), (4, False)])
 def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path) -> None:
-    """FSDP2, sequence parallel, and both; fuzzed lengths; with 4 ranks a sequence there are more ranks than key heads."""
+    """FSDP2, sequence parallel and both, on fuzzed lengths; 4 ranks a sequence are more than there are key heads."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2, tie_word_embeddings=tied)  # fmt: skip
+    config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied)  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     command = [
         sys.executable,

