@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import torch
 from pydantic import Field
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -24,11 +25,11 @@ TEMPLATE = """\
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 ROLES = ("system", "user", "assistant")
-PIECE = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
-"""A word, a digit, punctuation, or white space."""
-PHRASE = re.compile(r" ?\b[^\W\d_]+(?: [^\W\d_]+)+\b")
+PHRASE = r"\b[^\W\d_]+(?: [^\W\d_]+)+\b"
 """Two words or more."""
-RECURRING_PHRASE, RECURRING_WORD = 0.005, 0.0015
+PIECE = r"[^\W\d_]+| ?\d| ?[^\s\w]+|\s+|_+"
+"""A word, a digit, punctuation, or white space."""
+RECURRING_PHRASE, RECURRING_PIECE = 0.007, 0.0015
 """Shares of all texts, prompts and responses, in which something occurs that deserves a token of its own."""
 
 
@@ -59,40 +60,41 @@ def build(
     return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
 
 
-def learned_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> PreTrainedTokenizerFast:
+def learned_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> Qwen2Tokenizer:
     """Words and whole phrases that recur in `texts` are one token each; whatever else is written is spelled.
 
     So the fixed wording of a prompt is short, while every digit, and every letter of a rare word, can be worked on.
-    Any text can be written with it and read back: what is spelled is spelled in bytes. Deterministic.
+    Any text can be written with it, in bytes if need be, and read back (in Unicode's NFC). Deterministic. What it has
+    learned are added tokens over an alphabet without merges: transformers gives a Qwen2 model the family's own
+    pre-tokenizer whatever the folder says, and these do not depend on it.
     """
     texts = list(texts)
-    phrases = _common((match for match in map(PHRASE.findall, texts)), len(texts), RECURRING_PHRASE)
-    pieces = "|".join([*(rf"{re.escape(p)}(?!\p{{L}})" for p in sorted(phrases, key=len, reverse=True)), PIECE])
-    split = pre_tokenizers.Sequence(
+    phrases = _recurring(re.compile(PHRASE), texts, RECURRING_PHRASE)
+    longest_first = sorted(phrases, key=len, reverse=True)
+    known = "|".join(re.escape(tag) for tag in SPECIAL) + "".join(
+        rf"|{re.escape(phrase)}\b" for phrase in longest_first
+    )
+    pieces = _recurring(re.compile(f"{known}|{PIECE}"), texts, RECURRING_PIECE)
+    alphabet = {byte: number for number, byte in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(
+        vocab=alphabet, merges=[], eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=positions
+    )
+    tokenizer.add_tokens(list(SPECIAL), special_tokens=True)
+    learned = [piece for piece in dict.fromkeys([*ROLES, *pieces]) if len(piece) > 1 and piece not in SPECIAL]
+    tokenizer.add_tokens(
         [
-            pre_tokenizers.Split(Regex(pieces), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            AddedToken(piece, single_word=piece[-1].isalpha(), normalized=False)
+            for piece in learned[: vocabulary - len(tokenizer)]
         ]
     )
-    words = _common(
-        ([piece for piece, _ in split.pre_tokenize_str(text)] for text in texts), len(texts), RECURRING_WORD
-    )
-    spelling = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = dict.fromkeys([*SPECIAL, *spelling, *ROLES, *words])
-    numbers = {piece: number for number, piece in zip(range(vocabulary), entries, strict=False)}
-    bpe = Tokenizer(models.BPE(numbers, [], ignore_merges=True))
-    bpe.pre_tokenizer, bpe.decoder = split, decoders.ByteLevel()
-    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "model_max_length": positions}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)  # type: ignore[no-untyped-call]
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 
-def _common(found: Iterable[Sequence[str]], texts: int, share: float) -> list[str]:
-    """What is found in at least this share of the texts, the commonest first."""
-    counts = Counter(piece for pieces in found for piece in set(pieces))
-    return sorted((piece for piece, count in counts.items() if count >= share * texts), key=lambda p: (-counts[p], p))
+def _recurring(pattern: re.Pattern[str], texts: Sequence[str], share: float) -> list[str]:
+    """What the pattern finds in at least this share of the texts, the commonest first."""
+    counts = Counter(found for text in texts for found in set(pattern.findall(text)))
+    return sorted((found for found, n in counts.items() if n >= share * len(texts)), key=lambda f: (-counts[f], f))
 
 
 def _texts(traces: Sequence[Path]) -> Iterator[str]:
