@@ -26,14 +26,22 @@ STUDENT = "the student"
 class Settings(Protocol):
     """What `bm.config.Merge` says of every merge: what varies by tensor, statistics, number types, how it runs."""
 
-    schedule: Mapping[str, Any] | None
-    statistics: Mapping[str, Path] | None
-    dtype: Any
-    out_dtype: Any
-    device: str
-    threads: int
-    max_shard_size: str
-    seed: int
+    @property
+    def schedule(self) -> Mapping[str, Any] | None: ...
+    @property
+    def statistics(self) -> Mapping[str, Path] | None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def out_dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def max_shard_size(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
 
 
 def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) -> list[Order]:

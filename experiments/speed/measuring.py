@@ -1,0 +1,99 @@
+"""What the benchmarks share: the peers' environment, one process measured, and the file of measured rows."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[2]
+MEASURED = ROOT / "experiments" / "speed" / "measured.json"
+PEERS = ROOT / ".venv-peers"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A whole process: wall seconds from start to exit, and its peak resident memory in GB (10⁹ bytes)."""
+
+    seconds: float
+    peak_rss_gb: float
+
+
+def peer(package: str) -> Path:
+    """The `bin` folder of the peers' own environment with `package` (a pinned requirement) installed in it."""
+    bin_folder = PEERS / "bin"
+    if not (bin_folder / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+    pip = [str(bin_folder / "pip"), "install", "-q", "--disable-pip-version-check"]
+    constraints = ["-c", str(ROOT / "experiments" / "speed" / "peers.txt")]
+    for requirement in ("torch==2.13.0", package):  # torch first: nothing later may bring another build of it
+        name, version = requirement.split("==")
+        probe = f"from importlib.metadata import version; assert version('{name}').split('+')[0] == '{version}'"
+        if subprocess.run([str(bin_folder / "python"), "-c", probe], stderr=subprocess.DEVNULL).returncode:
+            subprocess.run([*pip, *(constraints if requirement == package else []), requirement], check=True)
+    return bin_folder
+
+
+def measure(command: Sequence[str], log: Path, limit: Callable[[], None] | None = None) -> Usage:
+    """Runs the command to its end; its output goes to `log`, whose end is shown if it fails."""
+    with log.open("wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=limit)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
+    return Usage(round(seconds, 3), round(used.ru_maxrss * 1024 / 1e9, 3))
+
+
+def best(runs: Sequence[Usage]) -> Usage:
+    """The shortest time, which other work can only lengthen, and the largest memory."""
+    return Usage(min(run.seconds for run in runs), max(run.peak_rss_gb for run in runs))
+
+
+def row(name: str, ours: Usage, other: Usage, version: str, command: str, **more: Any) -> dict[str, Any]:
+    """A row of measured.json."""
+    return {
+        "name": name, "ours": asdict(ours), "peer": asdict(other), "peer_version": version,
+        "speedup": round(other.seconds / ours.seconds, 2),
+        "memory_ratio": round(other.peak_rss_gb / ours.peak_rss_gb, 2),
+        "machine": machine(), "command": command, **more,
+    }  # fmt: skip
+
+
+def machine() -> str:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.processor())  # fmt: skip
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
+
+
+def record(rows: Sequence[dict[str, Any]]) -> None:
+    """Puts the rows into measured.json in the place of those of the same name; other rows stay."""
+    kept = json.loads(MEASURED.read_text())["rows"] if MEASURED.exists() else []
+    names = {new["name"] for new in rows}
+    merged = sorted([old for old in kept if old["name"] not in names] + list(rows), key=lambda one: str(one["name"]))
+    MEASURED.write_text(json.dumps({"rows": merged}, indent=1) + "\n")
+
+
+def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    table = Table("", "ours", "peer", "speed", "memory", title=title)
+    for one in rows:
+        ours, other = one["ours"], one["peer"]
+        table.add_row(
+            one["name"],
+            f"{ours['seconds']:.1f} s, {ours['peak_rss_gb']:.2f} GB",
+            f"{other['seconds']:.1f} s, {other['peak_rss_gb']:.2f} GB",
+            f"{one['speedup']:.1f}×",
+            f"{one['memory_ratio']:.1f}×",
+        )
+    Console().print(table)

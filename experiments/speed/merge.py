@@ -1,0 +1,122 @@
+"""Merging against mergekit, whole processes from start to exit; writes the rows `merge/*` of measured.json.
+
+Ours and the peer alternate, so that both meet the same machine. `python -m experiments.speed.merge [ROUNDS]`.
+"""
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.speed.measuring import ROOT, Usage, best, measure, peer, record, row, show
+
+PEER = "mergekit==0.1.5"
+WORK = ROOT / "outputs" / "bench" / "merge"
+BM = str(Path(sys.executable).with_name("bm"))
+METHODS = ("arcee_fusion", "ties", "dare_ties", "linear")
+LIMIT_GB = 1.5
+
+
+def ours(method: str, base: Path, expert: Path, output: Path) -> list[str]:
+    inputs = [f"models=[{base},{expert}]"] if method == "linear" else [f"base={base}", f"models=[{expert}]"]
+    return [BM, "merge", f"merge={method}", *inputs, f"output={output}"]
+
+
+def theirs(method: str, base: Path, expert: Path, output: Path, bin_folder: Path) -> list[str]:
+    models = {
+        "arcee_fusion": f"models: [{{model: {expert}}}]\nbase_model: {base}",
+        "linear": f"models: [{{model: {base}}}, {{model: {expert}}}]\nparameters: {{weight: 1}}",
+    }.get(
+        method,
+        f"models: [{{model: {expert}, parameters: {{weight: 1, density: 0.5}}}}]\nbase_model: {base}",
+    )
+    config = WORK / f"{method}.yml"
+    config.write_text(f"merge_method: {method}\n{models}\ndtype: bfloat16\n")
+    return [str(bin_folder / "mergekit-yaml"), str(config), str(output), "--no-copy-tokenizer"]
+
+
+def pair(size: str) -> tuple[Path, Path]:
+    """A model and its update, made by another process: a child's peak memory counts from its parent's."""
+    base, expert = WORK / size / "base", WORK / size / "expert"
+    if not (expert / "config.json").exists():
+        subprocess.run(
+            [sys.executable, "-m", "experiments.speed.merge_models", size, base, expert], check=True, cwd=ROOT
+        )
+    return base, expert
+
+
+def run(command: Callable[[Path], list[str]], limit: Callable[[], None] | None = None) -> Usage:
+    """One measured merge into a folder that is gone before and after."""
+    output = WORK / "merged"
+    shutil.rmtree(output, ignore_errors=True)
+    usage = measure(command(output), WORK / "log", limit)
+    shutil.rmtree(output)
+    return usage
+
+
+def compare(rounds: int) -> list[dict[str, object]]:
+    """The rows of single merges and of the grid."""
+    bin_folder, (base, expert) = peer(PEER), pair("half_billion")
+    rows, fusion = [], None
+    for method in METHODS:
+        mine, other = [], []
+        for _ in range(rounds):
+            mine.append(run(lambda output, m=method: ours(m, base, expert, output)))
+            other.append(run(lambda output, m=method: theirs(m, base, expert, output, bin_folder)))
+        fusion = fusion or best(other)
+        rows.append(row(f"merge/{method}", best(mine), best(other), PEER, f"bm merge merge={method}"))
+        show("so far", rows)
+    assert fusion is not None
+    tenfold = Usage(10 * fusion.seconds, fusion.peak_rss_gb)
+    for target, name in (("disk", "merge/grid"), ("memory", "merge/grid_memory"), ("digest", "merge/grid_digest")):
+        usage = grid(target, base, expert)
+        note = "peer: ten times its measured single merge"
+        rows.append(row(name, usage, tenfold, PEER, f"python -m experiments.speed.merge_grid {target}", note=note))
+    return rows
+
+
+def grid(target: str, base: Path, expert: Path) -> Usage:
+    command = [sys.executable, "-m", "experiments.speed.merge_grid", target, str(base), str(expert), str(WORK / "grid")]
+    shutil.rmtree(WORK / "grid", ignore_errors=True)
+    usage = measure(command, WORK / "log")
+    shutil.rmtree(WORK / "grid", ignore_errors=True)
+    return usage
+
+
+def doubled(rounds: int) -> dict[str, object]:
+    """Ours on twice the layers against ours on half of them: `peer` is the smaller model."""
+    small, large = pair("half_billion"), pair("doubled")
+    one, two = [], []
+    for _ in range(rounds):
+        one.append(run(lambda output: ours("arcee_fusion", *small, output)))
+        two.append(run(lambda output: ours("arcee_fusion", *large, output)))
+    shutil.rmtree(WORK / "doubled")
+    return row("merge/doubled", best(two), best(one), "bm, half the layers", "bm merge merge=arcee_fusion")
+
+
+def four_billion() -> dict[str, object]:
+    """4 B parameters in shards, in a process that may allocate no more than 1.5 GB."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(LIMIT_GB * 1e9),) * 2)
+
+    base, expert = pair("four_billion")
+    usage = run(lambda output: [*ours("arcee_fusion", base, expert, output), "merge.max_shard_size=2GB"], limit)
+    shutil.rmtree(WORK / "four_billion")
+    allowed = Usage(usage.seconds, LIMIT_GB)
+    return row("merge/four_billion", usage, allowed, f"limit of {LIMIT_GB} GB", "bm merge merge=arcee_fusion")
+
+
+def main(rounds: int) -> None:
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows = compare(rounds)
+    record(rows)
+    rows += [doubled(rounds), four_billion()]
+    record(rows)
+    show("merging: ours and mergekit's whole processes", rows)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
