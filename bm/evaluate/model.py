@@ -1,9 +1,8 @@
 """An lm-eval model over any engine: n samples of every request, all of them kept."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -15,6 +14,9 @@ from bm.evaluate.thinking import whole
 from bm.generate import Engine, Sample, Sampling, sample
 from bm.generate.transformers_engine import TransformersEngine
 from bm.progress import progress
+
+NEUTRAL = {"top_k": (0, -1, None), "num_beams": (1,), "repetition_penalty": (1,), "min_p": (0,)}
+"""Settings that some tasks write out, at the values that change nothing."""
 
 Request = tuple[str, int, int]
 """Task, question (lm-eval's `doc_id`), and which of the question's requests."""
@@ -44,7 +46,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
             repeats[id(request)].append(request)
         asked: dict[Sampling, list[Instance]] = defaultdict(list)
         for copies in repeats.values():
-            asked[self._sampling(copies[0].args[1], len(copies))].append(copies[0])
+            asked[self._sampling(copies[0], len(copies))].append(copies[0])
         with progress("evaluate", total=len(requests), unit="samples") as bar:
             for sampling, ones in asked.items():
                 prompts = [one.args[0] for one in ones]
@@ -70,11 +72,18 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
             )
         return HFLM(self.engine.model, tokenizer=self.engine.tokenizer, batch_size=self.engine.batch)
 
-    def _sampling(self, settings: Mapping[str, Any], n: int) -> Sampling:
-        """From a task's `generation_kwargs`, read as lm-eval reads them."""
-        values = normalize_gen_kwargs(dict(settings))
-        return Sampling(n, values["temperature"], values.get("top_p", 1.0), values["max_gen_toks"], self.seed,
-                        tuple(stop for stop in values["until"] if stop))  # fmt: skip
+    def _sampling(self, request: Instance, n: int) -> Sampling:
+        """From a task's `generation_kwargs`, read as lm-eval reads them; UserError for what no engine here does."""
+        values = normalize_gen_kwargs(dict(request.args[1]))
+        values.pop("do_sample")  # lm-eval has made it a temperature of 0
+        sampling = Sampling(n, values.pop("temperature"), values.pop("top_p", 1.0), values.pop("max_gen_toks"),
+                            self.seed, tuple(stop for stop in values.pop("until") if stop))  # fmt: skip
+        for name, value in values.items():
+            if value not in NEUTRAL.get(name, ()):
+                raise UserError(
+                    f"task {request.task_name}: generation_kwargs has {name}: {value}, which is not supported"
+                )
+        return sampling
 
 
 def _name(request: Instance) -> Request:

@@ -195,6 +195,12 @@ def test_what_is_missing_is_named(tmp_path):
     assert not list((tmp_path / "w").iterdir())
 
 
+def test_generation_settings_that_nothing_would_heed_are_refused(tmp_path):
+    folder = own_task(tmp_path / "mine", OWN.replace("do_sample: false", "do_sample: false, top_k: 0, num_beams: 4"))
+    with pytest.raises(UserError, match="task capitals: generation_kwargs has num_beams: 4"):
+        run(tmp_path / "w", tiny(engine=scripted({}), include_path=folder), ["capitals"])
+
+
 def test_an_engine_without_likelihoods_says_so(tmp_path):
     folder = own_task(tmp_path / "mine", OWN.split("generation_kwargs")[0] + "output_type: loglikelihood\n")
     with pytest.raises(UserError, match="task capitals scores log-likelihoods, which scripted cannot"):

@@ -1,0 +1,128 @@
+"""n = 16 samples a question: the transformers engine against lm-eval's HFLM with repeats, each in processes of its own.
+
+`python -m experiments.speed.evaluate` writes the row `evaluate/samples` of measured.json: medians over turns that
+alternate. Both sides get the same model (0.8 M parameters, random weights, so that responses end anywhere), the same
+prompts through the same chat template, the same sampling, and the number of rows a batch that suits each best.
+"""
+
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+PLACE = Path(__file__).parent
+QUESTIONS, SAMPLES, LONGEST, TURNS = 64, 16, 256, 3
+BATCHES = {"ours": (256, 1024), "peer": (64, 256, 1024)}
+CHARACTERS = ["<pad>", "<eos>", *(chr(c) for c in range(32, 127)), "\n"]
+# top_k: 0 in the task takes back the 50 that generate assumes
+SAMPLING = {"temperature": 0.6, "top_p": 0.95}
+
+
+def write(folder: Path) -> None:
+    """The model, its tokenizer, the questions, and a lm-eval task of them."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(CHARACTERS), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=1024, bos_token_id=None,
+        eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    core = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<pad>"))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    draw = random.Random(0)
+    with (folder / "questions.jsonl").open("w") as file:
+        for _ in range(QUESTIONS):
+            terms = [str(draw.randrange(1000)) for _ in range(draw.randint(3, 12))]
+            file.write(json.dumps({"question": f"What is {' + '.join(terms)}?", "answer": "0"}) + "\n")
+    (folder / "task.yaml").write_text(
+        f"task: speed\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder / 'questions.jsonl'}}}}}\n"
+        "test_split: test\ndoc_to_text: question\ndoc_to_target: answer\n"
+        f"repeats: {SAMPLES}\ngeneration_kwargs: {{until: [], do_sample: true, temperature: {SAMPLING['temperature']}, "
+        f"top_p: {SAMPLING['top_p']}, top_k: 0, max_gen_toks: {LONGEST}}}\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+
+
+def side(name: str, folder: Path, batch: int) -> None:
+    """One process: generate and score everything once; print seconds, peak memory and tokens as JSON."""
+    import torch
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from bm.evaluate.model import EngineLM
+    from bm.generate.engines import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    journal = folder / f"{os.getpid()}.jsonl"
+    lm = (
+        EngineLM(transformers((model, tokenizer), batch, "float32", "cpu"), 0, journal)
+        if name == "ours"
+        else HFLM(model, tokenizer=tokenizer, batch_size=batch)
+    )
+    tasks = TaskManager(include_path=folder, include_defaults=False).load(["speed"])
+    tasks["tasks"]["speed"].set_config("num_fewshot", 0)
+    start = time.perf_counter()
+    found = evaluate(lm, tasks, bootstrap_iters=0, apply_chat_template=True)
+    seconds = time.perf_counter() - start
+    responses = [response for entry in found["samples"]["speed"] for response in entry["resps"][0]]
+    assert len(responses) == QUESTIONS * SAMPLES
+    tokens = sum(map(len, responses))  # a character each
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": seconds, "peak_rss_gb": peak, "tokens": tokens, "batch": batch}))
+
+
+def measured(name: str, folder: Path, batch: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "experiments.speed.evaluate", name, str(folder), str(batch)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PLACE.parents[1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Choose each side's batch by one run, then measure in turns."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder)
+        tried = {name: [measured(name, folder, batch) for batch in BATCHES[name]] for name in BATCHES}
+        best = {name: int(min(runs, key=lambda run: run["seconds"])["batch"]) for name, runs in tried.items()}
+        turns = [{name: measured(name, folder, best[name]) for name in best} for _ in range(TURNS)]
+    sides = {name: {what: round(median(turn[name][what] for turn in turns), 3)
+                    for what in ("seconds", "peak_rss_gb", "tokens", "batch")} for name in best}  # fmt: skip
+    ours, peer = sides["ours"], sides["peer"]
+    row = {
+        "name": "evaluate/samples", "ours": ours, "peer": peer, "peer_version": f"lm_eval {version('lm_eval')} HFLM",
+        "speedup": round(peer["seconds"] / ours["seconds"], 2),
+        "memory_ratio": round(peer["peak_rss_gb"] / ours["peak_rss_gb"], 2),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}", "command": "make bench-evaluate",
+    }  # fmt: skip
+    path = PLACE / "measured.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = sorted([one for one in rows if one["name"] != row["name"]] + [row], key=lambda one: str(one["name"]))
+    path.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        side(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main()
