@@ -94,11 +94,13 @@ def merge(config: MergeFolders) -> None:
 
 def _merge_config(config: MergeFolders, file: Path) -> Artefact:
     from bm.merge.mergekit import merge_config
+    from bm.merge.mergekit.schema import read_config
 
     if not file.is_file():
         raise UserError(f"mergekit: there is no file {file}")
     settings = {**identity(config.merge), "mergekit": file.read_text()}
-    return folder(config.output, settings, [], lambda work: merge_config(file, config.merge, work))
+    folders = read_config(file).folders
+    return folder(config.output, settings, folders, lambda work: merge_config(file, config.merge, work))
 
 
 def _merge_folders(config: MergeFolders) -> Artefact:

@@ -15,16 +15,15 @@ def explain(problem: Exception, stage: str, conf: Path) -> str:
     text = str(problem)
     if match := re.search(r"Could not override '([^']+)'", text):
         path = match[1].split("@")[0]
-        parent, _, name = path.rpartition(".")
-        return f"{path}: no such setting or group of `bm {stage}`{nearest(name, _names(stage, conf, parent))}"
+        parent = path.rpartition(".")[0]
+        valid = [f"{parent}.{n}" if parent else n for n in _names(stage, conf, parent)]
+        return f"{path}: no such setting or group of `bm {stage}`{nearest(path, valid)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return f"{group}={option}: {group} has no option '{option}'{nearest(option, options)}"
     if "is not in struct" in text and (match := re.search(r"full_key: (\S+)", text)):
         return f"{match[1]}: no such setting of `bm {stage}`"
-    if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{match[1]}: must be given"
     first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
     return f"the overrides cannot be read: {first} (values with spaces, brackets or & need quotes)"
 

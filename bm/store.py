@@ -152,7 +152,11 @@ def _build(
     """Fill `work`, describe it in its manifest, and publish it as `final`."""
     work.mkdir(exist_ok=True)
     spent = _Spent(work / ".seconds")
-    facts = dict(build(work))
+    try:
+        facts = dict(build(work))
+    except UserError:
+        spent.forget()
+        raise
     digests = facts.pop("digests", {})
     manifest = {**identity, "inputs": [_reference(i) for i in inputs], "facts": facts, "seconds": spent.stop(),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "files": _describe(work, digests),
@@ -179,9 +183,16 @@ class _Spent:
         begun.write_text(f"{started}\n")
 
     def stop(self) -> float:
+        """Seconds so far; nothing of the count remains in the folder."""
         self._file.unlink(missing_ok=True)
         self._file.with_name(".begun").unlink()
         return round(self._before + time.monotonic() - self._start, 3)
+
+    def forget(self) -> None:
+        """Remove the folder if the build was refused before it wrote anything."""
+        if {f.name for f in self._file.parent.iterdir()} <= {".seconds", ".begun"}:
+            self.stop()
+            self._file.parent.rmdir()
 
 
 def digest(data: bytes) -> str:

@@ -16,7 +16,7 @@ MISTAKES = [
         "branch.learning_rat: no such setting or group of `bm run`; did you mean 'branch.learning_rate'?",
     ),
     ("run merge=arcee_fusoin", "merge has no option 'arcee_fusoin'; did you mean 'arcee_fusion'?"),
-    ("run merge.methods.arcee_fusion.lamda=1", "did you mean 'lam'?"),
+    ("run merge.methods.arcee_fusion.lamda=1", "did you mean 'merge.methods.arcee_fusion.lam'?"),
     ("run +branch.momentum=0.9", "branch.momentum: no such setting"),
     ("run branch.learning_rate=-1", "branch.learning_rate: must be greater than 0, not -1"),
     ("run branch.learning_rate=fast", "branch.learning_rate: must be a valid number"),
@@ -26,9 +26,9 @@ MISTAKES = [
         "merge.methods.arcee_fusion: lam: must be greater than or equal to 0, not -2",
     ),
     ("run merge.methods.arcee_fusion.variant=fast", "variant: must be 'exact'"),
-    ("run domains.math.task=null", "domains.math: domain 'math' has no evaluation task"),
-    ("run merge.order='(math & sciense) & coding'", "merge.order: no expert 'sciense'; did you mean 'science'?"),
-    ("run merge.order='(math & science'", "merge.order"),
+    ("run domains.math.task=null", "domains.math.task: domain 'math' has no evaluation task"),
+    ("run 'merge.order=\"(math & sciense) & coding\"'", "no expert 'sciense'; did you mean 'science'?"),
+    ("run 'merge.order=\"(math & science\"'", "merge.order"),
     ("run +mixture.ratio.maths=0.5", "mixture.ratio.maths: no such domain; did you mean 'math'?"),
     ("run domains.math.branch.epoch=2", "no such setting"),
     ("merge base=a models=[b]", "output: must be given"),
@@ -39,7 +39,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("command", "line"), MISTAKES, ids=[command for command, _ in MISTAKES])
 def test_a_mistake_is_one_clear_line(command: str, line: str, tmp_path: Path, bm: Bm) -> None:
-    answer = bm(*shlex.split(command, posix=False), cwd=tmp_path)
+    answer = bm(*shlex.split(command), cwd=tmp_path)
     assert answer.returncode == 2
     assert line in answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
