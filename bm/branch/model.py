@@ -136,7 +136,7 @@ def _names(path: Path) -> list[str]:
 
 
 def check_config(config: PreTrainedConfig, longest: int) -> None:
-    """UserError for a model that cannot isolate documents, changes its logits afterwards, or has too short a context."""
+    """UserError for a model that cannot isolate documents, changes its logits in the end, or has a short context."""
     if longest > config.max_position_embeddings:
         limit = config.max_position_embeddings
         raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
@@ -153,10 +153,12 @@ def prove_isolation(student: Student, place: Place, device: torch.device) -> Non
     """UserError unless a document has the same loss beside another document, beside a changed one, and alone."""
     first, second = np.arange(1, 6, dtype=np.int32), np.arange(6, 13, dtype=np.int32)
     losses = []
+    student.eval()  # no dropout: losses must be comparable
     for neighbour in ([first], [first[::-1]], []):
         documents, prompts = [*neighbour, second], [len(n) for n in neighbour] + [1]
         batch = flat(documents, prompts, [len(d) for d in documents]).stretch(place).to(device)
         losses.append(parallel.summed(student(batch, 6.0 * place.data_size)).item())
+    student.train()
     beside, changed, alone = losses
     if abs(beside - changed) > 1e-6 * abs(beside) or abs(beside - alone) > 2e-2 * abs(alone):
         raise UserError(

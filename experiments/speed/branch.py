@@ -1,4 +1,4 @@
-"""Training against TRL on the same tokens, each side in a process of its own; writes the rows `branch/*` of measured.json.
+"""Training against TRL on the same tokens, each side in a process of its own; writes `branch/*` of measured.json.
 
 `python -m experiments.speed.branch`, about eight minutes on two cores. Seconds are of the training alone (Lightning's
 fit, model loading included; SFTTrainer's train), so equal tokens over seconds are the ratio of real tokens per second.

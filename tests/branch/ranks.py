@@ -21,11 +21,16 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in whole.items() if g is not None}
 
 
-def compare(folder: Path, data: int, sequence: int, draw: np.random.Generator, resources: dict[str, object]) -> None:
-    """Two micro-batches a data rank, of documents of random lengths."""
+def compare(
+    folder: Path, data: int, sequence: int, draw: np.random.Generator, resources: dict[str, object], tolerance: float
+) -> None:
+    """Two micro-batches a data rank, of documents of random lengths; `tolerance` is relative, of loss and gradients."""
     mesh = init_device_mesh("cpu", (data, sequence), mesh_dim_names=("data_parallel", "tensor_parallel"))
     place = Place.on(mesh)
-    single, sharded = load(folder, 40, trainer(), None), load(folder, 40, trainer(**resources), mesh)
+    single, sharded = (
+        load(folder, 40, trainer(), None),
+        load(folder, 40, trainer(sequence_parallel=sequence, **resources), mesh),
+    )
     loss, labels, total = torch.zeros(()), 0.0, torch.zeros(())
     batches = []
     for _ in range(2 * data):
@@ -41,15 +46,16 @@ def compare(folder: Path, data: int, sequence: int, draw: np.random.Generator, r
             mine = sharded(batch.stretch(place), labels)
             mine.backward()
             total += mine.detach()
-    torch.testing.assert_close(summed(total), loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(summed(total), loss, rtol=tolerance, atol=0)
     expected, found = gradients(single), gradients(sharded)
     assert expected.keys() == found.keys()
     for name in expected:
         error = (found[name] - expected[name]).norm() / expected[name].norm()
-        assert error < 1e-5, (data, sequence, name, error)
-    torch.testing.assert_close(clip(sharded, 0.1), clip(single, 0.1), rtol=1e-5, atol=0)
+        assert error < tolerance, (data, sequence, name, error)
+    torch.testing.assert_close(clip(sharded, 0.1), clip(single, 0.1), rtol=tolerance, atol=0)
     clipped = gradients(sharded)
-    assert all(torch.allclose(clipped[n], g, rtol=1e-4, atol=1e-7) for n, g in gradients(single).items())
+    norm = torch.cat([g.flatten() for g in clipped.values()]).norm()
+    torch.testing.assert_close(norm, torch.tensor(0.1), rtol=1e-4, atol=0)
     prove_isolation(sharded, place, torch.device("cpu"))
 
 
@@ -58,15 +64,10 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     ranks, draw = dist.get_world_size(), np.random.default_rng(0)
     for sequence in (n for n in (1, 2, 4) if ranks % n == 0):
-        for fuzz in range(3):
-            checkpointing = ("none", "selective", "full")[fuzz]
-            compare(
-                folder,
-                ranks // sequence,
-                sequence,
-                draw,
-                {"sequence_parallel": sequence, "activation_checkpointing": checkpointing},
-            )
+        mesh = (ranks // sequence, sequence)
+        for checkpointing in ("none", "selective", "full"):
+            compare(folder, *mesh, draw, {"activation_checkpointing": checkpointing}, 1e-5)
+        compare(folder, *mesh, draw, {"precision": "bf16-mixed"}, 3e-2)
     if dist.get_rank() == 0:
         print("all meshes agree")
     dist.destroy_process_group()
