@@ -1,6 +1,7 @@
 """Runs merges: tiles are read, merged and written by worker threads, tensor after tensor in the order of the output."""
 
 import ctypes
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,7 @@ def _keep_freed_memory() -> None:
 def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
     """`run` with a pool for its tiles, and one thread that prepares the next tensor; torch has one thread in each."""
     _keep_freed_memory()
+    gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     single = lambda: torch.set_num_threads(1)  # noqa: E731
@@ -83,6 +85,7 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
             yield replace(run, workers=workers), ahead
     finally:
         torch.set_num_threads(before)
+        gc.unfreeze()
 
 
 def _prepared(

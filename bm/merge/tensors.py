@@ -10,23 +10,24 @@ import hashlib
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.grid import Grid, Run
 from bm.merge.names import Place
 from bm.merge.quantiles import SAMPLE, order_statistics
+from bm.merge.sources import Held, Source
+from bm.merge.tile import Tile
 
-TILE_ELEMENTS = 1 << 16  # 256 KiB of float32: a method's few live tiles stay in a core's cache
-CUDA_TILE_ELEMENTS = 1 << 24
-SAMPLED_TILES = 128
-ROW_DRAWS = 8
-HELD_COLUMNS = 16
-BLOCK_TILES = 16  # tiles read and written by one task; no result depends on it
+__all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
+           "above", "kind_of", "models", "pair", "task_vectors"]  # fmt: skip
+
+SAMPLED_TILES = 128  # of a tensor whose scores are not held
+ROW_DRAWS = 8  # draws that a row of theirs is worth
+HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
 T = TypeVar("T")
 Kind = Literal["pair", "models", "task_vectors"]
@@ -46,7 +47,7 @@ def above(scores: Tensor, threshold: float) -> Tensor:
     return torch.gt(scores, threshold, out=torch.empty_like(scores))
 
 
-Apply = Callable[["Tile"], "Tensor | Selection"]
+Apply = Callable[[Tile], "Tensor | Selection"]
 """Merges one tile: [rows, columns] in the compute dtype, or the selection between two such tiles."""
 
 F = TypeVar("F", bound=Callable[..., Apply])
@@ -83,171 +84,6 @@ def kind_of(method: Any) -> Kind:
         raise UserError(f"{method!r} is no merge method: mark it with @pair, @models or @task_vectors")
     kind: Kind = method.kind
     return kind
-
-
-class Source(Protocol):
-    """Where the entries of one tensor come from: a file, memory, or an earlier merge step."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Flat elements [start, stop) in the stored dtype."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A tensor in memory as a source."""
-
-    tensor: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
-
-    def read(self, start: int, stop: int) -> Tensor:
-        return self.tensor.reshape(-1)[start:stop]
-
-
-@dataclass(frozen=True)
-class Run:
-    """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
-
-    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held
-    between the passes over one tensor; a larger tensor is scored again.
-    """
-
-    dtype: torch.dtype = torch.float32
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    seed: int = 0
-    workers: Executor | None = None
-    cache_bytes: int = 256 << 20
-    tile_elements: int | None = None
-    block_tiles: int = BLOCK_TILES
-
-    @property
-    def tile_size(self) -> int:
-        return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.type == "cuda" else TILE_ELEMENTS)
-
-    def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
-        if self.workers is None or len(tasks) < 2:
-            return [task(one) for one in tasks]
-        return list(self.workers.map(task, tasks))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Tiles of whole rows: `rows` rows of the last dimension each, the last tile what remains."""
-
-    elements: int
-    columns: int
-    rows: int
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], tile_elements: int) -> "Grid":
-        """A 1-d tensor is one row, a 0-d tensor one row of one element."""
-        columns = max(1, shape[-1] if shape else 1)
-        return cls(math.prod(shape), columns, max(1, tile_elements // columns))
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.elements // (self.rows * self.columns))
-
-    def span(self, tiles: range) -> tuple[int, int]:
-        """The flat elements a run of tiles covers."""
-        size = self.rows * self.columns
-        return tiles.start * size, min(tiles.stop * size, self.elements)
-
-    def blocks(self, length: int) -> list[range]:
-        """Runs of `length` consecutive tiles, the tasks of a pass."""
-        return [range(first, min(first + length, self.tiles)) for first in range(0, self.tiles, length)]
-
-
-class _Loaded(Sequence[Tensor]):
-    """Tiles of several sources, each read when first asked for."""
-
-    def __init__(self, sources: Sequence[Source], load: Callable[[Source], Tensor]) -> None:
-        self._sources, self._load = sources, load
-        self._tiles: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def __getitem__(self, k: Any) -> Any:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
-        k = range(len(self))[k]
-        if k not in self._tiles:
-            self._tiles[k] = self._load(self._sources[k])
-        return self._tiles[k]
-
-
-class Tile:
-    """Whole rows of one parameter in every model, [rows, columns] in the compute dtype. Methods never write into them.
-
-    `models[k]` is model k, `statistics[k]` its statistics (same shape), both read when asked for. `start` is the flat
-    offset of the first element, `index` the tile's place in the grid.
-    """
-
-    def __init__(self, tensors: "Tensors", index: int, read: Callable[[Source], Tensor]) -> None:
-        self.tensors, self.index = tensors, index
-        self.start, self.stop = tensors.grid.span(range(index, index + 1))
-
-        def load(source: Source) -> Tensor:
-            return read(source).to(tensors.run.dtype).view(-1, tensors.grid.columns)
-
-        self.models: Sequence[Tensor] = _Loaded(tensors.models, load)
-        self.statistics: Sequence[Tensor] = _Loaded(tensors.statistics, load)
-        self._base = _Loaded(() if tensors.base is None else (tensors.base,), load)
-        self._memo: dict[Hashable, Any] = {}
-
-    @property
-    def base(self) -> Tensor | None:
-        """The base's tile; None when the merge has no base."""
-        return self._base[0] if self._base else None
-
-    @property
-    def kept(self) -> Tensor:
-        """The base's tile where the method cannot do without one."""
-        if self.base is None:
-            raise UserError(f"{self.tensors.name}: this merge method needs a base model")
-        return self.base
-
-    def of(self, f: Callable[["Tile"], T]) -> T:
-        """f(self), computed once: f is known by identity, so give the same function to `quantiles` and here."""
-        if f not in self._memo:
-            cached = self.tensors.cached(f, self)
-            self._memo[f] = f(self) if cached is None else cached
-        value: T = self._memo[f]
-        return value
-
-    def per_row(self, f: Callable[["Tile"], Tensor]) -> Tensor:
-        """f(self), one number for each row, [rows]: computed once and held for every pass over the tensor."""
-        return self.tensors.held_rows(f, self)
-
-    def uniform(self, k: int) -> Tensor:
-        """Random numbers in [0, 1) for model k, the tile's shape, float32: a hash of (seed, tensor, model, element)."""
-        low, high = self.tensors.stream(k)
-        counter = torch.arange(self.start, self.stop, device=self.tensors.run.device)
-        x = _mix((counter & 0x7FFFFFFF).to(torch.int32) ^ low)
-        x = _mix(x ^ (counter >> 31).to(torch.int32) ^ high)
-        return ((x >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(-1, self.tensors.grid.columns)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of int32 whose every output bit depends on every input bit (C. Wellons' `lowbias32`)."""
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * 0x7FEB352D
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * (0x846CA68B - (1 << 32))
-    return x ^ ((x >> 16) & 0xFFFF)
 
 
 class Tensors:
@@ -322,7 +158,7 @@ class Tensors:
         """
         key = (f, tuple(ranks))
         if key not in self._facts:
-            self._facts[key] = order_statistics(_Scores(self, f), ranks)
+            self._facts[key] = order_statistics(TensorScores(self, f), ranks)
         value: list[float] = self._facts[key]
         return value
 
@@ -381,7 +217,7 @@ class Tensors:
         return self._scores[f]
 
 
-class _Scores:
+class TensorScores:
     """The scores f gives the tiles of a tensor, as `order_statistics` wants them."""
 
     def __init__(self, tensors: Tensors, f: Callable[[Tile], Tensor]) -> None:

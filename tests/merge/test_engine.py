@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import engine, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, tensors
+from bm.merge import engine, grid, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders
 from bm.merge.methods import dare_linear, fisher, task_arithmetic
 from bm.merge.order import parse
 from bm.merge.sinks import Digest, Folder, Memory
@@ -30,7 +30,7 @@ FISHER = partial(fisher, weights=1.0, floor=1e-12)
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Many tiles and blocks even in a small model."""
-    monkeypatch.setattr(tensors, "TILE_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(grid, "TILE_ELEMENTS", 1 << 10)
 
 
 def test_a_tree_equals_merges_one_after_the_other(experts, tmp_path, small_tiles):
@@ -141,11 +141,11 @@ def test_measurements(experts, student, tmp_path):
 CHILD = """
 import os, random, signal, sys
 from pathlib import Path
-from bm.merge import merge, sinks, tensors
+from bm.merge import grid, merge, sinks
 from bm.merge.order import parse
 from tests.merge.folders import FUSION, Settings
 
-tensors.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
+grid.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
 root, work, deadly, at_name = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "name"
 names = ["math", "science", "coding"]
 calls = []

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from bm.errors import UserError
 from bm.merge.quantiles import _radix
-from bm.merge.tensors import Run, Tensors, Tile, _Scores
+from bm.merge.tensors import Run, Tensors, TensorScores, Tile
 
 TINY = float(np.finfo(np.float32).tiny)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, TINY, TINY / 2, -TINY / 8, 1e-45, 3.4e38, -3.4e38]
@@ -40,7 +40,7 @@ def test_radix_descent(values, dtype, data):
     rank = data.draw(st.integers(0, len(values) - 1))
     values = values.astype(dtype)
     tensors = held(values.reshape(-1, 1), tile_elements=70, dtype=torch.from_numpy(values).dtype)
-    assert _radix(_Scores(tensors, itself), rank) == np.partition(values, rank)[rank]
+    assert _radix(TensorScores(tensors, itself), rank) == np.partition(values, rank)[rank]
 
 
 @pytest.mark.parametrize("cache", [0, 1 << 30])

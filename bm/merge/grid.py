@@ -1,0 +1,69 @@
+"""How a tensor is cut into tiles, and how they are computed."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+TILE_ELEMENTS = 1 << 16  # 256 KiB of float32: a method's few live tiles stay in a core's cache
+CUDA_TILE_ELEMENTS = 1 << 24
+BLOCK_TILES = 16  # tiles read and written by one task; no result depends on it
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
+
+    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held
+    between the passes over one tensor; a larger tensor is scored again.
+    """
+
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    workers: Executor | None = None
+    cache_bytes: int = 256 << 20
+    tile_elements: int | None = None
+    block_tiles: int = BLOCK_TILES
+
+    @property
+    def tile_size(self) -> int:
+        return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.type == "cuda" else TILE_ELEMENTS)
+
+    def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
+        if self.workers is None or len(tasks) < 2:
+            return [task(one) for one in tasks]
+        return list(self.workers.map(task, tasks))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles of whole rows: `rows` rows of the last dimension each, the last tile what remains."""
+
+    elements: int
+    columns: int
+    rows: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], tile_elements: int) -> "Grid":
+        """A 1-d tensor is one row, a 0-d tensor one row of one element."""
+        columns = max(1, shape[-1] if shape else 1)
+        return cls(math.prod(shape), columns, max(1, tile_elements // columns))
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.elements // (self.rows * self.columns))
+
+    def span(self, tiles: range) -> tuple[int, int]:
+        """The flat elements a run of tiles covers."""
+        size = self.rows * self.columns
+        return tiles.start * size, min(tiles.stop * size, self.elements)
+
+    def blocks(self, length: int) -> list[range]:
+        """Runs of `length` consecutive tiles, the tasks of a pass."""
+        return [range(first, min(first + length, self.tiles)) for first in range(0, self.tiles, length)]

@@ -1,0 +1,38 @@
+"""Where the entries of a tensor come from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Source(Protocol):
+    """Where the entries of one tensor come from: a file, memory, or an earlier merge step."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Flat elements [start, stop) in the stored dtype."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A tensor in memory as a source."""
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.tensor.reshape(-1)[start:stop]
