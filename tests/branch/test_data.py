@@ -60,6 +60,20 @@ def test_a_domain_needs_more_traces_than_are_held_out(student: Path, traces: lis
         tokenise(student, traces, branch(held_out=24), tmp_path)
 
 
+def test_one_sample_is_shown_where_somebody_looks(
+    student: Path,
+    traces: list[Traces],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokenise(student, traces, branch(), tmp_path / "unseen")
+    assert "<|im_start|>" not in capsys.readouterr().err
+    monkeypatch.setattr("bm.branch.documents.watched", lambda: True)
+    tokenise(student, traces, branch(), tmp_path / "seen")
+    assert sums(24, 0)[0]["response"] + "<|im_end|>" in capsys.readouterr().err
+
+
 def test_documents_are_what_was_rendered(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     documents = prepared(student, traces, branch(), tmp_path).documents
     tokenizer = AutoTokenizer.from_pretrained(student)

@@ -91,9 +91,10 @@ def alive(word: str) -> bool:
     return False
 
 
-def test_two_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), (4, 2)])
+def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path, ranks: int, sequence: int) -> None:
     alone = launched(student, traces, tmp_path / "alone", 1, 1)
-    both = launched(student, traces, tmp_path / "both", 2, 1)
+    both = launched(student, traces, tmp_path / "both", ranks, sequence)
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"] and both["packing"] == alone["packing"]
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))

@@ -1,0 +1,31 @@
+"""The count of operations against torch's own counter, and a peak that a matrix product can reach."""
+
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop
+
+from bm.branch import Traces
+from bm.branch.flops import Flops, matmul_peak
+from bm.branch.model import load
+from tests.branch.conftest import branch, trainer
+from tests.branch.test_data import prepared
+
+
+def test_products_are_counted_as_torch_counts_them(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    data, model = prepared(student, traces, branch(), tmp_path), load(student, 256, trainer(), None)
+    packs, flops = data.plan[0].packs, Flops(model.model)
+    in_place = {torch.ops.aten.addmm_: addmm_flop}  # which the counter does not know
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        for batch in data.batches(packs):
+            model(batch, 1.0).backward()
+    products = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
+    lengths = data.documents.lengths[[i for pack in packs for i in pack]]
+    pairs, layers, width = (lengths.astype(float) ** 2 / 2).sum(), 2, 32
+    attention = 3 * 2 * 2 * pairs * layers * width  # forward and twice backward; q·k and p·v; 2 a pair
+    assert flops.step(data.documents, packs, isolate=True) == products + attention
+    assert flops.step(data.documents, packs, isolate=False) > products + attention
+
+
+def test_the_peak_is_plausible() -> None:
+    assert 1e9 < matmul_peak(torch.device("cpu"), mixed=False) < 1e14
