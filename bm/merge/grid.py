@@ -29,11 +29,16 @@ class Run:
     workers: Executor | None = None
     cache_bytes: int = 256 << 20
     tile_elements: int | None = None
-    block_tiles: int = BLOCK_TILES
+    task_tiles: int | None = None
 
     @property
     def tile_size(self) -> int:
         return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.type == "cuda" else TILE_ELEMENTS)
+
+    @property
+    def block_tiles(self) -> int:
+        """Tiles that one task reads and writes."""
+        return self.task_tiles or (1 if self.device.type == "cuda" else BLOCK_TILES)
 
     def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
         if self.workers is None or len(tasks) < 2:

@@ -1,5 +1,6 @@
 """Merging models: folders, an order and methods in; a folder, tensors in memory, or digests out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,8 +25,10 @@ STUDENT = "the student"
 
 
 class Settings(Protocol):
-    """What `bm.config.Merge` says of every merge: what varies by tensor, statistics, number types, how it runs."""
+    """What `bm.config.Merge` says of every merge: its order, what varies by tensor, number types, how it runs."""
 
+    @property
+    def order(self) -> str | Sequence[str]: ...
     @property
     def schedule(self) -> Mapping[str, Any] | None: ...
     @property
@@ -108,24 +111,33 @@ def merge_in_memory(
 def merge_folders(
     method: Method, base: Path | None, models: Sequence[Path], config: Settings, work: Path
 ) -> dict[str, Any]:
-    """`bm merge`: a pairwise method takes the models into the base one after the other, others merge all at once."""
+    """`bm merge`: a pairwise method takes the models into the base one after the other, others merge all at once.
+
+    An order in the settings arranges a pairwise method otherwise; the models, and the base, go by their folders' names.
+    """
     kind = kind_of(method)
     if not models:
         raise UserError("models: name at least one model folder to merge")
-    named = dict(zip(_names(models), models, strict=True))
-    if kind != "models" and base is None:
-        raise UserError("base: this method needs one; give base=DIR")
-    if kind == "pair":
-        assert base is not None
-        named["base"] = base
-    order = Branch(tuple(named), len(named) - 1) if len(named) > 1 else next(iter(named))
-    return merge(order, method, named, None if kind == "pair" else base, config, work)
+    if kind != "pair":
+        if kind == "task_vectors" and base is None:
+            raise UserError("base: this method merges updates of a base; give base=DIR")
+        named = _named(models)
+        return merge(Branch(tuple(named), len(named) - 1), method, named, base, config, work)
+    named = _named([*models, *([base] if base else [])])
+    if config.order != "all":
+        order = parse(config.order if isinstance(config.order, str) else " ".join(config.order), list(named))
+    elif base is None or len(named) < 2:
+        raise UserError("base: this method keeps one model and merges others into it; give base=DIR")
+    else:
+        order = Branch(tuple(named), len(named) - 1)
+    return merge(order, method, named, None, config, work)
 
 
-def _names(models: Sequence[Path]) -> list[str]:
-    """Folder names, numbered where they are not distinct."""
-    plain = [path.resolve().name for path in models]
-    return [name if plain.count(name) == 1 and name != "base" else f"{name}-{i}" for i, name in enumerate(plain, 1)]
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Folders by their names, numbered where these are not distinct."""
+    plain = [re.sub(r"[^A-Za-z0-9_.-]", "-", path.resolve().name) for path in folders]
+    names = [name if plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain, 1)]
+    return dict(zip(names, folders, strict=True))
 
 
 def _run(

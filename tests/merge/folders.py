@@ -27,6 +27,7 @@ LINEAR = partial(linear, weights=1.0, normalize=True)
 class Settings:
     """The settings of a merge, as `bm.config.Merge` has them."""
 
+    order: str = "all"
     statistics: Mapping[str, Path] | None = None
     schedule: Mapping[str, Any] | None = None
     dtype: str = "float32"

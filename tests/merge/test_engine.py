@@ -46,7 +46,7 @@ def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, 
     expected = merge_in_memory(order, method, experts, student, Settings(threads=1))
     run = engine.Run
     for threads, block, cache in ((2, 1, 1 << 28), (5, 7, 0), (3, 1000, 1 << 14)):
-        monkeypatch.setattr("bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, block_tiles=b, cache_bytes=c))
+        monkeypatch.setattr("bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, task_tiles=b, cache_bytes=c))
         assert equal(merge_in_memory(order, method, experts, student, Settings(threads=threads)), expected)
 
 
@@ -205,7 +205,9 @@ def test_folders_by_command_line_rules(experts, tmp_path):
     once = merge_in_memory(parse("x & y & z", ["x", "y", "z"]), FUSION,
                            dict(zip("xyz", [*names[1:], names[0]], strict=True)), None, Settings())  # fmt: skip
     assert equal(load(tmp_path / "a"), once)
-    with pytest.raises(UserError, match="needs one; give base=DIR"):
+    merge_folders(FUSION, None, names, Settings(order="(math & science) & coding"), tmp_path / "tree")
+    assert equal(load(tmp_path / "tree"), merge_in_memory(RELEASED, FUSION, experts, None, Settings()))
+    with pytest.raises(UserError, match="give base=DIR"):
         merge_folders(FUSION, None, names, Settings(), tmp_path / "b")
     twin = save(tmp_path / "elsewhere" / "math", weights(9, weights()))
     merge_folders(LINEAR, None, [experts["math"], twin], Settings(), tmp_path / "c")

@@ -26,7 +26,7 @@ def fused(left, right, name="tensor", run=None, **parameters):
     """The fused tensor in float32 and the mask of what was taken, from tiles."""
     tensors = Tensors.held(left, [right], name, run=run or Run())
     apply = arcee_fusion(tensors, **{"lam": 1.5, "variant": "exact", "difference": "absolute"} | parameters)
-    parts = [apply(tile) for block in tensors.grid.blocks(4) for tile in tensors.tiles(block)]
+    parts = [apply(tile) for block in tensors.grid.blocks(tensors.run.block_tiles) for tile in tensors.tiles(block)]
     taken = torch.cat([part.taken.reshape(-1) for part in parts]).bool()
     merged = torch.cat([torch.where(p.taken.bool(), p.other, p.base).reshape(-1) for p in parts])
     return merged.reshape(left.shape), taken.reshape(left.shape)
@@ -72,6 +72,13 @@ def test_divergence_keeps_its_digits(sigma):
         q, d = torch.softmax(left.double(), -1), right.double() - left.double()
         exact = ((q * d * d).sum(-1) - (q * d).sum(-1) ** 2) / 2
     assert ((divergence(left, right) - exact).abs() <= 2e-5 * exact).all()
+
+
+@pytest.mark.parametrize("sigma", [1e-5, 1e-4, 1e-3, 0.3])
+def test_divergence_in_float64_has_more_digits(sigma):
+    left, right = close_models((32, 300), sigma, torch.float64)
+    exact = reference_kl(left, right).squeeze(-1)
+    assert ((divergence(left, right) - exact).abs() <= 1e-9 * exact + 1e-15).all()
 
 
 def test_divergence_of_equal_rows_is_zero():

@@ -24,15 +24,15 @@ def fuse(base, other, tmp_path, method=FUSION):
 
 
 REFUSED = {
-    "architecture": ({"config": CONFIG | {"model_type": "llama"}}, 'model_type is "llama" in math and "qwen2" in base'),
-    "rope": ({"config": CONFIG | {"rope_theta": 1e4}}, "rope_theta is 10000.0 in math and null in base"),
+    "architecture": ({"config": CONFIG | {"model_type": "llama"}}, 'model_type is "llama" in math and "qwen2" in kept'),
+    "rope": ({"config": CONFIG | {"rope_theta": 1e4}}, "rope_theta is 10000.0 in math and null in kept"),
     "quantised": ({"config": CONFIG | {"quantization_config": {"bits": 4}}}, "is quantised"),
     "token": (
         {"tokenizer": TOKENIZER | {"added_tokens": [{"content": "<f>", "id": 2}]}},
-        "tokenizer.json: token '<f>' has id 2 in math and None in base",
+        "tokenizer.json: token '<f>' has id 2 in math and None in kept",
     ),
     "segmentation": ({"tokenizer": TOKENIZER | {"normalizer": {"type": "NFC"}}}, "'normalizer' differs"),
-    "template": ({"template": "{{ other }}"}, "chat template: math has [0-9a-f]{12}, base has [0-9a-f]{12}"),
+    "template": ({"template": "{{ other }}"}, "chat template: math has [0-9a-f]{12}, kept has [0-9a-f]{12}"),
 }
 
 
@@ -47,11 +47,11 @@ def test_folders_that_differ_are_refused(case, tmp_path):
 
 
 TENSORS = {
-    "padding": (lambda t: t | {EMBEDDING: torch.zeros(704, 64)}, r"\[704, 64\] in math and \[700, 64\] in base: vocab"),
+    "padding": (lambda t: t | {EMBEDDING: torch.zeros(704, 64)}, r"\[704, 64\] in math and \[700, 64\] in kept: vocab"),
     "shape": (lambda t: t | {"model.norm.weight": torch.zeros(65)}, r"model.norm.weight: \[65\] in math and \[64\]"),
-    "extra": (lambda t: t | {"model.extra": torch.zeros(1)}, "model.extra: in math, but not in base"),
-    "missing": (lambda t: {k: v for k, v in t.items() if k != "model.norm.weight"}, "in base, but not in math"),
-    "untied": (lambda t: t | {HEAD: torch.zeros(700, 64)}, "lm_head.weight: in math, but not in base; untie"),
+    "extra": (lambda t: t | {"model.extra": torch.zeros(1)}, "model.extra: in math, but not in kept"),
+    "missing": (lambda t: {k: v for k, v in t.items() if k != "model.norm.weight"}, "in kept, but not in math"),
+    "untied": (lambda t: t | {HEAD: torch.zeros(700, 64)}, "lm_head.weight: in math, but not in kept; untie"),
     "float8": (lambda t: t | {"model.norm.weight": torch.zeros(64).to(torch.float8_e4m3fn)}, "without its scales"),
     "kind": (lambda t: t | {"model.norm.weight": torch.zeros(64, dtype=torch.int32)}, "torch.int32 in math"),
 }
