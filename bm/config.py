@@ -208,6 +208,8 @@ class Evaluate:
     temperature: Annotated[float, Field(ge=0)] | None
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     max_new_tokens: Positive | None
+    unsafe_code: bool
+    """Whether lm-eval's tasks that run a model's code as it is, without a sandbox, may do so."""
     chat_template: bool
     """Whether prompts go through the model's chat template; without it they are plain text, as lm-eval's default."""
     engine: Target

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import lm_eval
 import lm_eval.api.task
 from lm_eval.api.filter import Filter, FilterEnsemble
@@ -41,7 +42,8 @@ def load(names: Sequence[str], questions: Mapping[str, Path], include_path: Path
     loaded: Loaded = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in others:
         try:
-            found = manager.load([name])
+            with _quiet():
+                found = manager.load([name])
         except Exception as problem:  # a data set that is gated, renamed or offline raises anything
             raise UserError(f"task {name}: its data cannot be read: {_first_line(problem)}") from problem
         for part in loaded:
@@ -53,6 +55,10 @@ def load(names: Sequence[str], questions: Mapping[str, Path], include_path: Path
 def run(lm: EngineLM, loaded: Loaded, config: Evaluate) -> Mapping[str, Any]:
     """lm-eval's evaluation; a task that generates is scored once a sample, under filters named `name@index`."""
     for task in loaded["tasks"].values():
+        if getattr(task, "UNSAFE_CODE", False) and not config.unsafe_code:
+            raise UserError(
+                f"task {task.task_name} runs a model's code as it is; set evaluate.unsafe_code=true to let it"
+            )
         task.set_config("num_fewshot", task.config.num_fewshot or 0)
         task.set_fewshot_seed(config.seed)
         if task.OUTPUT_TYPE == "generate_until":
@@ -60,7 +66,7 @@ def run(lm: EngineLM, loaded: Loaded, config: Evaluate) -> Mapping[str, Any]:
     with _quiet():
         results: Mapping[str, Any] = lm_eval.evaluate(
             lm, loaded, limit=config.limit, bootstrap_iters=0, apply_chat_template=config.chat_template,
-            fewshot_as_multiturn=config.chat_template, confirm_run_unsafe_code=True,
+            fewshot_as_multiturn=config.chat_template, confirm_run_unsafe_code=config.unsafe_code,
         )  # fmt: skip
     return results
 
@@ -105,9 +111,10 @@ def _questions(name: str, path: Path) -> Task:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval draws bars of its own and remarks on its own tasks' YAML; neither has a switch."""
+    """Without lm-eval's own bars and remarks on its own YAML, which have no switch, and without those of datasets."""
     logger, bar = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
-    level = logger.level
+    level, shown = logger.level, not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     logger.setLevel(logging.ERROR)
     lm_eval.api.task.tqdm = lambda items, **_: items
     try:
@@ -115,6 +122,8 @@ def _quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         lm_eval.api.task.tqdm = bar
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _first_line(problem: Exception) -> str:

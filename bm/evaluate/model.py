@@ -15,6 +15,8 @@ from bm.generate import Engine, Sample, Sampling, sample
 from bm.generate.transformers_engine import TransformersEngine
 from bm.progress import progress
 
+LOGITS = 1 << 28
+"""Logits made at a time when scoring: 1 GiB in float32."""
 NEUTRAL = {"top_k": (0, -1, None), "num_beams": (1,), "repetition_penalty": (1,), "min_p": (0,)}
 """Settings that some tasks write out, at the values that change nothing."""
 
@@ -70,7 +72,11 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
             raise UserError(
                 f"task {requests[0].task_name} scores log-likelihoods, which {name} cannot; use transformers"
             )
-        return HFLM(self.engine.model, tokenizer=self.engine.tokenizer, batch_size=self.engine.batch)
+        # HFLM makes the logits of every token of a batch; a character is a token at most, so this bounds them
+        longest = max(len("".join(request.args)) for request in requests)
+        rows = LOGITS // (self.engine.model.config.vocab_size * min(max(longest, 1), self.engine.context))
+        batch = max(1, min(self.engine.batch, rows))
+        return HFLM(self.engine.model, tokenizer=self.engine.tokenizer, batch_size=batch)
 
     def _sampling(self, request: Instance, n: int) -> Sampling:
         """From a task's `generation_kwargs`, read as lm-eval reads them; UserError for what no engine here does."""

@@ -201,6 +201,19 @@ def test_generation_settings_that_nothing_would_heed_are_refused(tmp_path):
         run(tmp_path / "w", tiny(engine=scripted({}), include_path=folder), ["capitals"])
 
 
+def test_code_runs_without_a_sandbox_only_when_asked_for(tmp_path):
+    script = {f"Capital of {c}?": ["**Lima**"] for c in ("France", "Peru", "Chad")}
+    settings = {
+        "engine": scripted(script),
+        "samples": 1,
+        "include_path": own_task(tmp_path / "mine", OWN + "unsafe_code: true\n"),
+    }
+    with pytest.raises(UserError, match=r"task capitals runs a model's code.*evaluate\.unsafe_code=true"):
+        run(tmp_path / "w", tiny(**settings), ["capitals"])
+    _, _, scores = run(tmp_path / "w", tiny(**settings, unsafe_code=True), ["capitals"])
+    assert scores["capitals"]["mean"] == pytest.approx(1 / 3)
+
+
 def test_an_engine_without_likelihoods_says_so(tmp_path):
     folder = own_task(tmp_path / "mine", OWN.split("generation_kwargs")[0] + "output_type: loglikelihood\n")
     with pytest.raises(UserError, match="task capitals scores log-likelihoods, which scripted cannot"):
