@@ -3,8 +3,9 @@
 import ctypes
 import gc
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,8 @@ from bm.merge.sinks import Rows, Sink
 from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Grid, Run, Source, Tensors
 from bm.progress import Bar, progress
+
+AHEAD = 2  # tensors prepared while one is written: the steps between passes over one leave no core idle
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def execute(
 ) -> list[Outcome]:
     """Makes the k-th tree of every item and gives it to sink k, all in one pass over the inputs.
 
-    While a tensor is merged and written, the next one is already being scored.
+    While a tensor is merged and written, the next ones are already being scored.
     """
     shards = layout([Entry(item.name, item.shape, item.dtype) for item in items], max_shard_size)
     by_name = {item.name: item for item in items}
@@ -73,7 +76,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
-    """`run` with a pool for its tiles, and one thread that prepares the next tensor; torch has one thread in each."""
+    """`run` with a pool for its tiles, and one that prepares the next tensors; torch has one thread in each."""
     _keep_freed_memory()
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
     before = torch.get_num_threads()
@@ -81,7 +84,7 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
     single = lambda: torch.set_num_threads(1)  # noqa: E731
     count = count or len(os.sched_getaffinity(0))
     try:
-        with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(1, "ahead", single) as ahead:
+        with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(AHEAD, "ahead", single) as ahead:
             yield replace(run, workers=workers), ahead
     finally:
         torch.set_num_threads(before)
@@ -91,13 +94,12 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
 def _prepared(
     items: Sequence[Item], prepare: Callable[[Item], list[Any]], ahead: ThreadPoolExecutor
 ) -> Iterator[tuple[Item, list[Any]]]:
-    """Each item with its preparation, which is begun while the item before is in use."""
-    coming = ahead.submit(prepare, items[0]) if items else None
+    """Each item with its preparation; those of the next items are under way while one is in use."""
+    coming: deque[Future[list[Any]]] = deque()
     for i, item in enumerate(items):
-        assert coming is not None
-        ready = coming.result()
-        coming = ahead.submit(prepare, items[i + 1]) if i + 1 < len(items) else None
-        yield item, ready
+        while len(coming) <= AHEAD and i + len(coming) < len(items):
+            coming.append(ahead.submit(prepare, items[i + len(coming)]))
+        yield item, coming.popleft().result()
 
 
 def _roots(item: Item, layers: int, run: Run) -> list[Step | Source]:

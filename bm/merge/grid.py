@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Run:
     """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
 
-    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores that are held
+    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores of a tensor that are held
     between the passes over one tensor; a larger tensor is scored again.
     """
 
@@ -27,7 +27,7 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     workers: Executor | None = None
-    cache_bytes: int = 256 << 20
+    cache_bytes: int = 128 << 20
     tile_elements: int | None = None
     task_tiles: int | None = None
 

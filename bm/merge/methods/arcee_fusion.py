@@ -36,6 +36,7 @@ def arcee_fusion(
       a million sampled entries, here from a seed.
 
     `difference: signed` drops the absolute value, as the paper's formula prints it; mergekit has none of that.
+    Defaults: λ 1.5, exact, absolute.
     """
     if variant == "mergekit":
         if difference == "signed":
