@@ -1,5 +1,6 @@
 """The student as training needs it: isolated attention, fp32 weights, checkpointed and sharded as the trainer asks."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from bm.branch import parallel
 from bm.branch.attention import ISOLATED
@@ -168,11 +170,11 @@ def prove_isolation(student: Student, place: Place, device: torch.device) -> Non
 
 
 @torch.no_grad()
-def export(student: Student, folder: Path) -> None:
-    """One Hugging Face folder in the student's own dtype, gathered tensor by tensor and written by the first rank."""
+def export(student: Student, initial: Path, folder: Path) -> None:
+    """One Hugging Face folder like `initial`, in its dtype, gathered tensor by tensor and written by the first rank."""
     model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
-    dtype = model.config.dtype
-    assert isinstance(dtype, torch.dtype)
+    stored = AutoConfig.from_pretrained(initial).dtype
+    dtype = stored if isinstance(stored, torch.dtype) else torch.float32
     parameters = dict(model.named_parameters())  # each once, by the first of its names
     other = dict(model.named_parameters(remove_duplicate=False))
     buffers = {name: value for name, value in model.state_dict().items() if name not in other}
@@ -183,3 +185,7 @@ def export(student: Student, folder: Path) -> None:
             state[name] = whole.to("cpu", dtype)
     if first:
         model.save_pretrained(folder, state_dict=state)
+        AutoTokenizer.from_pretrained(initial).save_pretrained(folder)
+        for name in (CONFIG_NAME, GENERATION_CONFIG_NAME):  # as they were: transformers writes what it computed with
+            if (initial / name).exists():
+                shutil.copyfile(initial / name, folder / name)

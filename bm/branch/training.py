@@ -45,13 +45,11 @@ def run(job: Job) -> dict[str, Any]:
         tracked = stack.enter_context(Tracked(job.tracker, job.name, job.key, settings))
         watch = Watch(job.name, job.work, state, tracked, stack)
         fit(module, data, job.trainer, watch)
-        model.export(module.student, job.work)
-        tokenizer = AutoTokenizer.from_pretrained(job.student)
-        packs = data.packs()
+        model.export(module.student, job.student, job.work)
+        tokenizer, packs = AutoTokenizer.from_pretrained(job.student), data.packs()
         facts = {**watch.facts(module), "tokens_per_domain": documents.realised(data.documents, data.traces, packs),
                  "packing": documents.certificate(data.documents, packs, job.config, tokenizer)}  # fmt: skip
         if watch.first:
-            tokenizer.save_pretrained(job.work)
             checkpoint.remove(job.work)
             documents.remove(job.work)
     return facts

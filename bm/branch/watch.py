@@ -4,7 +4,7 @@ import csv
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,16 @@ COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", 
 """Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
 
 
-class Metrics:
-    """metrics.csv; rows past the checkpoint that a run resumes from are taken back."""
-
-    def __init__(self, path: Path, columns: Sequence[str], done: int) -> None:
-        kept = list(csv.DictReader(path.open()))[:done] if path.exists() else []
-        self._writer = csv.DictWriter(path.open("w", newline="", buffering=1), columns)
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow(row)
+def metrics(path: Path, columns: Sequence[str], done: int, stack: ExitStack) -> "csv.DictWriter[str]":
+    """metrics.csv, open for more rows; those past the `done` steps that a run resumes from are taken back."""
+    kept: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = list(csv.DictReader(file))[:done]
+    writer = csv.DictWriter(stack.enter_context(path.open("w", newline="", buffering=1)), columns)
+    writer.writeheader()
+    writer.writerows(kept)
+    return writer
 
 
 class Watch(L.Callback):
@@ -57,7 +56,8 @@ class Watch(L.Callback):
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
-            self.metrics = Metrics(self.work / "metrics.csv", [*COLUMNS, *self.held_out.columns], self.state.step)
+            columns = [*COLUMNS, *self.held_out.columns]
+            self.metrics = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
             total = sum(data.documents.total(step.packs) for step in data.plan)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
         self.began = self.saved = time.monotonic()
@@ -69,7 +69,7 @@ class Watch(L.Callback):
         if (module.done - 1) % module.config.watch_every == 0 or module.done == len(module.data.plan):
             row |= self.held_out.measure(trainer, module)
         if self.first:
-            self.metrics.add({"step": module.done, **row})
+            self.metrics.writerow({"step": module.done, **row})
             self.tracked.log(row, module.done)
             self.bar.advance(self.state.tokens - self.before.tokens, f"loss {row['loss']:.3f}")
         if self._due(module):

@@ -24,7 +24,7 @@ def build(output: Path) -> dict[str, Any]:
     [file] = folder.glob("*.gguf")
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
     model.config.name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    model.hf_quantizer = None  # it is not quantised any more
+    model.hf_quantizer = None  # type: ignore[assignment]  # it is not quantised any more
     del model.config.quantization_config
     model.save_pretrained(output)
     AutoTokenizer.from_pretrained(folder, gguf_file=file.name).save_pretrained(output)

@@ -60,6 +60,8 @@ def close(work: Path, other: Path) -> None:
             if theirs[column]:
                 assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
         assert ours["tokens"] == theirs["tokens"]
+    for name in ("config.json", "generation_config.json"):
+        assert (work / name).read_bytes() == (other / name).read_bytes()
     ours_, theirs_ = (load_file(folder / "model.safetensors") for folder in (work, other))
     assert ours_.keys() == theirs_.keys()
     for name in ours_:

@@ -120,6 +120,20 @@ def test_bf16_arithmetic_over_fp32_weights(student: Path, traces: list[Traces], 
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=1e-2)
 
 
+def test_the_model_keeps_its_dtype_and_its_way_of_generating(
+    student: Path, traces: list[Traces], tmp_path: Path
+) -> None:
+    half = AutoModelForCausalLM.from_pretrained(student, dtype=torch.bfloat16)
+    half.generation_config.update(temperature=0.6, do_sample=True)
+    half.save_pretrained(tmp_path / "half")
+    AutoTokenizer.from_pretrained(student).save_pretrained(tmp_path / "half")
+    trained(tmp_path / "half", traces, tmp_path / "work", branch())
+    assert {tensor.dtype for tensor in weights(tmp_path / "work").values()} == {torch.bfloat16}
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        before, after = ((tmp_path / folder / name).read_text() for folder in ("half", "work"))
+        assert after == before, name
+
+
 def test_a_step_that_is_not_finite_names_its_traces(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(student)
     tokenizer = AutoTokenizer.from_pretrained(student)
