@@ -15,12 +15,14 @@ import torch.distributed as dist
 
 from bm.branch import checkpoint
 from bm.branch.checkpoint import State
+from bm.branch.data import TraceData
+from bm.branch.documents import realised
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.held_out import HeldOut
 from bm.branch.model import prove_isolation
 from bm.branch.module import Sft
 from bm.branch.tracking import Tracked
-from bm.progress import progress
+from bm.progress import progress, say
 
 COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens",
            "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
@@ -58,7 +60,7 @@ class Watch(L.Callback):
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
             self.metrics = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
-            total = sum(data.documents.total(step.packs) for step in data.plan)
+            total = announce(self.name, data)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
         self.began = self.saved = time.monotonic()
 
@@ -111,6 +113,16 @@ class Watch(L.Callback):
         if dist.is_initialized():
             dist.broadcast(due, 0)
         return bool(due)
+
+
+def announce(name: str, data: TraceData) -> int:
+    """Say what is going to be learned: steps, tokens and what share of them is whose. Returns the tokens of the run."""
+    tokens, packs = realised(data.documents, data.traces, data.packs()), len(data.packs())
+    total = sum(tokens.values())
+    shares = ", ".join(f"{domain} {count / total:.0%}" for domain, count in tokens.items() if count)
+    full = total / (packs * data.config.sequence_length)
+    say(f"{name}: {len(data.plan):,} steps, {total:,} tokens ({shares}), packs {full:.0%} full")
+    return total
 
 
 def memory(device: torch.device) -> int:

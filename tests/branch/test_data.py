@@ -130,6 +130,14 @@ def test_microbatches_hold_the_step(student: Path, traces: list[Traces], tmp_pat
             assert batch.segments.starts[-1] == batch.ids.shape[1]
 
 
+def test_in_plain_packing_a_pack_is_one_segment(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    data = prepared(student, traces, branch(packing="packing", micro_batch=2), tmp_path)
+    [batch] = data.batches(data.plan[0].packs)
+    assert list(batch.segments.lengths) == [data.documents.total([pack]) for pack in data.plan[0].packs]
+    assert (batch.positions == 0).sum() == 2 < len(batch.documents)
+    assert data.longest_segment() > data.documents.lengths.max()
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_share_a_step_without_overlap(student: Path, traces: list[Traces], tmp_path: Path, ranks: int) -> None:
     data = prepared(student, traces, branch(batch=4), tmp_path)

@@ -59,6 +59,15 @@ def test_leaves_a_model_metrics_and_facts(student: Path, traces: list[Traces], t
     json.dumps(facts)
 
 
+def test_says_what_is_going_to_be_learned(
+    student: Path, traces: list[Traces], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = trained(student, traces, tmp_path / "work", branch())
+    share = round(100 * facts["tokens_per_domain"]["math"] / facts["tokens"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"math: {facts['steps']} steps, {facts['tokens']:,} tokens (math {share}%, science {100 - share}%)" in said
+
+
 def test_measures_held_out_domains(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     trained(student, traces, tmp_path / "work", branch(epochs=8))
     measured = [row for row in rows(tmp_path / "work") if row["held_out_math"]]
