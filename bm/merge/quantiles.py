@@ -20,7 +20,7 @@ from torch import Tensor
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
 SAMPLE = 1 << 18
-_SIGMAS = 5  # a bracket misses about once in a million ranks when the sample is as good as random
+SIGMAS = 5  # a bracket misses about once in a million ranks when the sample is as good as random
 _DIGIT = 16
 _HALF = 1 << (_DIGIT - 1)
 
@@ -73,7 +73,7 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
 def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
     """Order statistics of the sample 5 standard deviations of a binomial rank to either side."""
     share = (rank + 0.5) / elements
-    slack = _SIGMAS * math.sqrt(share * (1 - share) / draws) + 1 / draws
+    slack = SIGMAS * math.sqrt(share * (1 - share) / draws) + 1 / draws
     last = len(sample) - 1
     low, high = math.floor((share - slack) * last), math.ceil((share + slack) * last)
     return _Bracket(
@@ -110,7 +110,8 @@ def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
     if bracket.low == bracket.high:
         return bracket.low if found.below <= rank < found.up_to else _radix(scores, rank)
     if 0 <= rank - found.up_to < len(found.inside):
-        return float(np.sort(found.inside)[rank - found.up_to])
+        found.inside.sort()
+        return float(found.inside[rank - found.up_to])
     end = bracket.low if rank < found.up_to else bracket.high
     point = _Bracket(rank, end, end)
     return _value(scores, point, _look(scores, [point])[0])

@@ -19,7 +19,7 @@ from bm.merge.checkpoint import INDEX, Shard, index_json
 
 JOURNAL = ".merged.jsonl"
 FLUSH_BYTES = 256 << 20
-_WAITING = 64  # blocks that may wait for their turn to be hashed
+_WAITING = 16  # blocks that may wait for their turn to be hashed
 
 Rows = list[dict[str, Any]]
 

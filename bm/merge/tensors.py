@@ -18,14 +18,15 @@ from torch import Tensor
 from bm.errors import UserError
 from bm.merge.grid import Grid, Run
 from bm.merge.names import Place
-from bm.merge.quantiles import SAMPLE, order_statistics
+from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
 from bm.merge.sources import Held, Source
 from bm.merge.tile import Tile
 
 __all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
            "above", "kind_of", "models", "pair", "task_vectors"]  # fmt: skip
 
-SAMPLED_TILES = 128  # of a tensor whose scores are not held
+SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
+COLLECTED = 1 << 24  # scores inside brackets that are held at once
 ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
@@ -231,10 +232,16 @@ class TensorScores:
             values = scores[:: max(1, self.elements // SAMPLE) | 1]
             return values, len(values)
         grid = self.tensors.grid
-        step = max(1, grid.tiles // SAMPLED_TILES)
+        wide = 3 * SIGMAS * self.elements / COLLECTED  # three brackets of the sample collect no more than that
+        sampled = max(SAMPLED_TILES, round(wide**2 / (ROW_DRAWS * grid.rows)))
+        step = max(1, grid.tiles // sampled)
         tasks = [range(i, i + 1) for i in range(step // 2, grid.tiles, step)]
         share = max(1, len(tasks) * grid.rows * grid.columns // SAMPLE) | 1
-        parts = self.tensors.run.map(lambda task: self.f(next(self.tensors.tiles(task))).reshape(-1)[::share], tasks)
+
+        def some(task: range) -> Tensor:
+            return self.f(next(self.tensors.tiles(task))).reshape(-1)[::share].clone()  # a view would hold the tile
+
+        parts = self.tensors.run.map(some, tasks)
         return torch.cat(parts), ROW_DRAWS * len(tasks) * grid.rows
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
