@@ -33,6 +33,7 @@ def run(config: Experiment) -> float | None:
     questions = {name: stages.questions(domain) for name, domain in config.domains.items()}
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
+    stages.check_apart(questions)
     experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None
     merged = {name: stages.merge(name, method, order, student, experts) for name, method, order in merges}

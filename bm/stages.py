@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bm.config import Branch, Component, Domain, Experiment, Mixture, identity, overridden
 from bm.progress import say
-from bm.store import Artefact, Build, Store
+from bm.store import Artefact, Build, Store, write_text
 
 if TYPE_CHECKING:
     from bm.merge.order import Order
@@ -34,9 +34,9 @@ class Stages:
 
         return self._make("questions", domain.name, settings, [], ["distill"], build)
 
-    def distill(self, domain: Domain, part: str = "train", count: int | None = None) -> Artefact:
-        """`count` verified traces of a domain: `train` for its expert, `student` for the student's own pretraining."""
-        seed, teacher, count = self.config.seed, self.config.teacher, count or domain.traces
+    def distill(self, domain: Domain, part: Literal["train", "student"] = "train") -> Artefact:
+        """Verified traces of a domain: `train` for its expert, `student` for the student's own pretraining."""
+        seed, teacher, count = self.config.seed, self.config.teacher, domain.traces
         settings = {
             "source": identity(domain.source),
             "teacher": identity(teacher),
@@ -51,6 +51,13 @@ class Stages:
             return distill(domain, teacher, part, count, seed, work)
 
         return self._make("distill", f"{domain.name} {part}", settings, [], ["distill", "verify"], build)
+
+    def check_apart(self, questions: Mapping[str, Artefact]) -> None:
+        """That no trace of this run, the student's own included, is an evaluation question."""
+        from bm.distill import check_apart
+
+        traces = [a.path / TRACES for a in self.used if a.manifest["stage"] == "distill"]
+        check_apart({name: q.path / QUESTIONS for name, q in questions.items()}, traces)
 
     def student(self) -> Artefact:
         """The initial model θ0: built, and first trained from scratch where it has domains of its own."""
@@ -99,7 +106,7 @@ class Stages:
     def evaluate(self, model: Artefact, questions: Mapping[str, Artefact]) -> Artefact:
         """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1)."""
         config = self.config.evaluate
-        own = {domain.task: questions[name].path / QUESTIONS for name, domain in self.config.domains.items()}
+        own = {str(domain.task): questions[name].path / QUESTIONS for name, domain in self.config.domains.items()}
         tasks = [*own, *config.tasks]
         settings = {**identity(config), "tasks": tasks}
 
@@ -118,10 +125,12 @@ class Stages:
         config = {"branch": identity(settings), "trainer": identity(trainer), "ratio": dict(ratio)}
 
         def build(work: Path) -> Mapping[str, Any]:
-            from bm.branch import Traces, train
+            from bm.branch import Traces, card, train
 
             sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
             facts = train(student.path, sets, settings, trainer, tracker, name, work.stem, work)
+            lineage = {domain: t.name for domain, t in traces.items()}
+            write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
         return self._make("branch", name, config, [student, *traces.values()], ["branch"], build)

@@ -47,6 +47,11 @@ class Artefact:
         return str(self.manifest["key"])
 
     @property
+    def name(self) -> str:
+        """Where it is in its store: `stage/key`."""
+        return f"{self.manifest['stage']}/{self.key}"
+
+    @property
     def label(self) -> str:
         return str(self.manifest["label"])
 

@@ -1,9 +1,12 @@
 """Questions, and which of them may be used for what."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import pyarrow.parquet as pq
 
 from bm.errors import UserError
 
@@ -59,3 +62,15 @@ def select(stream: Iterator[Question], part: Part, count: int) -> tuple[list[Que
             " ask for fewer, or widen the source's parameters"
         )
     return list(chosen.values()), repeats
+
+
+def check_apart(questions: Mapping[str, Path], traces: Sequence[Path]) -> None:
+    """That no evaluation question (by domain) is the prompt of a trace; UserError names the first that is.
+
+    `part_of` makes it so; this holds it to the files, whoever wrote them.
+    """
+    trained = {i for path in traces for i in pq.read_table(path, columns=["id"])["id"].to_pylist()}
+    for domain, path in questions.items():
+        for question in pq.read_table(path, columns=["id"])["id"].to_pylist():
+            if question in trained:
+                raise UserError(f"{domain}: evaluation question {question} is a training trace too")

@@ -1,11 +1,13 @@
 import itertools
 from collections.abc import Iterator
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bm.distill.selection import SHARES, Question, part_of, select
+from bm.distill.selection import SHARES, Question, check_apart, part_of, select
 from bm.errors import UserError
 
 
@@ -60,3 +62,12 @@ def test_repeats_are_counted():
 def test_an_endless_source_with_few_questions_is_given_up():
     with pytest.raises(UserError, match="ask for fewer, or widen"):
         select(itertools.cycle(numbered(50)), "train", 60)
+
+
+def test_a_question_among_the_traces_is_named(tmp_path):
+    pq.write_table(pa.table({"id": ["a", "b"]}), tmp_path / "traces.parquet")
+    pq.write_table(pa.table({"id": ["c", "d"]}), tmp_path / "apart.parquet")
+    pq.write_table(pa.table({"id": ["c", "b"]}), tmp_path / "shared.parquet")
+    check_apart({"math": tmp_path / "apart.parquet"}, [tmp_path / "traces.parquet"])
+    with pytest.raises(UserError, match="math: evaluation question b is a training trace too"):
+        check_apart({"math": tmp_path / "shared.parquet"}, [tmp_path / "traces.parquet"])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from bm.merge.engine import execute
 from bm.merge.mergekit.plan import parts, plan
 from bm.merge.mergekit.schema import Config, read_config
 from bm.merge.mergekit.vocabulary import Checkpoints, Vocabulary, vocabulary
+from bm.merge.merging import Settings
 from bm.merge.sinks import Folder
 from bm.merge.steps import Item
 from bm.merge.tables import write_rows
@@ -27,16 +28,6 @@ from bm.progress import say
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that architectures give the number of layers in config.json."""
-
-
-class Settings(Protocol):
-    """What of `bm.config.Merge` a mergekit config leaves open."""
-
-    dtype: Any
-    device: str
-    threads: int
-    max_shard_size: str
-    seed: int
 
 
 def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
