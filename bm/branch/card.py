@@ -15,6 +15,6 @@ def card(name: str, student: str, traces: Mapping[str, str], config: Branch, fac
         f"Supervised fine-tuning of `{student}`: {facts['steps']} steps, {facts['tokens']:,} tokens of which "
         f"{facts['supervised_tokens']:,} supervised, final loss {facts['final_loss']:.4f}.", "",
         "| domain | traces |", "| --- | --- |", *[f"| {domain} | `{key}` |" for domain, key in traces.items()], "",
-        "| setting | value |", "| --- | --- |", *[f"| {key} | {value} |" for key, value in resolved(config).items()], "",
+        "| setting | value |", "| --- | --- |", *[f"| {k} | {v} |" for k, v in resolved(config).items()], "",
     ]  # fmt: skip
     return "\n".join(lines)
