@@ -59,6 +59,9 @@ def execute(
             for k, (root, sink) in enumerate(zip(roots, sinks, strict=True)):
                 rows[k][item.name] = root.rows() if isinstance(root, Step) else []
                 sink.done(item.name, rows[k][item.name])
+            for root in roots:
+                if isinstance(root, Step):
+                    root.release()
     return [
         Outcome([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
         for sink, measured in zip(sinks, rows, strict=True)

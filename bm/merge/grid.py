@@ -1,6 +1,7 @@
 """How a tensor is cut into tiles, and how they are computed."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -15,19 +16,38 @@ BLOCK_TILES = 8  # tiles read and written by one task; no result depends on it
 T = TypeVar("T")
 
 
+class Allowance:
+    """Bytes that may be held at one time, taken and given back by many threads."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._lock = size, threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether so many are left; they are taken then."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
 @dataclass(frozen=True)
 class Run:
     """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
 
-    `workers` runs the tasks of a pass, None runs them in the caller. `cache_bytes` bounds the scores held of a
-    tensor between its passes; a larger tensor is scored again.
+    `workers` runs the tasks of a pass, None runs them in the caller. `allowance` bounds the scores held between the
+    passes over the tensors in work; what does not fit is scored again.
     """
 
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     workers: Executor | None = None
-    cache_bytes: int = 128 << 20
+    allowance: Allowance = field(default_factory=lambda: Allowance(256 << 20))
     tile_elements: int | None = None
     task_tiles: int | None = None
 

@@ -7,17 +7,17 @@ over the float's bits takes over, exact in two passes for float32. The sample de
 
 import math
 import struct
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
 SAMPLE = 1 << 18
 SIGMAS = 5  # a bracket misses about once in a million ranks when the sample is as good as random
@@ -35,8 +35,8 @@ class Scores(Protocol):
     def sample(self) -> tuple[Tensor, int]:
         """Some of the scores (1-d, at least one), and how many independent draws they are worth."""
 
-    def map(self, f: Callable[[Tensor], T]) -> list[T]:
-        """f of every tile's scores."""
+    def each(self, f: Callable[[Tensor], None]) -> None:
+        """Calls f with every tile's scores, on many threads."""
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         """The sum over the tiles of the integers f gives for one."""
@@ -51,13 +51,25 @@ class _Bracket:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    """What lies where around a bracket: scores below `low` (counted for a point only), up to `low`, and in between."""
+    """What lies where around a bracket: scores below `low` (counted for a point only), up to `low`, and in between.
 
-    below: int
-    up_to: int
+    `inside` is one buffer with room for as many as the sample lets expect, twice over. Many small arrays, alive between
+    a pass's temporary ones, would leave the heap full of holes.
+    """
+
     inside: Array
+    below: int = 0
+    up_to: int = 0
+    between: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, below: int, up_to: int, inside: Array) -> None:
+        with self.lock:
+            self.below, self.up_to, self.between = self.below + below, self.up_to + up_to, self.between + len(inside)
+            if self.between <= len(self.inside):
+                self.inside[self.between - len(inside) : self.between] = inside
 
 
 def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
@@ -67,7 +79,8 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
     sample, draws = scores.sample()
     ordered = np.sort(sample.reshape(-1).cpu().numpy())
     brackets = [_bracket(ordered, rank, scores.elements, draws) for rank in ranks]
-    return [_value(scores, b, found) for b, found in zip(brackets, _look(scores, brackets), strict=True)]
+    room = min(scores.elements, 1024 + round(2 * SIGMAS * scores.elements / math.sqrt(draws)))
+    return [_value(scores, b, found) for b, found in zip(brackets, _look(scores, brackets, room), strict=True)]
 
 
 def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
@@ -83,25 +96,30 @@ def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
     )
 
 
-def _look(scores: Scores, brackets: Sequence[_Bracket]) -> list[_Found]:
+def _look(scores: Scores, brackets: Sequence[_Bracket], room: int) -> list[_Found]:
     """One pass over the scores for all brackets."""
-    tiles = scores.map(lambda tile: [_count(tile, bracket) for bracket in brackets])
-    return [
-        _Found(sum(f.below for f in parts), sum(f.up_to for f in parts), np.concatenate([f.inside for f in parts]))
-        for parts in zip(*tiles, strict=True)
-    ]
+    dtype = np.float32 if scores.bits == 32 else np.float64
+    found = [_Found(np.empty(0 if b.low == b.high else room, dtype)) for b in brackets]
+
+    def look(tile: Tensor) -> None:
+        for bracket, one in zip(brackets, found, strict=True):
+            _count(tile, bracket, one)
+
+    scores.each(look)
+    return found
 
 
-def _count(tile: Tensor, bracket: _Bracket) -> _Found:
+def _count(tile: Tensor, bracket: _Bracket, found: _Found) -> None:
     on_cpu = tile.device.type == "cpu"  # where numpy compares several times as fast as torch
     scores: Any = tile.reshape(-1).numpy() if on_cpu else tile.reshape(-1)
     count = np.count_nonzero if on_cpu else torch.count_nonzero
     above = scores > bracket.low
     up_to = tile.numel() - int(count(above))
     if bracket.low == bracket.high:
-        return _Found(int(count(scores < bracket.low)), up_to, np.empty(0))
-    inside = scores[above & (scores < bracket.high)]
-    return _Found(0, up_to, inside if on_cpu else inside.cpu().numpy())
+        found.add(int(count(scores < bracket.low)), up_to, found.inside)
+    else:
+        inside = scores[above & (scores < bracket.high)]
+        found.add(0, up_to, inside if on_cpu else inside.cpu().numpy())
 
 
 def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
@@ -109,12 +127,15 @@ def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
     rank = bracket.rank
     if bracket.low == bracket.high:
         return bracket.low if found.below <= rank < found.up_to else _radix(scores, rank)
-    if 0 <= rank - found.up_to < len(found.inside):
-        found.inside.sort()
-        return float(found.inside[rank - found.up_to])
+    if found.between > len(found.inside):
+        return _radix(scores, rank)
+    if 0 <= rank - found.up_to < found.between:
+        inside = found.inside[: found.between]
+        inside.sort()
+        return float(inside[rank - found.up_to])
     end = bracket.low if rank < found.up_to else bracket.high
     point = _Bracket(rank, end, end)
-    return _value(scores, point, _look(scores, [point])[0])
+    return _value(scores, point, _look(scores, [point], 0)[0])
 
 
 def _radix(scores: Scores, rank: int) -> float:

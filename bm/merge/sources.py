@@ -1,7 +1,7 @@
 """Where the entries of a tensor come from."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,3 +36,11 @@ class Held:
 
     def read(self, start: int, stop: int) -> Tensor:
         return self.tensor.reshape(-1)[start:stop]
+
+
+@runtime_checkable
+class Releasing(Protocol):
+    """A source that holds memory for those who read it."""
+
+    def release(self) -> None:
+        """Gives it back."""

@@ -70,6 +70,9 @@ class Step:
         tiles = self.tensors.tiles(range(start // size, -(-stop // size)))
         return torch.cat([self.merged(tile).to(self.dtype).reshape(-1) for tile in tiles])
 
+    def release(self) -> None:
+        self.tensors.release()
+
     def rows(self) -> list[dict[str, Any]]:
         """What `tensors.parquet` says of this tensor, one row for each step, earlier steps first."""
         sources = (self.tensors.base, *self.tensors.models)

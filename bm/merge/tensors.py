@@ -19,7 +19,7 @@ from bm.errors import UserError
 from bm.merge.grid import Grid, Run
 from bm.merge.names import Place
 from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
-from bm.merge.sources import Held, Source
+from bm.merge.sources import Held, Releasing, Source
 from bm.merge.tile import Tile
 
 __all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
@@ -110,7 +110,7 @@ class Tensors:
         self.grid = Grid.of(self.shape, self.run.tile_size)
         self._facts: dict[Hashable, Any] = {}
         self._scores: dict[Hashable, Tensor] = {}
-        self._rows: dict[Hashable, dict[int, Tensor]] = {}
+        self._rows: dict[Hashable, tuple[Tensor, list[bool]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -171,11 +171,16 @@ class Tensors:
         """See `Tile.per_row`. Rows of a few entries are not worth holding."""
         if self.grid.columns < HELD_COLUMNS:
             return f(tile)
-        with self._lock:
-            held = self._rows.setdefault(f, {})
-        if tile.index not in held:
-            held[tile.index] = f(tile)
-        return held[tile.index]
+        with self._lock:  # one buffer: small tensors kept between a pass's temporary ones would leave holes in the heap
+            if f not in self._rows:
+                rows = torch.empty(self.elements // self.grid.columns, dtype=self.run.dtype, device=self.run.device)
+                self._rows[f] = rows, [False] * self.grid.tiles
+        rows, known = self._rows[f]
+        mine = rows[tile.start // self.grid.columns : tile.stop // self.grid.columns]
+        if not known[tile.index]:
+            mine.copy_(f(tile))
+            known[tile.index] = True
+        return mine
 
     def gather(self, f: Callable[[Tile], Tensor], offsets: Tensor) -> Tensor:
         """The scores f(tile) at these flat offsets of the tensor, in ascending order of the offsets."""
@@ -203,9 +208,9 @@ class Tensors:
         return value
 
     def hold(self, f: Callable[[Tile], Tensor]) -> Tensor | None:
-        """All scores of f in one flat tensor, kept for later passes; None when they are more than may be held."""
+        """All scores of f in one flat tensor, kept until `release`; None when they are more than may be held now."""
         if f not in self._scores:
-            if self.elements * self.run.dtype.itemsize > self.run.cache_bytes:
+            if not self.run.allowance.take(self.elements * self.run.dtype.itemsize):
                 return None
             scores = torch.empty(self.elements, dtype=self.run.dtype, device=self.run.device)
 
@@ -216,6 +221,14 @@ class Tensors:
             self.run.map(fill, self.grid.blocks(self.run.block_tiles))
             self._scores[f] = scores
         return self._scores[f]
+
+    def release(self) -> None:
+        """Gives back what is held of scores, here and in earlier steps of the merge."""
+        self.run.allowance.give(sum(scores.nbytes for scores in self._scores.values()))
+        self._scores.clear()
+        for source in (self.base, *self.models):
+            if isinstance(source, Releasing):
+                source.release()
 
 
 class TensorScores:
@@ -237,12 +250,15 @@ class TensorScores:
         step = max(1, grid.tiles // sampled)
         tasks = [range(i, i + 1) for i in range(step // 2, grid.tiles, step)]
         share = max(1, len(tasks) * grid.rows * grid.columns // SAMPLE) | 1
+        sizes = [-(-(stop - start) // share) for start, stop in map(grid.span, tasks)]
+        values = torch.empty(sum(sizes), dtype=self.tensors.run.dtype, device=self.tensors.run.device)
+        places = dict(zip(tasks, torch.split(values, sizes), strict=True))
 
-        def some(task: range) -> Tensor:
-            return self.f(next(self.tensors.tiles(task))).reshape(-1)[::share].clone()  # a view would hold the tile
+        def draw(task: range) -> None:
+            places[task].copy_(self.f(next(self.tensors.tiles(task))).reshape(-1)[::share])
 
-        parts = self.tensors.run.map(some, tasks)
-        return torch.cat(parts), ROW_DRAWS * len(tasks) * grid.rows
+        self.tensors.run.map(draw, tasks)
+        return values, ROW_DRAWS * len(tasks) * grid.rows
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         def block(tiles: range) -> Tensor:
@@ -255,8 +271,8 @@ class TensorScores:
         tensors = self.tensors
         return torch.stack(tensors.run.map(block, tensors.grid.blocks(tensors.run.block_tiles))).sum(0)
 
-    def map(self, f: Callable[[Tensor], T]) -> list[T]:
-        return self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))
+    def each(self, f: Callable[[Tensor], None]) -> None:
+        self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))
 
     def _finite(self, scores: Tensor) -> Tensor:
         if not torch.isfinite(scores.sum()) and not torch.isfinite(scores).all():

@@ -46,7 +46,9 @@ def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, 
     expected = merge_in_memory(order, method, experts, student, Settings(threads=1))
     run = engine.Run
     for threads, block, cache in ((2, 1, 1 << 28), (5, 7, 0), (3, 1000, 1 << 14)):
-        monkeypatch.setattr("bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, task_tiles=b, cache_bytes=c))
+        monkeypatch.setattr(
+            "bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, task_tiles=b, allowance=grid.Allowance(c))
+        )
         assert equal(merge_in_memory(order, method, experts, student, Settings(threads=threads)), expected)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bm.errors import UserError
+from bm.merge.grid import Allowance
 from bm.merge.quantiles import _radix
 from bm.merge.tensors import Run, Tensors, TensorScores, Tile
 
@@ -30,7 +31,7 @@ def held(values: np.ndarray, **run: object) -> Tensors:
 def test_any_rank_of_anything(values, tile, cache, data):
     ranks = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=2))
     table = values.reshape(-1, 1)  # rows of one element: the grid may cut anywhere
-    found = held(table, tile_elements=tile, cache_bytes=cache).order_statistics(itself, ranks)
+    found = held(table, tile_elements=tile, allowance=Allowance(cache)).order_statistics(itself, ranks)
     assert found == [float(np.partition(values, rank)[rank]) for rank in ranks]
 
 
@@ -59,7 +60,7 @@ def test_radix_descent(values, dtype, data):
 def test_whole_tensors(values, cache):
     """Clusters in order of the file make the sample of an unheld tensor a poor one; the answer stays exact."""
     values = values.astype(np.float32)
-    tensors = held(values.reshape(-1, 10), tile_elements=1000, cache_bytes=cache)
+    tensors = held(values.reshape(-1, 10), tile_elements=1000, allowance=Allowance(cache))
     qs = (0.0, 0.25, 0.5, 0.75, 0.999, 1.0)
     ranks = [int(q * (len(values) - 1)) for q in qs]
     assert tensors.quantiles(itself, qs) == [float(v) for v in np.partition(values, ranks)[ranks]]
@@ -77,6 +78,8 @@ def test_draws_of_a_seeded_sample_are_gathered_in_order():
 def test_scores_that_are_no_numbers_are_refused(bad, cache):
     values = np.zeros((50, 4), np.float32)
     values[31, 2] = bad
-    tensors = Tensors.held(None, [torch.from_numpy(values)], "mlp.weight", run=Run(tile_elements=8, cache_bytes=cache))
+    tensors = Tensors.held(
+        None, [torch.from_numpy(values)], "mlp.weight", run=Run(tile_elements=8, allowance=Allowance(cache))
+    )
     with pytest.raises(UserError, match=r"mlp\.weight: NaN or infinity"):
         tensors.order_statistics(itself, [5])
