@@ -125,7 +125,10 @@ def evaluate(config: EvaluateFolder) -> None:
     model = external(config.model)
     questions = {name: stages.questions(domain) for name, domain in config.domains.items()}
     found = stages.evaluate(model, questions)
-    shutil.copytree(found.path, config.output, dirs_exist_ok=True)
+    config.output.mkdir(parents=True, exist_ok=True)
+    for file in found.path.iterdir():
+        beside = Path(shutil.copy(file, config.output / f".{file.name}"))
+        beside.replace(config.output / file.name)
     for task, score in json.loads((config.output / "scores.json").read_text()).items():
         interval = f"{score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
         say(f"{task:<24} {interval}  {score['questions']} questions x {score['samples']}")

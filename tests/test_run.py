@@ -94,6 +94,33 @@ def test_a_sweep_makes_each_expert_once(undisturbed: Path, bm: Bm) -> None:
     assert sorted(map(len, merges)) == [1, 12]
 
 
+def test_distill_and_branch_find_what_the_run_made(undisturbed: Path, bm: Bm) -> None:
+    before = published(undisturbed)
+    domains = [word for word in SHRUNK if not word.startswith(("domains.coding", "domains.science"))]
+    for words in (["distill", "domain=math"], ["branch", "domain=math"], ["branch", "mixture=proportional"]):
+        shrunk = domains if "domain=math" in words else SHRUNK
+        said = bm(*words, *shrunk, cwd=undisturbed)
+        assert said.returncode == 0, said.stderr
+    assert published(undisturbed) == before
+
+
+def test_merge_and_evaluate_take_any_folder(undisturbed: Path, bm: Bm) -> None:
+    store = undisturbed / "outputs/store"
+    labelled = {json.loads(p.read_text())["label"]: p.parent for p in store.glob("branch/*/manifest.json")}
+    words = ["merge", "merge=linear", f"models=[{labelled['math']},{labelled['coding']}]", "output=merged"]
+    made = bm(*words, cwd=undisturbed)
+    assert made.returncode == 0, made.stderr
+    again = bm(*words, cwd=undisturbed)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "merged exists" in again.stderr
+
+    scored = bm("evaluate", *SHRUNK, f"model={labelled['math']}", "output=scored", cwd=undisturbed)
+    assert scored.returncode == 0, scored.stderr
+    (row,) = (r for r in results(undisturbed / "outputs/result")["rows"] if r["name"] == "math")
+    scores = json.loads((undisturbed / "scored/scores.json").read_text())
+    assert {task: score["mean"] for task, score in scores.items()} == {t: s["mean"] for t, s in row["scores"].items()}
+
+
 def test_report_over_all_runs(undisturbed: Path, bm: Bm) -> None:
     said = bm("report", cwd=undisturbed)
     assert said.returncode == 0, said.stderr

@@ -14,9 +14,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from bm.config import Merge
 from bm.merge.checkpoint import Stored, checkpoint
 from bm.merge.engine import pool
-from bm.merge.merging import Settings
 from bm.merge.methods.arcee_fusion import QUARTILES, divergence
 from bm.merge.preflight import FLOATING, aligned, is_buffer
 from bm.merge.tables import write_table
@@ -31,7 +31,7 @@ SCHEMA = pa.schema({
 STUDENT = "the student"
 
 
-def interference(models: Mapping[str, Path], student: Path, lam: float, config: Settings, work: Path) -> dict[str, Any]:
+def interference(models: Mapping[str, Path], student: Path, lam: float, config: Merge, work: Path) -> dict[str, Any]:
     """Writes `interference.parquet`: a row for each tensor and pair of experts.
 
     cosine: of the two updates, null where one is zero. sign_conflict: share of the entries which both change that they

@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bm.config import Merge
 from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
@@ -24,29 +25,6 @@ from bm.merge.tensors import Method, Run, kind_of
 STUDENT = "the student"
 
 
-class Settings(Protocol):
-    """What `bm.config.Merge` says of every merge: its order, what varies by tensor, number types, how it runs."""
-
-    @property
-    def order(self) -> str | Sequence[str]: ...
-    @property
-    def schedule(self) -> Mapping[str, Any] | None: ...
-    @property
-    def statistics(self) -> Mapping[str, Path] | None: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def out_dtype(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def threads(self) -> int: ...
-    @property
-    def max_shard_size(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-
-
 def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) -> list[Order]:
     """What `merge.order` asks for: the orders written down, or with `all` every pairwise order of the experts.
 
@@ -60,7 +38,7 @@ def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) ->
 
 
 def merge(
-    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Settings, work: Path
+    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Merge, work: Path
 ) -> dict[str, Any]:
     """Merges the order's models into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
 
@@ -75,7 +53,7 @@ def merge_many(
     methods: Sequence[Method],
     models: Mapping[str, Path],
     student: Path | None,
-    config: Settings,
+    config: Merge,
     sinks: Sequence[Sink],
 ) -> list[Outcome]:
     """One merge per method (a sweep over λ, weights, variants) in one pass: inputs are read and scored once."""
@@ -87,7 +65,7 @@ def merge_grid(
     methods: Mapping[str, Method],
     models: Mapping[str, Path],
     student: Path | None,
-    config: Settings,
+    config: Merge,
     work: Path,
 ) -> dict[str, Any]:
     """`merge_many` into Hugging Face folders of `work` named like the methods. Facts: by name, as those of `merge`."""
@@ -100,7 +78,7 @@ def merge_grid(
 
 
 def merge_in_memory(
-    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Settings
+    order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Merge
 ) -> dict[str, Tensor]:
     """The merged tensors by name, for `load_state_dict`."""
     memory = Memory()
@@ -109,7 +87,7 @@ def merge_in_memory(
 
 
 def merge_folders(
-    method: Method, base: Path | None, models: Sequence[Path], config: Settings, work: Path
+    method: Method, base: Path | None, models: Sequence[Path], config: Merge, work: Path
 ) -> dict[str, Any]:
     """`bm merge`: a pairwise method takes the models into the base one after the other, others merge all at once.
 
@@ -145,7 +123,7 @@ def _run(
     methods: Sequence[Method],
     models: Mapping[str, Path],
     student: Path | None,
-    config: Settings,
+    config: Merge,
     sinks: Sequence[Sink],
 ) -> list[Outcome]:
     base, methods = base_leaf(order), [scheduled(method, config.schedule) for method in methods]
@@ -163,7 +141,7 @@ def _finish(
     method: Method,
     models: Mapping[str, Path],
     student: Path | None,
-    config: Settings,
+    config: Merge,
     work: Path,
     outcome: Outcome,
 ) -> dict[str, Any]:

@@ -7,7 +7,6 @@ prompts through the same chat template, the same sampling, and the number of row
 
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -17,6 +16,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+from experiments.speed.measuring import Usage, record, row, show
 
 PLACE = Path(__file__).parent
 QUESTIONS, SAMPLES, LONGEST, TURNS = 64, 16, 256, 3
@@ -105,20 +106,12 @@ def main() -> None:
         tried = {name: [measured(name, folder, batch) for batch in BATCHES[name]] for name in BATCHES}
         best = {name: int(min(runs, key=lambda run: run["seconds"])["batch"]) for name, runs in tried.items()}
         turns = [{name: measured(name, folder, best[name]) for name in best} for _ in range(TURNS)]
-    sides = {name: {what: round(median(turn[name][what] for turn in turns), 3)
-                    for what in ("seconds", "peak_rss_gb", "tokens", "batch")} for name in best}  # fmt: skip
-    ours, peer = sides["ours"], sides["peer"]
-    row = {
-        "name": "evaluate/samples", "ours": ours, "peer": peer, "peer_version": f"lm_eval {version('lm_eval')} HFLM",
-        "speedup": round(peer["seconds"] / ours["seconds"], 2),
-        "memory_ratio": round(peer["peak_rss_gb"] / ours["peak_rss_gb"], 2),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}", "command": "make bench-evaluate",
-    }  # fmt: skip
-    path = PLACE / "measured.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = sorted([one for one in rows if one["name"] != row["name"]] + [row], key=lambda one: str(one["name"]))
-    path.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-    print(json.dumps(row, indent=2))
+    middle = {name: {what: median(turn[name][what] for turn in turns) for what in turns[0][name]} for name in best}
+    ours, other = (Usage(round(one["seconds"], 3), round(one["peak_rss_gb"], 3)) for one in middle.values())
+    done = row("evaluate/samples", ours, other, f"lm_eval {version('lm_eval')} HFLM", "make bench-evaluate",
+               tokens={name: one["tokens"] for name, one in middle.items()}, batch=best)  # fmt: skip
+    record([done])
+    show("sampling: ours and lm-eval's", [done])
 
 
 if __name__ == "__main__":

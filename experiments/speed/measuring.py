@@ -77,12 +77,16 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
 
 
-def record(rows: Sequence[dict[str, Any]]) -> None:
-    """Puts the rows into measured.json in the place of those of the same name; other rows stay."""
-    kept = json.loads(MEASURED.read_text())["rows"] if MEASURED.exists() else []
+def record(rows: Sequence[dict[str, Any]], under: str = "rows") -> None:
+    """Puts the rows into measured.json in the place of those of the same name; the others stay.
+
+    `under` "rows" are comparisons with peers; under "scaling" is what ours needs as the work grows.
+    """
+    found = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     names = {new["name"] for new in rows}
-    merged = sorted([old for old in kept if old["name"] not in names] + list(rows), key=lambda one: str(one["name"]))
-    MEASURED.write_text(json.dumps({"rows": merged}, indent=1) + "\n")
+    kept = [old for old in found.get(under, []) if old["name"] not in names]
+    found[under] = sorted([*kept, *rows], key=lambda one: str(one["name"]))
+    MEASURED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from experiments.speed.measuring import ROOT, Usage, best, measure, peer, record, row, show
+from experiments.speed.measuring import ROOT, Usage, best, machine, measure, peer, record, row, show
 
 PEER = "mergekit==0.1.5"
 WORK = ROOT / "outputs" / "bench" / "merge"
@@ -86,14 +87,17 @@ def grid(target: str, base: Path, expert: Path) -> Usage:
 
 
 def doubled(rounds: int) -> dict[str, object]:
-    """Ours on twice the layers against ours on half of them: `peer` is the smaller model."""
+    """Ours on twice the layers, and as multiples of what half of them take."""
     small, large = pair("half_billion"), pair("doubled")
     one, two = [], []
     for _ in range(rounds):
         one.append(run(lambda output: ours("arcee_fusion", *small, output)))
         two.append(run(lambda output: ours("arcee_fusion", *large, output)))
     shutil.rmtree(WORK / "doubled")
-    return row("merge/doubled", best(two), best(one), "bm, half the layers", "bm merge merge=arcee_fusion")
+    large_usage, small_usage = best(two), best(one)
+    return {"name": "merge/doubled", **asdict(large_usage), "machine": machine(),
+            "times_the_seconds": round(large_usage.seconds / small_usage.seconds, 2),
+            "times_the_memory": round(large_usage.peak_rss_gb / small_usage.peak_rss_gb, 2)}  # fmt: skip
 
 
 def four_billion() -> dict[str, object]:
@@ -105,17 +109,18 @@ def four_billion() -> dict[str, object]:
     base, expert = pair("four_billion")
     usage = run(lambda output: [*ours("arcee_fusion", base, expert, output), "merge.max_shard_size=2GB"], limit)
     shutil.rmtree(WORK / "four_billion")
-    allowed = Usage(usage.seconds, LIMIT_GB)
-    return row("merge/four_billion", usage, allowed, f"limit of {LIMIT_GB} GB", "bm merge merge=arcee_fusion")
+    return {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine()}
 
 
 def main(rounds: int) -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     rows = compare(rounds)
     record(rows)
-    rows += [doubled(rounds), four_billion()]
-    record(rows)
     show("merging: ours and mergekit's whole processes", rows)
+    scaling = [doubled(rounds), four_billion()]
+    record(scaling, "scaling")
+    for one in scaling:
+        print(", ".join(f"{what} {value}" for what, value in one.items() if what != "machine"))
 
 
 if __name__ == "__main__":

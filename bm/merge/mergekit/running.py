@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bm.config import Merge
 from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
@@ -18,7 +19,6 @@ from bm.merge.engine import execute
 from bm.merge.mergekit.plan import parts, plan
 from bm.merge.mergekit.schema import Config, read_config
 from bm.merge.mergekit.vocabulary import Checkpoints, Vocabulary, vocabulary
-from bm.merge.merging import Settings
 from bm.merge.sinks import Folder
 from bm.merge.steps import Item
 from bm.merge.tables import write_rows
@@ -30,7 +30,7 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that architectures give the number of layers in config.json."""
 
 
-def merge_config(file: Path, settings: Settings, work: Path) -> dict[str, Any]:
+def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
     """Merges as `file` says into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
 
     Types are the config's: the output in `out_dtype`, else `dtype`, else the inputs' own; arithmetic in float64 when

@@ -1,0 +1,37 @@
+"""The command's front door: quick, and complete."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bm.cli import STAGES
+from tests.conftest import BM, Bm
+
+
+def test_help_lists_every_stage_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['bm', '--help']; from bm.cli import main; main();"
+        "print('heavy:', sorted({'torch', 'hydra', 'transformers', 'pydantic'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in said
+    assert all(f"  {stage} " in said for stage in STAGES)
+
+
+def test_each_stage_shows_its_composed_configuration(tmp_path: Path, bm: Bm) -> None:
+    for stage in STAGES:
+        shown = bm(stage, "--cfg", "job", cwd=tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert "outputs: outputs" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tab_completes_options_and_settings(tmp_path: Path) -> None:
+    def completed(line: str) -> list[str]:
+        typed = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        ask = [BM, "run", "--shell-completion", "query=bash"]
+        return subprocess.run(ask, cwd=tmp_path, env=typed, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("bm merge=arcee") == ["merge=arcee_fusion"]
+    assert "branch.learning_rate=" in completed("bm branch.learning")
