@@ -51,6 +51,11 @@ def growing_cache(config: PreTrainedConfig) -> DynamicCache:
     return cache
 
 
+def grows_everywhere(cache: DynamicCache) -> bool:
+    """Whether every layer sees all tokens: a sliding window counts places in the cache, so no gap may lie in it."""
+    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+
+
 def _grown(held: Tensor, tokens: int) -> Tensor:
     rows, heads, used, size = held.shape
     buffer = torch.empty(rows, heads, max(tokens + ROOM, tokens * 5 // 4), size, dtype=held.dtype, device=held.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from bm.errors import UserError
-from bm.generate.cache import growing_cache
+from bm.generate.cache import growing_cache, grows_everywhere
 from bm.generate.draw import draw, stream, uniforms
 from bm.generate.samples import Message, Sample, Sampling
 from bm.generate.text import Text, model_folder
@@ -125,15 +125,22 @@ class _Decoding:
     """The model's state over a batch: left-padded prompts, cache, and the logits of each row's next token."""
 
     def __init__(self, model: PreTrainedModel, tokens: Sequence[list[int]], prompts: Sequence[int]) -> None:
-        """Prefill each distinct prompt once; prompts: [rows], the prompt of each row."""
+        """Prefill each distinct prompt once, and what all begin with once; prompts: [rows], the prompt of each row."""
         distinct = list(dict.fromkeys(prompts))
-        width = max(len(tokens[p]) for p in distinct)
-        ids = torch.tensor([[0] * (width - len(tokens[p])) + tokens[p] for p in distinct], device=model.device)
-        lengths = torch.tensor([len(tokens[p]) for p in distinct], device=model.device)
-        mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
         self._model, self._cache = model, growing_cache(model.config)
-        self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))
-        self._positions, self._mask = lengths, mask
+        start = _shared([tokens[p] for p in distinct]) if grows_everywhere(self._cache) else 0
+        rest = [tokens[p][start:] for p in distinct]
+        width = max(map(len, rest))
+        ids = torch.tensor([[0] * (width - len(r)) + r for r in rest], device=model.device)
+        lengths = torch.tensor([len(r) for r in rest], device=model.device)
+        mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+        if start:
+            shared = torch.tensor([tokens[distinct[0]][:start]], device=model.device)
+            self._forward(shared, torch.ones_like(shared), torch.arange(start, device=model.device)[None])
+            self._cache.batch_select_indices(torch.zeros(len(rest), dtype=torch.long, device=model.device))
+            mask = torch.cat([mask.new_ones(len(rest), start), mask], 1)
+        self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)[:, start:])
+        self._positions, self._mask = lengths + start, mask
         place = {p: k for k, p in enumerate(distinct)}
         self._select(torch.tensor([place[p] for p in prompts], device=model.device))
 
@@ -157,3 +164,9 @@ class _Decoding:
     def _select(self, rows: Tensor) -> None:
         self._cache.batch_select_indices(rows)
         self._mask, self._positions, self.logits = self._mask[rows], self._positions[rows], self.logits[rows]
+
+
+def _shared(prompts: Sequence[list[int]]) -> int:
+    """Tokens that all prompts begin with, a system prompt above all; every prompt keeps one of its own."""
+    first, last = min(prompts), max(prompts)  # in their order these two share what all share
+    return next((i for i, (a, b) in enumerate(zip(first[:-1], last, strict=False)) if a != b), len(first) - 1)

@@ -39,6 +39,22 @@ def test_greedy_equals_hugging_face_generate(model, tokenizer, prompts):
         assert ours[p, 0].tokens == len([t for t in theirs if t != 1])
 
 
+def test_what_all_prompts_begin_with_is_computed_once(qwen2, tokenizer, prompts):
+    """Rows of a forward pass, by pass: the system prompt alone, then what is each prompt's own; responses unchanged."""
+    asked = ["you are a helpful abacus: " + prompt for prompt in prompts]
+    shapes: list[tuple[int, ...]] = []
+    watch = qwen2.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True
+    )
+    together = collected(TransformersEngine(qwen2, tokenizer, 12), asked, GREEDY)
+    watch.remove()
+    assert shapes[0][0] == 1 and shapes[1][0] == len(prompts)
+    assert shapes[0][1] + shapes[1][1] == max(len(tokenizer(p).input_ids) for p in asked)
+    for p, prompt in enumerate(asked):
+        alone = collected(TransformersEngine(qwen2, tokenizer, 1), [prompt], GREEDY)
+        assert alone[0, 0].response == together[p, 0].response
+
+
 def test_some_responses_end_and_some_are_cut(qwen2, tokenizer, prompts):
     ended = {s.finished for s in collected(TransformersEngine(qwen2, tokenizer, 12), prompts, WARM).values()}
     assert ended == {True, False}
