@@ -354,6 +354,8 @@ class Experiment:
     """A whole experiment, from questions to verdicts."""
 
     recipe: Name
+    experiment: Name | None
+    """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
     seed: int
     paths: Paths
     output: Path | None
