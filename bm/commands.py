@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from bm.stages import Stages
 from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
 
 if TYPE_CHECKING:
-    from bm.report import Results, Subject
+    from bm.report import Results, Run, Subject
     from bm.rounds import Merging
 
 
@@ -54,7 +53,7 @@ def _round(
     home = _folder(config) / ("" if last else f"round-{number}")
     title = config.recipe if config.rounds.count == 1 else f"{config.recipe}, round {number} of {config.rounds.count}"
     of = config.evaluate
-    settings = Settings(title, _command(), _yaml(config), of.resamples, of.confidence, config.seed)
+    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence)
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
@@ -192,14 +191,25 @@ def _merges(config: Experiment) -> "Iterator[Merging]":
 
 def _folder(config: Experiment) -> Path:
     """Where this run's results go: as told, or named by the recipe and everything that decides the results."""
-    key = digest(_yaml(config).encode())[:8]
-    return config.output or config.paths.outputs / "runs" / f"{config.recipe}-{key}"
+    return config.output or config.paths.outputs / "runs" / f"{config.recipe}-{run_key(config)}"
+
+
+def run_key(config: Experiment) -> str:
+    return digest(_yaml(config).encode())[:8]
 
 
 def _yaml(config: Experiment) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(resolved(config)))
 
 
-def _command() -> str:
-    """What was typed, ready to be pasted."""
-    return shlex.join(["bm", *sys.argv[0].split()[1:], *sys.argv[1:]])
+def _run(config: Experiment) -> "Run":
+    """What a run says of itself; its command makes it again, also where it was one job of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from bm.report import Run
+
+    given = HydraConfig.get()
+    overrides, sources = list(given.overrides.task), given.runtime.config_sources
+    folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    command = shlex.join(["bm", "run", *folders, *overrides])
+    return Run(config.experiment, config.recipe, config.seed, tuple(overrides), command, run_key(config))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bm.errors import UserError
 from bm.report.evidence import Subject, cost, gather
-from bm.report.results import Claim, Cost, Kind, Results, Retained, Row, Score, Verdict, ordered, read, write
+from bm.report.results import Claim, Cost, Kind, Results, Retained, Row, Run, Score, Verdict, ordered, read, write
 from bm.store import Artefact
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Results",
     "Retained",
     "Row",
+    "Run",
     "Score",
     "Settings",
     "Subject",
@@ -41,14 +42,12 @@ class Settings:
 
     title: str
     """Name of the recipe or run."""
-    command: str
-    """What was typed."""
+    run: Run
     config: str
     """The resolved config as YAML."""
     resamples: int
     """Bootstrap resamples of the questions behind each verdict."""
     confidence: float
-    seed: int
 
 
 def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings, folder: Path) -> Results:
@@ -65,7 +64,7 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     write(found, folder / "results.json")
     publish(
         found,
-        gather(settings.title, subjects, artefacts, settings.command, settings.config),
+        gather(settings.title, subjects, artefacts, settings.run.command, settings.config),
         folder / "report" / "index.html",
     )
     show(found, Console())
@@ -88,8 +87,8 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
             for s in subjects
         ]
     )
-    how = (settings.resamples, settings.confidence, settings.seed)
-    return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how))
+    how = (settings.resamples, settings.confidence, settings.run.seed)
+    return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), settings.run)
 
 
 def compare(runs: Mapping[str, Path], folder: Path) -> None:

@@ -98,10 +98,28 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Where results come from."""
+
+    experiment: str | None
+    """The published table or figure, or the ablation, that the run is a cell of."""
+    recipe: str
+    seed: int
+    overrides: tuple[str, ...]
+    """As typed, or as the sweep gave them."""
+    command: str
+    """What makes this run again."""
+    key: str
+    """Hash of the resolved config."""
+
+
+@dataclass(frozen=True)
 class Results:
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
     retention: tuple[Retained, ...] = ()
+    run: Run | None = None
+    """None: the file was written before runs said this of themselves."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -158,7 +176,7 @@ def read(path: Path) -> Results:
         values = json.loads(path.read_text())
         retention = tuple(Retained(**r) for r in values.get("retention", []))
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
-        return Results(tuple(_row(r) for r in values["rows"]), verdicts, retention)
+        return Results(tuple(_row(r) for r in values["rows"]), verdicts, retention, _run(values.get("run")))
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -171,3 +189,7 @@ def _row(values: dict[str, Any]) -> Row:
     scores = {task: Score(**score) for task, score in values["scores"].items()}
     cost = Cost(**values["cost"])
     return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"))
+
+
+def _run(values: dict[str, Any] | None) -> Run | None:
+    return None if values is None else Run(**{**values, "overrides": tuple(values["overrides"])})

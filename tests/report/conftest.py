@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bm.report import Settings, Subject
+from bm.report import Run, Settings, Subject
 from bm.store import Artefact, Store
 
 TASKS = ("tiny_math", "tiny_coding", "tiny_science")
@@ -40,7 +40,8 @@ SKILLS = {
     "arcee_fusion (math & coding) & science": (0.59, 0.60, 0.67),
     "linear (math & science) & coding": (0.49, 0.55, 0.56),
 }
-SETTINGS = Settings("tiny", "bm run recipe=tiny seed=1", "recipe: tiny\nseed: 1\nmerge:\n  order: all\n", 500, 0.95, 1)
+RUN = Run(None, "tiny", 1, ("recipe=tiny", "seed=1"), "bm run recipe=tiny seed=1", "0a1b2c3d")
+SETTINGS = Settings("tiny", RUN, "recipe: tiny\nseed: 1\nmerge:\n  order: all\n", 500, 0.95)
 
 
 @dataclass(frozen=True)

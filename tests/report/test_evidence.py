@@ -6,7 +6,7 @@ import pytest
 
 from bm.report.evidence import Cost, Funnel, Node, curve, funnel, gather, kept_shares, lineage_of, total_seconds
 from bm.store import Artefact
-from tests.report.conftest import LAYERS, MODULES, SETTINGS, Fixture
+from tests.report.conftest import LAYERS, MODULES, RUN, SETTINGS, Fixture
 
 
 def test_curve_reads_every_step(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_several_inputs_share_is_counted_once() -> None:
 
 
 def test_gather_finds_what_each_artefact_has(experiment: Fixture) -> None:
-    found = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, SETTINGS.command, SETTINGS.config)
+    found = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, RUN.command, SETTINGS.config)
     assert [c.name for c in found.curves] == ["student", "math", "coding", "science", "mixture proportional"]
     assert {k.merge for k in found.kept} == {s.name for s in experiment.subjects if s.name.startswith("arcee_fusion")}
     assert len(found.kept) == 4, "two steps of each fusion, and none of the soup, which selects nothing"

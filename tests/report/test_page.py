@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bm.report import Settings, compare, report
 from bm.report.drawing import DARK, LIGHT
 from bm.report.plots import STRONGEST
 from bm.store import Store
-from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture, make
+from tests.report.conftest import RUN, SETTINGS, SKILLS, TASKS, Fixture, make
 
 VOID = {"input", "meta", "link", "br"}
 HOSTILE = 'linear </svg><script>alert(1)</script> "&" $\\frac{1}{0}$ <!-- --> {{ 7 * 7 }}'
@@ -83,7 +84,7 @@ def test_page_tells_the_whole_run(page: str) -> None:
         for section in ("scores", "verdicts", "costs", "retention", "loss", "kept", "funnels", "lineage", "repeat")
     )
     assert all(name.replace("&", "&amp;") in page for name in (*SKILLS, *TASKS))
-    assert SETTINGS.command in page
+    assert RUN.command in page
     assert "order: all" in page
     assert page.count("<figure") == 3 + 3 + 3 + 5 + 4 + 6 + 1
     assert page.count("<caption>") == page.count("<table>") == 3
@@ -95,7 +96,8 @@ def test_same_run_gives_the_same_page(experiment: Fixture, page: str, tmp_path: 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     skills = {"student": (0.3, 0.3, 0.3), "math": (0.6, 0.3, 0.3), HOSTILE: (0.6, 0.6, 0.6)}
-    text = write(make(Store(tmp_path / "store"), skills), tmp_path, Settings(HOSTILE, HOSTILE, HOSTILE, 200, 0.95, 1))
+    settings = Settings(HOSTILE, replace(RUN, command=HOSTILE), HOSTILE, 200, 0.95)
+    text = write(make(Store(tmp_path / "store"), skills), tmp_path, settings)
     outline = Outline(text)
     assert outline.open == []
     assert "script" not in outline.tags

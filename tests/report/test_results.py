@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bm.errors import UserError
-from bm.report import Cost, Results, Row, Score, Verdict, read, results
+from bm.report import Cost, Results, Row, Run, Score, Verdict, read, results
 from bm.report.results import ordered, write
 from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture
 
@@ -40,10 +40,15 @@ verdicts = st.builds(
 )
 
 
-@given(st.lists(rows, max_size=4), st.lists(verdicts, max_size=4))
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, some: list[Row], found: list[Verdict]) -> None:
+runs = st.builds(Run, st.none() | names, names, st.integers(), st.lists(names, max_size=3).map(tuple), names, names)
+
+
+@given(st.lists(rows, max_size=4), st.lists(verdicts, max_size=4), st.none() | runs)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, some: list[Row], found: list[Verdict], run: Run | None
+) -> None:
     path = tmp_path_factory.mktemp("results") / "results.json"
-    before = Results(ordered(some), tuple(found))
+    before = Results(ordered(some), tuple(found), run=run)
     write(before, path)
     once = path.read_bytes()
     assert read(path) == before
@@ -54,7 +59,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, some: list[Row], f
 def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     write(results(experiment.subjects, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert set(content) == {"rows", "verdicts", "retention"}
+    assert set(content) == {"rows", "verdicts", "retention", "run"}
+    assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:
         assert set(row) == {"name", "kind", "scores", "cost", "key", "out_after"}

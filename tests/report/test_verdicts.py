@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bm.errors import UserError
-from bm.report import Settings, results
+from bm.report import results
 from bm.report.verdicts import graded
-from tests.report.conftest import QUESTIONS, SAMPLES, SETTINGS, SKILLS, TASKS, Fixture
+from tests.report.conftest import QUESTIONS, RUN, SAMPLES, SETTINGS, SKILLS, TASKS, Fixture
 
 
 def test_samples_are_paired_by_question(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_differences_are_those_of_the_rows(experiment: Fixture) -> None:
 
 
 def test_verdicts_can_be_drawn_again(experiment: Fixture) -> None:
-    again = Settings(**{**vars(SETTINGS), "seed": 2})
+    again = replace(SETTINGS, run=replace(RUN, seed=2))
     one, two, other = (results(experiment.subjects, s).verdicts for s in (SETTINGS, SETTINGS, again))
     assert one == two
     assert [v.low for v in one] != [v.low for v in other]
