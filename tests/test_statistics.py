@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bm.statistics import compare, holm, interval, majority, pass_at_k, retention
+from bm.statistics import compare, holm, interval, majority, over_seeds, pass_at_k, retention
 
 SETTINGS = {"resamples": 10_000, "confidence": 0.95, "seed": 0}
 
@@ -207,6 +207,20 @@ def test_retention_covers_the_truth_93_to_98_percent_of_the_time(questions, samp
         got = retention(*(random.binomial(samples, p + ease) / samples for p in skills), 600, 0.95, seed)
         hits += got.low <= (merged - student) / (expert - student) <= got.high
     assert 0.93 <= hits / runs <= 0.98
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 10, 31])
+def test_interval_over_seeds_is_students(seeds, confidence):
+    values = np.random.default_rng(seeds).normal(0.5, 0.1, seeds)
+    got = over_seeds(list(values), confidence)
+    want = stats.t.interval(confidence, seeds - 1, values.mean(), stats.sem(values))
+    assert (got.low, got.high) == pytest.approx(want, rel=1e-9)
+
+
+def test_one_seed_has_no_interval():
+    with pytest.raises(ValueError, match="two"):
+        over_seeds([0.5], 0.95)
 
 
 def test_holm_published_example():
