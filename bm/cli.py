@@ -2,7 +2,6 @@
 
 import os
 import sys
-import typing
 from pathlib import Path
 
 from bm import __version__
@@ -92,14 +91,11 @@ def _hydra(stage: str, words: list[str]) -> None:
     mistakes: list[UserError] = []
 
     def job(composed: DictConfig) -> float | None:
-        from bm import commands
-        from bm.config import load
+        from bm.sweeps.jobs import perform
 
-        command = getattr(commands, stage)
         try:
-            result: float | None = command(load(typing.get_type_hints(command)["config"], composed))
-            return result
-        except UserError as mistake:  # Hydra would print a traceback; a sweep goes on with its other jobs
+            return perform(stage, composed)
+        except UserError as mistake:  # Hydra would announce it with words of its own
             mistakes.append(mistake)
             return None
 
@@ -110,4 +106,4 @@ def _hydra(stage: str, words: list[str]) -> None:
     except (HydraException, OmegaConfBaseException) as problem:
         raise UserError(explain(problem, stage, conf_dir())) from problem
     if mistakes:
-        raise UserError("\nbm: ".join(dict.fromkeys(map(str, mistakes))))
+        raise mistakes[0]

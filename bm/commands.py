@@ -1,12 +1,13 @@
 """What the words after `bm` do: each composes stages and says where everything is."""
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -15,11 +16,14 @@ from bm.config import EvaluateFolder, Experiment, MergeFolders, Report, VerifyFi
 from bm.errors import UserError
 from bm.progress import console, say
 from bm.stages import Stages
-from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
+from bm.store import Artefact, Store, code_version, digest, external, folder, write_json, write_text
 
 if TYPE_CHECKING:
     from bm.report import Results, Run, Subject
     from bm.rounds import Merging
+
+DONE = "done.json"
+"""Beside a run's results, written last."""
 
 
 def run(config: Experiment) -> float | None:
@@ -27,7 +31,7 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    merges, stages = list(_merges(config)), _stages(config)
+    made_by, merges, stages = _made_by(config), list(_merges(config)), _stages(config)
     rounds.check(config, [name for name, _, _ in merges])
     questions = stages.questions()
     results, subjects = _round(stages, questions, merges, 1, None)
@@ -35,7 +39,34 @@ def run(config: Experiment) -> float | None:
         before = rounds.chosen(config.rounds.model, results, subjects)
         results, subjects = _round(stages, questions, merges, number, before)
     best = results.best("merge")
-    return results.mean(best) if best else None
+    mean = results.mean(best) if best else None
+    write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
+    return mean
+
+
+def done(config: Experiment) -> dict[str, float | None] | None:
+    """The `mean` that this run has returned, if the same code has made it from the same files already; None if not."""
+    try:
+        found: dict[str, Any] = json.loads((run_folder(config) / DONE).read_text())
+    except (OSError, ValueError):
+        return None
+    whole = found.pop("made_by", None) == _made_by(config) and (run_folder(config) / "results.json").exists()
+    return found if whole else None
+
+
+def _made_by(config: Experiment) -> str:
+    """Hash of what decides a run: its settings, the files that they name, and the code."""
+    settings = {name: value for name, value in resolved(config).items() if name not in ("paths", "output", "tracker")}
+    files: list[tuple[str, int, int]] = []
+    nodes: list[Any] = [settings]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+        if isinstance(node, str) and os.path.exists(node):
+            path = Path(node)
+            named = sorted(path.iterdir()) if path.is_dir() else [path]
+            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in named if f.is_file()]
+    return digest(json.dumps([run_key(config), code_version((".",)), files]).encode())[:16]
 
 
 def _round(
@@ -50,7 +81,7 @@ def _round(
 
     config, subjects = stages.config, rounds.models(stages, questions, merges, number, before)
     last = number == config.rounds.count
-    home = _folder(config) / ("" if last else f"round-{number}")
+    home = run_folder(config) / ("" if last else f"round-{number}")
     title = config.recipe if config.rounds.count == 1 else f"{config.recipe}, round {number} of {config.rounds.count}"
     of = config.evaluate
     settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence)
@@ -189,7 +220,7 @@ def _merges(config: Experiment) -> "Iterator[Merging]":
             yield (name if len(chosen) == 1 else f"{name} {order}"), method, order
 
 
-def _folder(config: Experiment) -> Path:
+def run_folder(config: Experiment) -> Path:
     """Where this run's results go: as told, or named by the recipe and everything that decides the results."""
     return config.output or config.paths.outputs / "runs" / f"{config.recipe}-{run_key(config)}"
 

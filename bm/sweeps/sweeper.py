@@ -1,0 +1,212 @@
+"""A grid as Hydra's launchers run it: cells to jobs, what is done already left alone, and a last table."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from bm.errors import UserError, nearest
+from bm.overrides import explain
+from bm.progress import say
+from bm.store import digest
+from bm.sweeps import jobs
+from bm.sweeps.cells import Axes, Cell, axes, cells
+from bm.sweeps.jobs import JOB, STOPPED, TRACEBACK, Outcome
+
+LONGEST = 100
+"""Characters of a job's name before its key."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell of the grid: what Hydra is told, and its folder below the sweep's."""
+
+    name: str
+    words: Sequence[str]
+    folder: Path
+    config: Any = None
+    """Its settings; None where they are wrong, which its folder tells."""
+
+
+class Sweep(Sweeper):
+    """What grids and searches have in common: the words of the sweep, its folder, and how a cell is composed."""
+
+    def __init__(self, params: Mapping[str, Any] | None) -> None:
+        self.params = _plain(params) or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.composed, self.stage = hydra_context, config, task_function.__name__
+        self.words = [f"{name}={value}" for name, value in self.params.items()]
+        self.words += map(str, config.hydra.overrides.task)
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        name = config.get("experiment") or config.get("recipe") or self.stage
+        with open_dict(config):
+            config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir) / f"{name}-{self.key()[:8]}")
+        self.home = Path(config.hydra.sweep.dir)
+
+    def key(self) -> str:
+        """Hash of all that decides what is run: the same command finds its sweep again."""
+        return digest(json.dumps([self.stage, self.words]).encode())
+
+    def compose(self, words: Sequence[str]) -> Any:
+        """The typed settings of one cell; UserError for what is wrong in them."""
+        try:
+            composed = self.context.config_loader.load_sweep_config(self.composed, list(words))
+        except (HydraException, OmegaConfBaseException) as problem:
+            (conf,) = (s.path for s in self.composed.hydra.runtime.config_sources if s.provider == "main")
+            raise UserError(explain(problem, self.stage, Path(conf))) from problem
+        with open_dict(composed):
+            del composed["hydra"]
+        return jobs.settings(self.stage, composed)
+
+
+class GridSweep(Sweep):
+    """Every combination, as Hydra's basic sweeper has it, with lists that advance together and cells left out."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None,
+        zip: Sequence[Sequence[str]],  # noqa: A002  # the setting's name
+        when: Mapping[str, Mapping[str, Any]] | None,
+        skip: Sequence[Mapping[str, Any]],
+        on_error: Literal["continue", "stop"],
+        max_batch_size: int | None,
+    ) -> None:
+        super().__init__(params)
+        if on_error not in ("continue", "stop"):
+            raise UserError(
+                f"hydra.sweeper.on_error: no such choice '{on_error}'{nearest(on_error, ['continue', 'stop'])}"
+            )
+        self.together, self.when, self.skip = _plain(zip), _plain(when) or {}, _plain(skip)
+        self.at_once = max_batch_size
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def key(self) -> str:
+        return digest(json.dumps([self.stage, self.words, self.together, self.when, self.skip]).encode())
+
+    def sweep(self, arguments: Sequence[str]) -> None:
+        """Run what is not done yet; SystemExit with status 1 if a job failed."""
+        found = axes(self.parser.parse_overrides(self.words), self.parser)
+        planned = self._jobs(found, cells(found, self.together, self.when, self.skip))
+        (self.home / STOPPED).unlink(missing_ok=True)
+        ahead = [job for job in planned if job.config is not None and not self._kept(job)]
+        say(f"sweep  {len(planned)} jobs, {len(planned) - len(ahead)} of them need no run  {self.home}")
+        size = self.at_once or max(1, len(ahead))
+        for first in range(0, len(ahead), size):
+            self._launch(ahead[first : first + size], first)
+        outcomes = {job.name: jobs.outcome(job.folder) for job in planned}
+        Console().print(table(outcomes))
+        wrong = {name: one for name, one in outcomes.items() if one.state not in ("done", "kept")}
+        for name, one in wrong.items():
+            said = f"{one.error} ({Path(one.folder) / TRACEBACK})" if one.state == "failed" else one.state
+            say(escape(f"bm: {name}: {said}"))
+        if wrong:
+            say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; the same command tries them again")
+            raise SystemExit(1)
+
+    def _jobs(self, found: Axes, chosen: Iterable[Cell]) -> list[Job]:
+        """A job per cell, each in a folder named by what it varies and its key; of equal runs the first alone.
+
+        UserError if no cell can be composed: then it is the command that is wrong.
+        """
+        short = _short([name for name, choices in found.items() if len(choices) > 1])
+        planned: dict[Path, Job] = {}
+        mistakes: list[UserError] = []
+        for cell in chosen:
+            words = [choice.word for choice in cell.values()]
+            said = (f"{of}={cell[n].word.partition('=')[2]}" for n, of in short.items() if n in cell)
+            name = ", ".join(said) or self.stage
+            try:
+                config, mistake = self.compose(words), None
+            except UserError as problem:
+                config, mistake = None, problem
+            folder = self.home / f"{_file_name(name)}-{self._key_of(config, words)}"
+            if folder not in planned and mistake:
+                jobs.failed(folder, mistake)
+                mistakes.append(mistake)
+            planned.setdefault(folder, Job(name, words, folder, config))
+        if mistakes and len(mistakes) == len(planned):
+            raise mistakes[0]
+        return list(planned.values())
+
+    def _key_of(self, config: Any, words: Sequence[str]) -> str:
+        from bm.commands import run_key
+
+        return run_key(config) if config is not None and self.stage == "run" else digest(json.dumps(words).encode())[:8]
+
+    def _kept(self, job: Job) -> bool:
+        """Whether the job's run was done before, by the same code from the same files; it is noted then."""
+        from bm.commands import done, run_folder
+
+        found = done(job.config) if self.stage == "run" else None
+        if found is None:
+            for name in (JOB, TRACEBACK):  # of an attempt that did not succeed
+                (job.folder / name).unlink(missing_ok=True)
+            return False
+        jobs.record(job.folder, Outcome("kept", 0.0, str(run_folder(job.config)), found["mean"]))
+        say(escape(f"kept   {job.name}  {run_folder(job.config)}"))
+        return True
+
+    def _launch(self, batch: Sequence[Job], first: int) -> None:
+        """One call of the launcher; if it breaks down, as joblib does when a worker is killed, the folders tell."""
+        placed = [
+            [*job.words, f"hydra.sweep.dir={_quoted(self.home)}", f"hydra.sweep.subdir={_quoted(job.folder.name)}"]
+            for job in batch
+        ]
+        try:
+            self.launcher.launch(placed, initial_job_idx=first)
+        except Exception as problem:
+            say(escape(f"bm: the launcher broke down ({type(problem).__name__}: {problem})"))
+
+
+def table(outcomes: Mapping[str, Outcome]) -> Table:
+    """The sweep at a glance."""
+    shown = Table("job", "state", "best merge", "seconds", Column("folder", overflow="fold"), box=None)
+    colours = {"done": "green", "kept": "green", "failed": "red", "lost": "red", "stopped": "yellow"}
+    for name, one in outcomes.items():
+        mean = "" if one.mean is None else f"{one.mean:.1%}"
+        shown.add_row(escape(name), f"[{colours[one.state]}]{one.state}[/]", mean, f"{one.seconds:.1f}", one.folder)
+    return shown
+
+
+def _short(names: Sequence[str]) -> dict[str, str]:
+    """The last parts of dotted names, as many as tell them apart."""
+
+    def ends(name: str, parts: int) -> str:
+        return ".".join(name.split(".")[-parts:])
+
+    lengths = range(1, 1 + max((name.count(".") + 1 for name in names), default=1))
+    return {n: next(ends(n, k) for k in lengths if sum(ends(m, k) == ends(n, k) for m in names) == 1) for n in names}
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=,&()-]+", "", name)[:LONGEST]
+
+
+def _quoted(text: object) -> str:
+    """A value as Hydra's grammar reads it back."""
+    escaped = str(text).replace("'", r"\'")
+    return f"'{escaped}'"
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node

@@ -1,0 +1,7 @@
+"""Where Hydra looks for plugins: the sweepers of `bm`, by the names that `conf/hydra/sweeper/` gives."""
+
+from bm.sweeps.sweeper import GridSweep
+
+
+class GridSweeper(GridSweep):
+    """`hydra/sweeper=grid`, what `-m` does unless told."""
