@@ -225,6 +225,10 @@ class Mixture:
     name: Name
     ratio: Mapping[str, Annotated[float, Field(gt=0)]]
     """Share of each domain's traces that is used; a domain left out gives all of its traces."""
+    temperature: Annotated[float, Field(gt=0)] | None
+    """Ratios that follow from the sizes of the domains (`bm.mixtures`); null: those of `ratio` alone."""
+    leave_out: Name | None
+    """A domain that is no part of the mixture, to see what it gave."""
     branch: Mapping[str, Any]
 
 
@@ -385,6 +389,9 @@ class Experiment:
             for name in self.mixture.ratio:
                 if name not in self.domains:
                     raise ValueError(f"mixture.ratio.{name}: no such domain{nearest(name, self.domains)}")
+            if (out := self.mixture.leave_out) and (out not in self.domains or len(self.domains) == 1):
+                others = [name for name in self.domains if len(self.domains) > 1]
+                raise ValueError(f"mixture.leave_out: '{out}' is none of several domains{nearest(out, others)}")
             overridden(self.branch, self.mixture.branch, "mixture.branch")
         overridden(self.branch, self.student.branch, "student.branch")
         return self

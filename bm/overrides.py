@@ -1,6 +1,7 @@
-"""Hydra's complaints about the command line, each in one line with the nearest valid name."""
+"""The command line as Hydra takes it, and Hydra's complaints about it in one line with the nearest valid name."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -8,6 +9,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from bm.errors import nearest
+
+
+def opened(words: Sequence[str]) -> list[str]:
+    """Overrides with those that Hydra would call additions marked as such: any domain may be given a ratio."""
+    return [f"++{word}" if word.startswith("mixture.ratio.") else word for word in words]
 
 
 def explain(problem: Exception, stage: str, conf: Path) -> str:

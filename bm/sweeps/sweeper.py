@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from bm.errors import UserError, nearest
-from bm.overrides import explain
+from bm.overrides import explain, opened
 from bm.progress import say
 from bm.store import digest
 from bm.sweeps import jobs
@@ -50,7 +50,7 @@ class Sweep(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.composed, self.stage = hydra_context, config, task_function.__name__
-        self.words = [f"{name}={value}" for name, value in self.params.items()]
+        self.words = opened([f"{name}={value}" for name, value in self.params.items()])
         self.words += map(str, config.hydra.overrides.task)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         name = config.get("experiment") or config.get("recipe") or self.stage
