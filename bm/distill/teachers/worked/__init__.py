@@ -26,7 +26,10 @@ SOLUTIONS: dict[str, Solution] = {
     "color_cube_rotation": science.color_cube_rotation,
     "gcd": math.gcd,
     "leg_counting": science.leg_counting,
+    "letter_counting": coding.letter_counting,
     "number_filtering": coding.number_filtering,
+    "number_sorting": coding.number_sorting,
+    "palindrome_generation": coding.palindrome_generation,
     "products": math.products,
     "spell_backward": coding.spell_backward,
 }
