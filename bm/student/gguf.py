@@ -8,6 +8,7 @@ import torch
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from bm.errors import UserError
 from bm.progress import say
@@ -25,6 +26,7 @@ def build(output: Path, *, path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"student.build.path: there is no file {path}")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it takes seconds
     try:
         fields = gguf.GGUFReader(path).fields
         model: Model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)

@@ -1,5 +1,6 @@
 """A ready student: a Hugging Face folder from disk or from the hub."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,29 @@ FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.t
 def build(output: Path, *, name: str, revision: str | None) -> dict[str, Any]:
     """`name`, a folder or a model of the hub, copied into `output`; `revision` is the hub's commit, branch or tag.
 
-    Returns {"name", "revision"}, the revision as the commit that was fetched. UserError if there are no safetensors.
+    What the hub's own cache has is not fetched again, so a model that is there serves offline too. Returns {"name",
+    "revision"}, the revision as the commit that was taken. UserError if there are no safetensors, or not all of them.
     """
-    if Path(name).is_dir():
-        for pattern in FILES:
-            for file in Path(name).glob(pattern):
-                shutil.copy2(file, output / file.name)
-        fetched = revision
-    else:
-        fetched = _fetch(output, name, revision)
+    local = Path(name).is_dir()
+    folder = Path(name) if local else _fetched(name, revision)
+    for pattern in FILES:
+        for file in folder.glob(pattern):
+            shutil.copy2(file, output / file.name)
     if not any(output.glob("*.safetensors")) or not (output / "config.json").exists():
         raise UserError(f"{name}: needs config.json and weights as safetensors")
-    return {"name": name, "revision": fetched}
+    for index in output.glob("*.safetensors.index.json"):
+        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+            if not (output / shard).exists():
+                raise UserError(f"{name}: {shard}, which its index names, is missing")
+    return {"name": name, "revision": revision if local else folder.name}
 
 
-def _fetch(output: Path, name: str, revision: str | None) -> str:
-    """Goes on where an interrupted download stopped; the commit that was fetched."""
+def _fetched(name: str, revision: str | None) -> Path:
+    """The model's folder in the hub's cache, which its commit names; goes on where a download was interrupted."""
     try:
-        snapshot_download(name, revision=revision, local_dir=output, allow_patterns=list(FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except (RepositoryNotFoundError, HFValidationError) as problem:
         raise UserError(f"student `{name}` is neither a folder nor a model of the Hugging Face hub") from problem
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
-        raise UserError(f"student `{name}` cannot be fetched: {str(problem).splitlines()[0]}") from problem
-    metadata = output / ".cache" / "huggingface" / "download" / "config.json.metadata"
-    commit = metadata.read_text().splitlines()[0] if metadata.exists() else str(revision)
-    shutil.rmtree(output / ".cache", ignore_errors=True)
-    return commit
+        cause = problem.__cause__ or problem
+        raise UserError(f"student `{name}` cannot be fetched from the hub: {str(cause).splitlines()[0]}") from problem

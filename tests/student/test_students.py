@@ -1,5 +1,6 @@
 """Builders leave a folder that transformers loads."""
 
+import json
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +71,22 @@ def test_a_folder_without_safetensors_is_refused(built: Path, tmp_path: Path) ->
 def test_neither_folder_nor_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a model"):
         hf.build(tmp_path, name="no/such/folder", revision=None)
+
+
+def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="student `owner/model` cannot be fetched from the hub") as said:
+        hf.build(tmp_path, name="owner/model", revision=None)
+    assert "\n" not in str(said.value)
+
+
+def test_a_folder_without_all_its_shards_is_refused(built: Path, tmp_path: Path) -> None:
+    weights = {"a": "model.safetensors", "b": "model-2.safetensors"}
+    (built / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    (output := tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"model-2\.safetensors, which its index names, is missing"):
+        hf.build(output, name=str(built), revision=None)
 
 
 @pytest.fixture
