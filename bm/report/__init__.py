@@ -7,13 +7,13 @@ compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)   
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from bm.errors import UserError
-from bm.report.evidence import Subject, cost, gather
+from bm.report.evidence import Subject, cosines, cost, gather
 from bm.report.results import Claim, Cost, Kind, Results, Retained, Row, Run, Score, Verdict, ordered, read, write
 from bm.store import Artefact
 
@@ -60,7 +60,7 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     from bm.report.page import publish
     from bm.report.terminal import show
 
-    found = results(subjects, settings)
+    found = replace(results(subjects, settings), cosines=cosines(subjects, artefacts))
     write(found, folder / "results.json")
     publish(
         found,

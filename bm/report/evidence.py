@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bm.report.results import Cost, Kind
@@ -175,6 +176,21 @@ def meetings(folder: Path) -> list[Meeting]:
         if row["cosine"] is not None:
             pairs[f"{row['one']} & {row['other']}"].append(row)
     return [_meeting(pair, rows) for pair, rows in pairs.items()]
+
+
+def cosines(subjects: Sequence[Subject], artefacts: Sequence[Artefact]) -> dict[str, dict[str, float]]:
+    """`updates`: of each pair of experts, whole models; `gradients`: of each pair of domains, mean over a mixture's
+    training, on the traces that it held out. Empty where a run measured none.
+    """
+    updates = {m.pair: m.cosine for a in artefacts if a.manifest["stage"] == "interference" for m in meetings(a.path)}
+    pairs, gradients = {f"cosine_{pair.replace(' & ', '_')}": pair for pair in updates}, {}
+    for mixture in (s.model.path / "metrics.csv" for s in subjects if s.kind == "mixture"):
+        with mixture.open(newline="") as file:
+            steps = list(csv.DictReader(file))
+        for column, pair in pairs.items():
+            if measured := [float(step[column]) for step in steps if step.get(column)]:
+                gradients[pair] = fmean(measured)
+    return {name: of for name, of in (("updates", updates), ("gradients", gradients)) if of}
 
 
 def _meeting(pair: str, rows: Sequence[Mapping[str, Any]]) -> Meeting:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args
@@ -120,6 +120,8 @@ class Results:
     retention: tuple[Retained, ...] = ()
     run: Run | None = None
     """None: the file was written before runs said this of themselves."""
+    cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -176,7 +178,8 @@ def read(path: Path) -> Results:
         values = json.loads(path.read_text())
         retention = tuple(Retained(**r) for r in values.get("retention", []))
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
-        return Results(tuple(_row(r) for r in values["rows"]), verdicts, retention, _run(values.get("run")))
+        rows = tuple(_row(r) for r in values["rows"])
+        return Results(rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}))
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
