@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bm.config import Verify
 from bm.errors import UserError, nearest
 from bm.progress import Bar
-from bm.verify import choice, llm, mathematics, number, programs, reasoning_gym, thinking
+from bm.verify import choice, instructions, llm, mathematics, number, programs, reasoning_gym, thinking
 from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Metadata, Verdict
 
 __all__ = ["AGREED", "DISAGREED", "JUDGED", "VERIFIERS", "Case", "Verdict", "disagreement", "verify", "verify_all"]
@@ -18,6 +18,7 @@ RULES: dict[str, Callable[[str, str, Metadata, Verify], Verdict]] = {
     "code": programs.judge,
     "choice": choice.judge,
     "number": number.judge,
+    "instructions": instructions.judge,
 }
 """Each takes what follows the reasoning, the reference answer, the question's metadata and the settings."""
 VERIFIERS = (*RULES, "judge")

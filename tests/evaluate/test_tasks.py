@@ -291,3 +291,13 @@ def test_programs_and_functions_are_run(tmp_path):
     _, rows, scores = run(tmp_path / "w", config, ["livecodebench"], verify=verifying(sandbox=sandbox))
     assert [row["accepted"] for row in rows] == [True, False, False] * 2
     assert scores["livecodebench"]["mean"] == pytest.approx(1 / 3)
+
+
+def test_instructions_are_made_and_the_same_every_time(tmp_path):
+    first, again = (loading.load(["instructions"], {}, tiny())["tasks"]["instructions"] for _ in range(2))
+    documents = [dict(doc) for doc in first.eval_docs]
+    assert documents == [dict(doc) for doc in again.eval_docs]
+    assert len({doc["id"] for doc in documents}) == 120
+    assert first.config.generation_kwargs["max_gen_toks"] == 128
+    with pytest.raises(UserError, match="made, not read"):
+        loaded("instructions", written(tmp_path, "mine", [{"a": 1}]))
