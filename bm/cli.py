@@ -100,7 +100,7 @@ def _hydra(stage: str, words: list[str]) -> None:
             return None
 
     job.__name__ = stage
-    sys.argv = [f"bm {stage}", *opened(words)]
+    sys.argv = [f"bm {stage}", *opened(stage, words)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
     except (HydraException, OmegaConfBaseException) as problem:

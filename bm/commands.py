@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bm.report import Results, Run, Subject
     from bm.rounds import Merging
 
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+"""Where a checkout keeps published and measured numbers."""
 DONE = "done.json"
 """Beside a run's results, written last."""
 
@@ -189,9 +191,18 @@ def verify(config: VerifyFile) -> None:
 
 
 def report(config: Report) -> None:
-    """Every run below the outputs folder, side by side and beside what the paper reports; or a folder's traces."""
-    from bm.report import browse, compare
+    """Every run below the outputs folder, side by side and beside the paper; an experiment's grid; or traces."""
+    from bm.report import browse, compare, report_grid
 
+    if config.grid.experiment:
+        name, recipe = config.grid.experiment, config.grid.recipe
+        home = config.output or config.paths.outputs / "report" / name
+        record = EXPERIMENTS / name if config.record else None
+        report_grid(config.paths.outputs, name, recipe, home, record)
+        say(f"page  {home / 'index.html'}\nfiles {home / 'figures'}")
+        if record:
+            say(f"kept  {record / 'measured.json'}")
+        return
     if config.traces:
         home = config.output or config.paths.outputs / "report" / f"traces-{config.traces.resolve().name}"
         browse(config.traces, config.limit, home)

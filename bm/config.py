@@ -430,10 +430,23 @@ class VerifyFile:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Chosen:
+    """The grid that a report is of."""
+
+    experiment: Name | None
+    """null: none, but every run."""
+    recipe: Name | None
+    """Its scale; null: the one it was run at."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Report:
-    """`bm report`: every run side by side, or the traces of a folder."""
+    """`bm report`: every run side by side, the grid of an experiment, or the traces of a folder."""
 
     paths: Paths
+    grid: Chosen
+    record: bool
+    """Whether a checkout keeps what was measured, in `experiments/`."""
     traces: Path | None
     """A distillation artefact, or any folder with a traces.parquet; null: the runs."""
     limit: Positive

@@ -10,9 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from bm.errors import nearest
 
+CHOSEN = ("experiment=", "recipe=")
+"""Groups of `bm run`; to `bm report` they say which grid."""
 
-def opened(words: Sequence[str]) -> list[str]:
-    """Overrides with those that Hydra would call additions marked as such: any domain may be given a ratio."""
+
+def opened(stage: str, words: Sequence[str]) -> list[str]:
+    """Overrides as Hydra takes them: those that it would call additions are marked as such, as any domain may be given
+    a ratio, and groups that a report does not compose become its settings."""
+    words = [f"grid.{word}" if stage == "report" and word.startswith(CHOSEN) else word for word in words]
     return [f"++{word}" if word.startswith("mixture.ratio.") else word for word in words]
 
 

@@ -3,6 +3,7 @@
 subjects = [Subject("student", "student", model, evaluation), Subject("math", "expert", ..., task="math"), ...]
 results = report(subjects, artefacts, Settings(...), folder)     one run
 compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)     every run, beside the paper
+report_grid(Path("outputs"), "table2", None, folder, None)     every run of one experiment
 """
 
 from collections import Counter
@@ -33,6 +34,7 @@ __all__ = [
     "compare",
     "read",
     "report",
+    "report_grid",
 ]
 
 
@@ -102,6 +104,13 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
     found = {name: read(path) for name, path in runs.items()}
     publish_comparison(found, folder / "index.html")
     show_comparison(found, Console())
+
+
+def report_grid(outputs: Path, experiment: str, recipe: str | None, folder: Path, record: Path | None) -> None:
+    """The grid of an experiment (`bm.report.gridded.report_grid`)."""
+    from bm.report.gridded import report_grid as report_whole
+
+    report_whole(outputs, experiment, recipe, folder, record)
 
 
 def browse(folder: Path, limit: int, output: Path) -> None:

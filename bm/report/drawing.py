@@ -122,15 +122,29 @@ def inline(figure: "Figure", name: str, label: str) -> Markup:
 
     `name` sets its ids apart from those of the page's other figures; `label` is read out in its place.
     """
+    content = _content(figure)
+    content = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", content)
+    for colour, value in LIGHT.items():
+        content = content.replace(value, f"var(--{colour})")
+    return Markup(f'<svg {_size(figure)} role="img" aria-label="{escape(label)}">{content}')
+
+
+def standalone(figure: "Figure", label: str) -> str:
+    """The figure as an SVG file, in the light palette."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {_size(figure)} font-family="sans-serif">'
+    return f"{head}<title>{escape(label)}</title>{_content(figure)}\n"
+
+
+def _content(figure: "Figure") -> str:
+    """What is within the <svg> element of the figure, and its end: the same bytes for the same figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None, "Format": None, "Type": None})
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     content = svg[svg.index(">", svg.index("<svg")) + 1 :].replace("xlink:href", "href")
     content = re.sub(r'<g id="tip:([^"]*)">', r"<g><title>\1</title>", content)
-    content = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", content)
-    for colour, value in LIGHT.items():
-        content = content.replace(value, f"var(--{colour})")
+    return re.sub(r"\n\s*", "\n", content).strip()
+
+
+def _size(figure: "Figure") -> str:
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
-    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    head = f'<svg {size} role="img" aria-label="{escape(label)}">'
-    return Markup(head + re.sub(r"\n\s*", "\n", content).strip())
+    return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'

@@ -5,15 +5,16 @@ for entry in grid.entries: entry.name, entry.settings, entry.score("tiny_math"),
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from bm.errors import UserError, nearest
-from bm.report.results import Kind, Results, Retained, Row, Run, Verdict, read
+from bm.report.results import KINDS, Kind, Results, Retained, Row, Run, Score, Verdict, read
 from bm.statistics import Interval, over_seeds
 
 CONFIDENCE = 0.95
@@ -34,10 +35,14 @@ class Cell:
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
     retention: tuple[Retained, ...] = ()
+    cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
+    command: str = ""
+    """What makes it again."""
 
     @cached_property
     def results(self) -> Results:
-        return Results(self.rows, self.verdicts, self.retention)
+        return Results(self.rows, self.verdicts, self.retention, cosines=self.cosines)
 
 
 @dataclass(frozen=True)
@@ -50,27 +55,19 @@ class Entry:
     """The settings that all its cells agree on."""
     found: Mapping[int, tuple[Row, Results]]
     """By seed, its row and the results that this is in."""
+    label: str = ""
+    """Its name, and the settings that tell it from others of that name."""
 
     def score(self, task: str) -> Interval | None:
-        """pass@1 on a task: mean and interval over seeds, or over questions where there is one seed; None: untested."""
+        """pass@1 on a task: mean, and an interval over seeds no narrower than that over questions; None: untested."""
         scores = [row.scores[task] for row, _ in self.found.values() if task in row.scores and row.out_after is None]
-        if len(scores) == 1:
-            return Interval(scores[0].mean, scores[0].low, scores[0].high)
-        return _within(over_seeds([score.mean for score in scores], CONFIDENCE)) if scores else None
+        return _interval([[score] for score in scores])
 
     @cached_property
     def mean(self) -> Interval | None:
-        """The same of the mean over a run's tasks; of one seed, tasks' intervals count as independent."""
-        means = [mean for row, results in self.found.values() if (mean := results.mean(row)) is not None]
-        if len(means) != 1:
-            return _within(over_seeds(means, CONFIDENCE)) if means else None
-        ((row, results),) = ((row, results) for row, results in self.found.values() if results.mean(row) is not None)
-        scores = [row.scores[task] for task in results.compared]
-        below, above = (
-            sum(side**2 for side in sides) ** 0.5 / len(scores)
-            for sides in ([s.mean - s.low for s in scores], [s.high - s.mean for s in scores])
-        )
-        return Interval(means[0], means[0] - below, means[0] + above)
+        """The same of the mean over a run's tasks."""
+        complete = [(row, results) for row, results in self.found.values() if results.mean(row) is not None]
+        return _interval([[row.scores[task] for task in results.compared] for row, results in complete])
 
     def cost(self, of: Callable[[Row], float]) -> float:
         """Mean over seeds of what a row cost."""
@@ -105,8 +102,20 @@ class Grid:
     def entries(self) -> tuple[Entry, ...]:
         """Every model once: students, experts, mixtures and merges, each over its seeds."""
         names = dict.fromkeys((row.kind, row.name) for cell in self.cells for row in cell.rows)
-        found = [entry for kind, name in names for entry in self._named(kind, name)]
-        return tuple(sorted(found, key=lambda e: ([k for k, _ in names].index(e.kind), e.name, _sorting(e.settings))))
+        found = [entry for kind, name in names for entry in self._labelled(list(self._named(kind, name)))]
+        return tuple(sorted(found, key=lambda e: (KINDS.index(e.kind), e.name, _sorting(e.settings))))
+
+    def short(self, setting: str) -> str:
+        """The last part of a setting's dotted name, or all of it where that is not clear."""
+        last = setting.rpartition(".")[2]
+        return last if [name.rpartition(".")[2] for name in self.axes].count(last) == 1 else setting
+
+    def _labelled(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Entries of one name, with the settings in their labels that not all of them share."""
+        common = set.intersection(*(set(entry.settings.items()) for entry in entries))
+        for entry in entries:
+            own = [f"{self.short(n)}={v}" for n, v in entry.settings.items() if (n, v) not in common]
+            yield replace(entry, label=" ".join([entry.name, *own]))
 
     def _named(self, kind: Kind, name: str) -> Iterator[Entry]:
         """The models of this name: one for each group of settings whose cells share nothing with other groups."""
@@ -170,7 +179,7 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     found = list(latest.values())
     differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
     cells = [
-        Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention)
+        Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines, run.command)
         for (path, results, run, _), settings in zip(found, differ, strict=True)
     ]
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
@@ -220,6 +229,16 @@ def _order(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if number else (1, 0.0, str(value))
 
 
-def _within(interval: Interval) -> Interval:
-    """An interval of shares, which are never below 0 or above 1."""
-    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
+def _interval(seeds: Sequence[Sequence[Score]]) -> Interval | None:
+    """Of the mean over seeds of each one's mean over tasks: Student's, widened where seeds agree more closely than so
+    many questions can tell; tasks and seeds are independent draws of questions. Shares stay within [0, 1]."""
+    if not seeds:
+        return None
+    means = [fmean(score.mean for score in tasks) for tasks in seeds]
+    scores, mean = [score for tasks in seeds for score in tasks], fmean(means)
+    low = mean - sum((s.mean - s.low) ** 2 for s in scores) ** 0.5 / len(scores)
+    high = mean + sum((s.high - s.mean) ** 2 for s in scores) ** 0.5 / len(scores)
+    if len(seeds) > 1:
+        over = over_seeds(means, CONFIDENCE)
+        low, high = min(low, over.low), max(high, over.high)
+    return Interval(mean, max(0.0, low), min(1.0, high))

@@ -44,18 +44,18 @@ def publish(results: Results, evidence: Evidence, path: Path) -> None:
     totals = {row.name: total_seconds(row.key, evidence.lineage) for row in results.rows}
     with style():
         figures = {
-            "scores": _drawn("score", _scores(results)),
-            "verdicts": _drawn("verdict", _verdicts(results)),
-            "costs": _drawn("cost", _costs(results, totals)),
-            "loss": _drawn("loss", [Shown(plots.loss(c), f"Training loss of {c.name}") for c in evidence.curves]),
-            "kept": _drawn("kept", _kept(evidence.kept)),
-            "meetings": _drawn("meeting", _meetings(evidence.meetings)),
-            "funnels": _drawn("funnel", _funnels(evidence.funnels)),
-            "lineage": _drawn("lineage", _lineage(results, evidence.lineage)),
+            "scores": drawn("score", _scores(results)),
+            "verdicts": drawn("verdict", _verdicts(results)),
+            "costs": drawn("cost", _costs(results, totals)),
+            "loss": drawn("loss", [Shown(plots.loss(c), f"Training loss of {c.name}") for c in evidence.curves]),
+            "kept": drawn("kept", _kept(evidence.kept)),
+            "meetings": drawn("meeting", _meetings(evidence.meetings)),
+            "funnels": drawn("funnel", _funnels(evidence.funnels)),
+            "lineage": drawn("lineage", _lineage(results, evidence.lineage)),
         }
     finding = {"headline": wording.headline(results), "remarks": wording.remarks(results, totals)}
     largest = _largest(evidence.kept)
-    _write(path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=largest, **finding)
+    write_page(path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=largest, **finding)
 
 
 def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
@@ -67,16 +67,14 @@ def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
             for name, results in runs.items()
             if any(results.mean(row) is not None for row in results.rows)
         ]
-        figures = _drawn("mean", means)
+        figures = drawn("mean", means)
     claims = comparison.claims(paper, runs)
     caution = comparison.CAUTION
-    _write(path, "comparison.html.j2", paper=paper, caution=caution, runs=runs, claims=claims, figures=figures)
+    write_page(path, "comparison.html.j2", paper=paper, caution=caution, runs=runs, claims=claims, figures=figures)
 
 
 def publish_traces(traces: Browsed, path: Path) -> None:
     """Write the page of a folder of traces. Its one script is named by its hash: no other runs, whatever a trace is."""
-    script = Markup((files("bm.report") / "templates" / "traces.js").read_text().strip())
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     with style():
         lengths = Shown(
             plots.lengths(traces.lengths),
@@ -85,12 +83,19 @@ def publish_traces(traces: Browsed, path: Path) -> None:
             "Characters, reasoning included.",
         )
         shown = [*_funnels([traces.funnel] if traces.funnel else []), *[lengths] * (traces.total > 0)]
-        figures = _drawn("figure", shown)
-    content = {"figures": figures, "data": Markup(embedded(traces)), "script": script, "script_hash": digest}
-    _write(path, "traces.html.j2", traces=traces, **content)
+        figures = drawn("figure", shown)
+    write_page(
+        path, "traces.html.j2", traces=traces, figures=figures, data=Markup(embedded(traces)), **script("traces.js")
+    )
 
 
-def _write(path: Path, template: str, **content: Any) -> None:
+def script(name: str) -> dict[str, str]:
+    """A script for a page, and its hash for the page's policy."""
+    text = Markup((files("bm.report") / "templates" / name).read_text().strip())
+    return {"script": text, "script_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
+
+
+def write_page(path: Path, template: str, **content: Any) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("bm.report")
@@ -102,7 +107,7 @@ def _write(path: Path, template: str, **content: Any) -> None:
     write_text(path, page.get_template(template).render(content))
 
 
-def _drawn(section: str, shown: Sequence[Shown]) -> list[tuple[str, Markup, str]]:
+def drawn(section: str, shown: Sequence[Shown]) -> list[tuple[str, Markup, str]]:
     """Title, <svg> and note of each figure; `section` sets their ids apart."""
     return [(s.title, inline(s.figure, f"{section}-{i}", s.label), s.note) for i, s in enumerate(shown)]
 

@@ -61,6 +61,21 @@ def means(results: Results) -> "Figure":
     return _bars(lines, _percent_tick)
 
 
+def intervals(lines: Sequence[Line]) -> "Figure":
+    """Shares as bars from zero, each with a whisker over its interval."""
+    panel = _panel([replace(line, low=0) for line in lines], _percent_tick, 0)
+    for row, line in enumerate(lines):
+        y, colour = PITCH * row + 24, LIGHT[line.kind]
+        note = tip([line.label, f"{percent(line.at)} ({percent(line.low)} to {percent(line.high)})"])
+        start, at, low, high = (panel.x(value) for value in (0, line.at, line.low, line.high))
+        panel.axes.barh(y, max(at - start, 1), 8, left=start, color=colour, gid=note)
+        if high > low:
+            panel.axes.plot([low, high], [y, y], color=LIGHT["ink"], linewidth=1.2, gid=note)
+            for end in (low, high):
+                panel.axes.plot([end, end], [y - 3, y + 3], color=LIGHT["ink"], linewidth=1.2)
+    return panel.figure
+
+
 def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
     """Paired differences in percentage points with their intervals, against zero."""
     lines = [

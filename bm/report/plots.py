@@ -86,6 +86,13 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
         look: dict[str, Any] = {"marker": MARKERS[row.kind], "markersize": 8, "markeredgewidth": 0}
         axes.plot([own, total], [100 * mean] * 2, color=LIGHT[row.kind], linewidth=1.2, alpha=0.4, gid=note)
         axes.plot([own], [100 * mean], color=LIGHT[row.kind], gid=note, **look)
+    time_axis(axes)
+    _name_best(axes, results)
+    return figure
+
+
+def time_axis(axes: "Axes") -> None:
+    """Seconds on a logarithmic axis below what is drawn, with ticks in the units that suit."""
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.12)
     left, right = axes.get_xlim()
@@ -94,8 +101,6 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
     axes.xaxis.minorticks_off()
     axes.grid()
     axes.set_xlabel("time", labelpad=1)
-    _name_best(axes, results)
-    return figure
 
 
 def _name_best(axes: "Axes", results: Results) -> None:

@@ -7,7 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bm.report import comparison, wording
+from bm.report.grid import Grid
 from bm.report.results import Kind, Results, Row, Score
+from bm.statistics import Interval
 
 SIGNS: Mapping[Kind, str] = {
     "student": "[bright_black]■[/]",
@@ -40,6 +42,24 @@ def show(results: Results, console: Console) -> None:
     )
     for verdict in results.verdicts:
         console.print(f"{wording.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
+
+
+def show_grid(grid: Grid, console: Console) -> None:
+    """Every model of a grid with its mean over tasks and its scores, over seeds."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("model")
+    for task in [*grid.tasks, "mean"]:
+        table.add_column(escape(task), justify="right")
+    for entry in grid.entries:
+        scores = [entry.score(task) for task in grid.tasks]
+        table.add_row(f"{SIGNS[entry.kind]} {escape(entry.label)}", *map(_interval, [*scores, entry.mean]))
+    console.print(table)
+    over = "over seeds" if len(grid.seeds) > 1 else "over questions"
+    console.print(f"[dim]pass@1 in percent and its 95 % interval {over}[/]")
+
+
+def _interval(score: Interval | None) -> str:
+    return "–" if score is None else f"{100 * score.mean:.1f} [dim]{100 * score.low:.0f}–{100 * score.high:.0f}[/]"
 
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:

@@ -59,7 +59,7 @@ def test_round_trip(
 def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     write(results(experiment.subjects, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert set(content) == {"rows", "verdicts", "retention", "run"}
+    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines"}
     assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:

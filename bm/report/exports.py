@@ -1,0 +1,73 @@
+"""What a paper takes of a grid: each figure as SVG, PNG and CSV, tables in LaTeX, and the measured numbers as JSON."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bm.report.charts import Chart
+from bm.report.drawing import standalone
+from bm.report.tabular import Table
+from bm.store import write_text
+
+DPI = 216
+"""Of a PNG: three pixels for each of the figure's units."""
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "–": "--", "−": "$-$", "×": r"$\times$", "λ": r"$\lambda$", "θ": r"$\theta$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "\u00a0": "~",
+}  # fmt: skip
+
+
+def export(charts: Sequence[Chart], table: Table, folder: Path) -> None:
+    """`folder`/<figure>.svg, .png and .csv, and models.csv and models.tex of the table; equal grids, equal bytes.
+
+    Call it within `drawing.style()`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for chart in charts:
+        stem = slug(chart.name)
+        write_text(folder / f"{stem}.svg", standalone(chart.figure, chart.title))
+        look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
+        chart.figure.savefig(folder / f"{stem}.png", **look)
+        write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
+    names = [column.name for column in table.columns]
+    write_text(folder / "models.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
+    left = "".join("l" if column.words else "r" for column in table.columns)
+    cells = [[_latex(cell.text, cell.small, cell.best) for cell in row.cells] for row in table.rows]
+    write_text(folder / "models.tex", latex(names, left, cells))
+
+
+def latex(names: Sequence[str], alignment: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table in the style of booktabs, which its document must load. `names` are text, cells are LaTeX already."""
+    head = " & ".join(escaped(name) for name in names)
+    body = "".join(f"{' & '.join(cells)} \\\\\n" for cells in rows)
+    return (
+        f"\\begin{{tabular}}{{{alignment}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def slug(name: str) -> str:
+    """A file's name: letters, digits and hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+
+
+def _latex(text: str, small: str, best: bool) -> str:
+    shown = f"\\textbf{{{escaped(text)}}}" if best else escaped(text)
+    return f"{shown} {{\\scriptsize {escaped(small)}}}" if small else shown
+
+
+def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(names)
+    table.writerows(rows)
+    return buffer.getvalue()

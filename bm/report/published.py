@@ -1,0 +1,152 @@
+"""What the paper reports of an experiment and the claims that its runs test, from experiments/NAME/published.yaml.
+
+The figures of the paper are there and nowhere else; ablations that it left out have claims alone.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from pydantic import Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+from bm.config import STRICT, Name, typed
+from bm.errors import UserError, nearest
+from bm.report.results import Kind
+
+SOURCE = "Branch-Merge distillation, arXiv 2503.04872v3"
+SCALE = "DeepSeek-R1-Distill-Qwen-32B, experts trained on 58k, 20k and 8.6k traces of DeepSeek-R1, on 32 H800 GPUs"
+RECIPE = "tinyr1"
+"""The paper's scale. At any other, claims are compared (signs, orders, ratios), not values."""
+
+Line = Annotated[str, StringConstraints(min_length=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class PublishedRow:
+    name: Line
+    """As the paper calls it."""
+    values: tuple[float | None, ...]
+    """In percent, one a column; None: not reported."""
+    kind: Kind | None = None
+    row: str | None = None
+    """What a run calls such a model; None, as its kind: nothing that a run makes."""
+    gpu_hours: float | None = None
+    tokens: tuple[float | None, ...] = ()
+    """Mean tokens of a response, one a column."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Models:
+    """Which rows of a grid: of a kind, with names that fit a shell's pattern, from the cells with these settings."""
+
+    kind: Kind
+    name: Line = "*"
+    where: Mapping[str, Any] | None = None
+    """Settings by dotted name; None: any cell, and for what a model is held against: that model's own cell."""
+    best: bool = False
+    """The highest of a seed's, which favours this side by chance, instead of their mean."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stated:
+    """A claim: it is true where its statistic is above one bound and below another."""
+
+    id: Name
+    claim: Line
+    above: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Difference(Stated):
+    """Of pass@1, as a share, paired by seed."""
+
+    test: Literal["difference"] = Field(kw_only=True)
+    of: Models = Field(kw_only=True)
+    against: Models = Field(kw_only=True)
+    on: str | tuple[str, ...] = Field(kw_only=True)
+    """`mean` over the domains; `own` or `others`: those that the model's name names, or the rest; a domain; or tasks,
+    of which the first that was asked counts."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Order(Stated):
+    """Each is above the next; the statistic is the smallest of these differences, at an interval for all of them."""
+
+    test: Literal["order"] = Field(kw_only=True)
+    of: Annotated[tuple[Models, ...], Field(min_length=2)] = Field(kw_only=True)
+    on: str | tuple[str, ...] = Field(kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Ratio(Stated):
+    """Of costs (GPU-hours, or seconds where there are no GPUs) or of mean response tokens."""
+
+    test: Literal["ratio"] = Field(kw_only=True)
+    of: Models = Field(kw_only=True)
+    against: Models = Field(kw_only=True)
+    on: Literal["cost", "tokens"] = Field(kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Cosine(Stated):
+    """Mean over pairs of domains (appendix C)."""
+
+    test: Literal["cosine"] = Field(kw_only=True)
+    of: Literal["updates", "gradients"] = Field(kw_only=True)
+
+
+AnyClaim = Annotated[Difference | Order | Ratio | Cosine, Field(discriminator="test")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Published:
+    title: Line
+    number: str | None
+    """Of the table or figure; None: the paper has none of this."""
+    columns: Mapping[str, str]
+    """The paper's columns and the domain, or the task, that each is about."""
+    rows: tuple[PublishedRow, ...]
+    claims: tuple[AnyClaim, ...]
+
+    @property
+    def priced(self) -> bool:
+        return any(row.gpu_hours is not None for row in self.rows)
+
+    def of(self, kind: Kind) -> list[PublishedRow]:
+        return [row for row in self.rows if row.kind == kind]
+
+
+def experiments_dir() -> Path:
+    """The folder of the experiments: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "experiments"
+    return inside if inside.is_dir() else package.parent / "experiments"
+
+
+def names() -> list[str]:
+    """Every experiment that has a published.yaml: the paper's tables and figures first."""
+    found = sorted(path.parent.name for path in experiments_dir().glob("*/published.yaml"))
+    return sorted(found, key=lambda name: (published(name).number is None, published(name).number or ""))
+
+
+@cache
+def published(experiment: str) -> Published:
+    """UserError where there is no such experiment or its file is not one."""
+    path = experiments_dir() / experiment / "published.yaml"
+    if not path.is_file():
+        known = [found.parent.name for found in experiments_dir().glob("*/published.yaml")]
+        raise UserError(f"there is no experiment '{experiment}'{nearest(experiment, known)}")
+    found = typed(Published, OmegaConf.to_container(OmegaConf.create(path.read_text())), str(path))
+    for row in found.rows:
+        if len(row.values) != len(found.columns) or len(row.tokens) not in (0, len(found.columns)):
+            raise UserError(f"{path}: '{row.name}' needs a value for each of the {len(found.columns)} columns")
+    return found
+
+
+def tables() -> list[Published]:
+    """The paper's own tables and figures."""
+    return [table for table in map(published, names()) if table.number is not None]
