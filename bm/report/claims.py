@@ -6,7 +6,7 @@ compared with ours, not its value.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -19,6 +19,7 @@ from bm.report.results import Kind, Row
 from bm.statistics import Interval, over_seeds
 
 Truth = Literal["supported", "refuted", "undecided", "not tested at this scale"]
+ENDS: Mapping[Any, Callable[[Iterable[Any]], Any]] = {"lowest": min, "highest": max}
 CAUTION = "Another scale than the paper's: claims are compared (signs, orders, ratios), not values."
 
 
@@ -84,8 +85,9 @@ def _tested(claim: AnyClaim, seeds: Sequence[Sequence[_Sheet]], paper: Sequence[
 
 def _step(order: Order, first: Models, second: Models) -> Difference:
     held = first.where if second.where is None else second.where
+    against = replace(second, where=held)
     return Difference(
-        order.id, order.claim, above=0.0, test="difference", of=first, against=replace(second, where=held), on=order.on
+        id=order.id, claim=order.claim, above=0.0, test="difference", of=first, against=against, on=order.on
     )
 
 
@@ -171,14 +173,20 @@ def _ratio(claim: Ratio, sheets: Sequence[_Sheet]) -> float | None:
 
 def _chosen(which: Models, sheets: Sequence[_Sheet], own: _Sheet | None = None) -> list[tuple[_Sheet, _Model]]:
     """The models meant, each with its cell; those of the cell `own` where no settings are given."""
-    cells = [own] if own and which.where is None else [sheet for sheet in sheets if _fits(which.where or {}, sheet)]
+    cells = [own] if own and which.where is None else _holding(which.where or {}, sheets)
     return [
         (cell, m) for cell in cells for m in cell.models if m.kind == which.kind and fnmatchcase(m.name, which.name)
     ]
 
 
-def _fits(where: Mapping[str, Any], sheet: _Sheet) -> bool:
-    return all(name in sheet.settings and sheet.settings[name] == value for name, value in where.items())
+def _holding(where: Mapping[str, Any], sheets: Sequence[_Sheet]) -> list[_Sheet]:
+    """The cells with these settings."""
+    for name, wanted in where.items():
+        sheets = [sheet for sheet in sheets if name in sheet.settings]
+        if sheets and wanted in ENDS:
+            wanted = ENDS[wanted](sheet.settings[name] for sheet in sheets)
+        sheets = [sheet for sheet in sheets if sheet.settings[name] == wanted]
+    return list(sheets)
 
 
 def _one(which: Models, values: Sequence[float]) -> float | None:

@@ -6,7 +6,7 @@ The figures of the paper are there and nowhere else; ablations that it left out 
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from omegaconf import OmegaConf
 from pydantic import Field, StringConstraints
@@ -44,13 +44,15 @@ class Models:
 
     kind: Kind
     name: Line = "*"
-    where: Mapping[str, Any] | None = None
-    """Settings by dotted name; None: any cell, and for what a model is held against: that model's own cell."""
+    where: Mapping[str, str | float | bool | None] | None = None
+    """Settings by dotted name, `lowest` and `highest` among a seed's cells; None: any cell, and for what a model is
+    held against: that model's own cell.
+    """
     best: bool = False
     """The highest of a seed's, which favours this side by chance, instead of their mean."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Stated:
     """A claim: it is true where its statistic is above one bound and below another."""
 
@@ -60,43 +62,43 @@ class Stated:
     below: float | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Difference(Stated):
     """Of pass@1, as a share, paired by seed."""
 
-    test: Literal["difference"] = Field(kw_only=True)
-    of: Models = Field(kw_only=True)
-    against: Models = Field(kw_only=True)
-    on: str | tuple[str, ...] = Field(kw_only=True)
+    test: Literal["difference"]
+    of: Models
+    against: Models
+    on: str | tuple[str, ...]
     """`mean` over the domains; `own` or `others`: those that the model's name names, or the rest; a domain; or tasks,
     of which the first that was asked counts."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Order(Stated):
     """Each is above the next; the statistic is the smallest of these differences, at an interval for all of them."""
 
-    test: Literal["order"] = Field(kw_only=True)
-    of: Annotated[tuple[Models, ...], Field(min_length=2)] = Field(kw_only=True)
-    on: str | tuple[str, ...] = Field(kw_only=True)
+    test: Literal["order"]
+    of: Annotated[tuple[Models, ...], Field(min_length=2)]
+    on: str | tuple[str, ...]
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Ratio(Stated):
     """Of costs (GPU-hours, or seconds where there are no GPUs) or of mean response tokens."""
 
-    test: Literal["ratio"] = Field(kw_only=True)
-    of: Models = Field(kw_only=True)
-    against: Models = Field(kw_only=True)
-    on: Literal["cost", "tokens"] = Field(kw_only=True)
+    test: Literal["ratio"]
+    of: Models
+    against: Models
+    on: Literal["cost", "tokens"]
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Cosine(Stated):
     """Mean over pairs of domains (appendix C)."""
 
-    test: Literal["cosine"] = Field(kw_only=True)
-    of: Literal["updates", "gradients"] = Field(kw_only=True)
+    test: Literal["cosine"]
+    of: Literal["updates", "gradients"]
 
 
 AnyClaim = Annotated[Difference | Order | Ratio | Cosine, Field(discriminator="test")]
