@@ -19,6 +19,8 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     for source in (ROOT / "conf").rglob("*.yaml"):
         assert f"bm/conf/{source.relative_to(ROOT / 'conf')}" in inside
+    for source in (ROOT / "experiments").glob("*/published.yaml"):
+        assert f"bm/experiments/{source.parent.name}/published.yaml" in inside
 
     venv.create(tmp_path / "empty", with_pip=True)
     install = [tmp_path / "empty/bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]

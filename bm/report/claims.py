@@ -87,7 +87,7 @@ def _step(order: Order, first: Models, second: Models) -> Difference:
     held = first.where if second.where is None else second.where
     against = replace(second, where=held)
     return Difference(
-        id=order.id, claim=order.claim, above=0.0, test="difference", of=first, against=against, on=order.on
+        id=order.id, claim=order.claim, above=0.0, test="difference", of=first, against=against, measure=order.measure
     )
 
 
@@ -151,7 +151,7 @@ def _difference(claim: Difference, sheets: Sequence[_Sheet]) -> float | None:
     """Mean (or best) over the models of their score less that of what they are held against, on the same tasks."""
     found = []
     for sheet, model in _chosen(claim.of, sheets):
-        tasks = _tasks(claim.on, model, sheet)
+        tasks = _tasks(claim.measure, model, sheet)
         rivals = [_score(rival, tasks) for _, rival in _chosen(claim.against, sheets, own=sheet)]
         own, other = _score(model, tasks), _one(claim.against, [r for r in rivals if r is not None])
         if own is not None and other is not None:
@@ -164,7 +164,7 @@ def _ratio(claim: Ratio, sheets: Sequence[_Sheet]) -> float | None:
     for sheet, model in _chosen(claim.of, sheets):
         for _, rival in _chosen(claim.against, sheets, own=sheet):
             pairs = [(_mean(model.tokens.values()), _mean(rival.tokens.values()))]
-            if claim.on == "cost":
+            if claim.measure == "cost":
                 pairs = [(model.gpu_hours, rival.gpu_hours), (model.seconds, rival.seconds)]
             ratios += [math.log(a / b) for a, b in pairs if a and b][:1]
     mean = _mean(ratios)
@@ -193,17 +193,17 @@ def _one(which: Models, values: Sequence[float]) -> float | None:
     return max(values, default=None) if which.best else _mean(values)
 
 
-def _tasks(on: str | tuple[str, ...], model: _Model, sheet: _Sheet) -> list[str]:
+def _tasks(measure: str | tuple[str, ...], model: _Model, sheet: _Sheet) -> list[str]:
     """Domains, or tasks that are no domain's, that a claim is about; none where the cell has no such."""
     named = [domain for domain in sheet.domains if domain in re.split(r"[^\w.-]+", model.name)]
-    match on:
+    match measure:
         case "mean":
             return list(sheet.domains)
         case "own":
             return named
         case "others":
             return [domain for domain in sheet.domains if domain not in named] if named else []
-    wanted = [on] if isinstance(on, str) else on
+    wanted = [measure] if isinstance(measure, str) else measure
     return [task for task in wanted if task in model.scores][:1]
 
 

@@ -3,15 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from statistics import fmean
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from bm.report import wording
-from bm.report.results import KINDS, Claim, Kind, Results
+from bm.report.published import SCALE, SOURCE, Published, PublishedRow, tables
+from bm.report.results import KINDS, Claim, Results
 from bm.statistics import Outcome
 
 OTHERWISE: dict[Outcome, str] = {"undecided": "undecided", "worse": "below"}
@@ -19,36 +15,12 @@ CAUTION = "Runs at another scale than the paper's: claims are compared (signs, o
 
 
 @dataclass(frozen=True)
-class PublishedRow:
-    name: str
-    kind: Kind | None
-    values: tuple[float | None, ...]
-    """In percent, a value per column of the table; None: not reported."""
-    gpu_hours: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    number: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
-
-    @property
-    def priced(self) -> bool:
-        return any(row.gpu_hours is not None for row in self.rows)
-
-    def of(self, kind: Kind) -> list[PublishedRow]:
-        return [row for row in self.rows if row.kind == kind]
-
-
-@dataclass(frozen=True)
 class Paper:
     source: str
     scale: str
-    tables: tuple[Table, ...]
+    tables: tuple[Published, ...]
 
-    def table(self, number: str) -> Table:
+    def table(self, number: str) -> Published:
         return next(table for table in self.tables if table.number == number)
 
 
@@ -61,19 +33,9 @@ class Answer:
     runs: Mapping[str, str]
 
 
-@cache
 def published() -> Paper:
-    """The paper's figures, from paper.yaml."""
-    content: Any = OmegaConf.to_container(OmegaConf.create(files("bm.report").joinpath("paper.yaml").read_text()))
-    tables = [
-        Table(t["number"], t["title"], tuple(t["columns"]), tuple(_row(**r) for r in t["rows"]))
-        for t in content["tables"]
-    ]
-    return Paper(content["source"], content["scale"], tuple(tables))
-
-
-def _row(name: str, kind: Kind | None, values: Sequence[float | None], gpu_hours: float | None = None) -> PublishedRow:
-    return PublishedRow(name, kind, tuple(values), gpu_hours)
+    """The paper's figures, from the experiments' folders."""
+    return Paper(SOURCE, SCALE, tuple(tables()))
 
 
 def claims(paper: Paper, runs: Mapping[str, Results]) -> list[Answer]:

@@ -69,7 +69,7 @@ class Difference(Stated):
     test: Literal["difference"]
     of: Models
     against: Models
-    on: str | tuple[str, ...]
+    measure: str | tuple[str, ...]
     """`mean` over the domains; `own` or `others`: those that the model's name names, or the rest; a domain; or tasks,
     of which the first that was asked counts."""
 
@@ -80,7 +80,7 @@ class Order(Stated):
 
     test: Literal["order"]
     of: Annotated[tuple[Models, ...], Field(min_length=2)]
-    on: str | tuple[str, ...]
+    measure: str | tuple[str, ...]
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -90,7 +90,7 @@ class Ratio(Stated):
     test: Literal["ratio"]
     of: Models
     against: Models
-    on: Literal["cost", "tokens"]
+    measure: Literal["cost", "tokens"]
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -130,9 +130,13 @@ def experiments_dir() -> Path:
 
 
 def names() -> list[str]:
-    """Every experiment that has a published.yaml: the paper's tables and figures first."""
-    found = sorted(path.parent.name for path in experiments_dir().glob("*/published.yaml"))
-    return sorted(found, key=lambda name: (published(name).number is None, published(name).number or ""))
+    """Every experiment that has a published.yaml: the paper's tables, its figures, then what it left out."""
+
+    def place(name: str) -> tuple[bool, bool, str]:
+        number = published(name).number
+        return number is None, not (number or "").startswith("Table"), number or name
+
+    return sorted((path.parent.name for path in experiments_dir().glob("*/published.yaml")), key=place)
 
 
 @cache
@@ -150,5 +154,5 @@ def published(experiment: str) -> Published:
 
 
 def tables() -> list[Published]:
-    """The paper's own tables and figures."""
-    return [table for table in map(published, names()) if table.number is not None]
+    """The tables and figures of which the paper has figures."""
+    return [table for table in map(published, names()) if table.rows]
