@@ -33,7 +33,7 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by, merges, stages = _made_by(config), list(_merges(config)), _stages(config)
+    made_by, merges, stages = _made_by(config), list(chosen_merges(config)), _stages(config)
     rounds.check(config, [name for name, _, _ in merges])
     questions = stages.questions()
     results, subjects = _round(stages, questions, merges, 1, None)
@@ -221,7 +221,7 @@ def _stages(config: Experiment) -> Stages:
     return Stages(Store(config.paths.outputs / "store"), config)
 
 
-def _merges(config: Experiment) -> "Iterator[Merging]":
+def chosen_merges(config: Experiment) -> "Iterator[Merging]":
     """Name, method and order of each merge; a method that takes any number of models merges all experts at once."""
     from bm.merge import orders
 

@@ -6,14 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bm.config import Branch, Component, Distill, Domain, Experiment, Mixture, identity, overridden
+from bm.config import Branch, Component, Distill, Domain, Experiment, Merge, Mixture, identity, overridden
 from bm.errors import UserError
 from bm.mixtures import ratios
 from bm.progress import say
 from bm.store import Artefact, Build, Store, external, file_digest, model_digest, write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bm.distill.selection import Wanted
+    from bm.generate.transformers_engine import Loaded
     from bm.merge.order import Order
 
 TRACES, QUESTIONS = "traces.parquet", "questions.parquet"
@@ -240,10 +243,7 @@ class Stages:
         traces: Mapping[str, Artefact],
     ) -> Artefact:
         """Experts to one model by one method along one order (paper, section 3.2); traces: each expert's."""
-        measured = self.statistics(method, experts, traces)
-        config = self.config.merge
-        if measured:
-            config = replace(config, statistics={n: a.path for n, a in measured.items()})
+        config, measured = self._merging(method, experts, traces)
         numerics = {k: v for k, v in identity(self.config.merge).items() if k not in ("methods", "order")}
         settings = {"method": identity(method), "order": str(order), **numerics}
 
@@ -253,30 +253,66 @@ class Stages:
             facts = merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
             return {**facts, "gpus": int(config.device.startswith("cuda"))}
 
-        inputs = [student, *experts.values(), *measured.values()]
+        inputs = [student, *experts.values(), *measured]
         return self._make("merge", name, settings, inputs, ["merge"], build)
+
+    def merge_in_memory(
+        self,
+        method: Component,
+        order: "Order",
+        student: Artefact,
+        experts: Mapping[str, Artefact],
+        traces: Mapping[str, Artefact],
+    ) -> "tuple[Artefact, dict[str, Tensor]]":
+        """What `merge` makes, not as an artefact but as tensors by name; and the expert whose configuration it has."""
+        from bm.merge import merge_in_memory
+        from bm.merge.order import base_leaf
+
+        config, _ = self._merging(method, experts, traces)
+        folders = {name: expert.path for name, expert in experts.items()}
+        return experts[base_leaf(order)], merge_in_memory(order, method, folders, student.path, config)
+
+    def _merging(
+        self, method: Component, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
+    ) -> tuple[Merge, list[Artefact]]:
+        """The settings of a merge with what was measured for its method."""
+        measured = self.statistics(method, experts, traces)
+        config = self.config.merge
+        if measured:
+            config = replace(config, statistics={n: a.path for n, a in measured.items()})
+        return config, list(measured.values())
 
     def evaluate(self, model: Artefact, questions: Mapping[str, Artefact], first: int | None = None) -> Artefact:
         """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1).
 
         The model counts by what it is, not by how it was made; first: ask only so many questions of each task.
         """
-        config, verifying = self.config.evaluate, self.config.verify
-        domains = self.config.domains
-        own = {str(domains[name].task): found.path / QUESTIONS for name, found in questions.items()}
-        tasks = self._tasks()
+        config, verifying, tasks = self.config.evaluate, self.config.verify, self._tasks()
         data = {task: file_digest(file) for task, file in config.data.items() if file and file.is_file()}
         settings = {**identity(config), "tasks": tasks, "data": data, "verify": identity(verifying), "first": first}
         journals = self.store.journals(model)
 
         def build(work: Path) -> Mapping[str, Any]:
-            from bm.evaluate import evaluate
-
-            return evaluate(model.path, config, verifying, tasks, own, work, journals, first)
+            return self.ask(model.path, questions, work, journals, first)
 
         weights = {"stage": model.manifest["stage"], "key": model_digest(model), "label": model.label}
         inputs = [Artefact(model.path, weights), *questions.values()]
         return self._make("evaluate", model.label, settings, inputs, ["evaluate", "generate", "verify"], build)
+
+    def ask(
+        self,
+        model: "Path | Loaded",
+        questions: Mapping[str, Artefact],
+        work: Path,
+        journals: Path,
+        first: int | None,
+    ) -> dict[str, Any]:
+        """Put a folder's model, or one in memory, to the tasks of `evaluate`: its files in `work`, and facts."""
+        from bm.evaluate import evaluate
+
+        domains = self.config.domains
+        own = {str(domains[name].task): found.path / QUESTIONS for name, found in questions.items()}
+        return evaluate(model, self.config.evaluate, self.config.verify, self._tasks(), own, work, journals, first)
 
     def seen(self, model: Artefact, evaluation: Artefact) -> dict[str, int] | None:
         """By task, the questions that a model was trained on, as far as its traces are known; None if none are."""

@@ -50,7 +50,7 @@ class Sweep(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.composed, self.stage = hydra_context, config, task_function.__name__
-        self.words = opened([f"{name}={value}" for name, value in self.params.items()])
+        self.words = opened(self.stage, [f"{name}={value}" for name, value in self.params.items()])
         self.words += map(str, config.hydra.overrides.task)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         name = config.get("experiment") or config.get("recipe") or self.stage

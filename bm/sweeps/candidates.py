@@ -1,0 +1,132 @@
+"""Candidates of a search: the model that settings make, in memory where it is a merge, asked more and more."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
+
+from bm.config import Experiment
+from bm.errors import UserError
+from bm.report.verdicts import Graded, graded
+from bm.stages import Stages
+from bm.statistics import compare
+from bm.store import Artefact, Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bm.generate.transformers_engine import Loaded
+
+ENGINE = "bm.generate.engines.transformers"
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    "mean": "maximize",
+    "worst": "maximize",
+    "response_tokens": "minimize",
+    "trained_tokens": "minimize",
+}
+"""What can be sought: the mean score over the domains' tasks, the score on the worst of them, the mean length of a
+response, and the tokens that all training behind the model saw, each of its steps counted once."""
+
+
+@dataclass
+class Candidate:
+    """A model of the search. `folder` takes its samples and scores."""
+
+    words: Sequence[str]
+    stages: Stages
+    folder: Path
+    lineage: Sequence[Artefact]
+    model: "Artefact | tuple[Artefact, dict[str, Tensor]]"
+    """One that was trained, or a merge: the expert whose configuration it has, and its tensors."""
+    questions: int
+    """Of the task that has most of them."""
+
+    def ask(self, first: int | None) -> None:
+        """Put it to the first questions of each task (None: all); what was asked before is not asked again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        model = self.model.path if isinstance(self.model, Artefact) else _loaded(*self.model, self.stages)
+        self.stages.ask(model, self.stages.questions(), self.folder, self.folder / "samples", first)
+
+    @cached_property
+    def tasks(self) -> set[str]:
+        """Those that scores are compared on: the domains' own."""
+        return {str(domain.task) for domain in self.stages.config.domains.values()}
+
+    def values(self, objectives: Sequence[str]) -> list[float]:
+        """What it reaches, once all questions were asked."""
+        scores = json.loads((self.folder / "scores.json").read_text())
+        means = [scores[task]["mean"] for task in sorted(self.tasks)]
+        trained = sum(a.facts.get("tokens", 0) for a in self.lineage if a.manifest["stage"] == "branch")
+        found = {
+            "mean": fmean(means),
+            "worst": min(means),
+            "response_tokens": fmean(scores[task]["response_tokens"] for task in sorted(self.tasks)),
+            "trained_tokens": float(trained),
+        }
+        return [found[name] for name in objectives]
+
+
+def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: bool) -> Candidate:
+    """The model of `config`: its only merge, or its mixture. UserError if there are several, or none."""
+    from bm.commands import chosen_merges, run_key
+
+    stages = Stages(Store(config.paths.outputs / "store"), config)
+    questions = stages.questions()
+    traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
+    student = stages.student()
+    stages.check_apart(questions)
+    most = max(len(ids) for ids, _ in graded(stages.evaluate(student, questions).path).values())
+    folder = home / "candidates" / run_key(config)
+    if mixture:
+        if config.mixture is None:
+            raise UserError("a search over mixtures needs one: mixture=proportional")
+        model = stages.mixture(student, config.mixture, traces)
+        return Candidate(words, stages, folder, [student, model], model, most)
+    if config.evaluate.engine.target != ENGINE:
+        raise UserError(f"evaluate.engine: a search merges in memory, which only {ENGINE} can take models from")
+    chosen = list(chosen_merges(config))
+    if len(chosen) != 1:
+        told = ", ".join(name for name, _, _ in chosen) or "none"
+        raise UserError(f"a candidate of a search is one merge, by one method in one order, not {told}")
+    ((_, method, order),) = chosen
+    experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
+    merged = stages.merge_in_memory(method, order, student, experts, traces)
+    return Candidate(words, stages, folder, [student, *experts.values()], merged, most)
+
+
+def _loaded(base: Artefact, tensors: "Mapping[str, Tensor]", stages: Stages) -> "Loaded":
+    """The base's model with the tensors for weights."""
+    parameters = stages.config.evaluate.engine.parameters
+    model, tokenizer = _shell(base.path, parameters["dtype"], parameters["device"])
+    model.load_state_dict(dict(tensors), strict=False)
+    filled = {value.data_ptr() for name, value in model.state_dict().items() if name in tensors}
+    left = [name for name, value in model.state_dict().items() if value.data_ptr() not in filled]
+    if left or not tensors.keys() <= model.state_dict().keys():
+        raise UserError(f"{base.path}: the merge and its model have different tensors ({', '.join(left[:3])}, …)")
+    return model, tokenizer
+
+
+@cache
+def _shell(folder: Path, dtype: str, device: str) -> "Loaded":
+    """A model that takes the weights of one candidate after the other."""
+    from bm.generate.transformers_engine import load
+
+    return load(folder, dtype, device)
+
+
+def loses(one: Graded, rival: Graded, tasks: set[str], resamples: int, error: float, seed: int) -> bool:
+    """Whether a candidate is certainly worse than a rival on the mean, and ahead of it on no task.
+
+    Each by task; the rival's questions are those of `one` and perhaps others.
+    """
+    mine, other = {}, {}
+    for task in tasks:
+        ids, mine[task] = one[task]
+        places = {question: place for place, question in enumerate(rival[task][0])}
+        other[task] = rival[task][1][[places[question] for question in ids]]
+    if any(mine[task].mean() > other[task].mean() for task in tasks):
+        return False
+    return compare(mine, other, resamples, 1 - error, seed).verdict == "worse"
