@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains
+SWEEP ?= hydra/launcher=joblib
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install demo reproduce test check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,6 +27,13 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## a whole Branch-Merge experiment in minutes: outputs/demo/report/index.html
 	@$(BIN)/bm run recipe=tiny output=outputs/demo
+
+# Goes on where it was interrupted; two jobs at a time, one after the other with SWEEP=.
+reproduce: $(READY) ## the paper's tables and figures, and what it left out, at tiny scale: experiments/*/measured.json
+	@for name in $(EXPERIMENTS); do \
+		$(BIN)/bm run -m recipe=tiny experiment=$$name $(SWEEP) || exit 1; \
+		$(BIN)/bm report recipe=tiny experiment=$$name record=true || exit 1; \
+	done
 
 test: $(READY) ## every test that this machine can run
 	@$(BIN)/python -m pytest
