@@ -9,7 +9,7 @@ from typing import Any
 
 from bm.report.charts import Chart
 from bm.report.drawing import standalone
-from bm.report.tabular import Table
+from bm.report.tabular import Cell, Table
 from bm.store import write_text
 
 DPI = 216
@@ -18,12 +18,12 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "–": "--", "−": "$-$", "×": r"$\times$", "λ": r"$\lambda$", "θ": r"$\theta$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "\u00a0": "~",
+    "≈": r"$\approx$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "✓": r"$+$", "✗": r"$-$", "\u00a0": "~",
 }  # fmt: skip
 
 
-def export(charts: Sequence[Chart], table: Table, folder: Path) -> None:
-    """`folder`/<figure>.svg, .png and .csv, and models.csv and models.tex of the table; equal grids, equal bytes.
+def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path) -> None:
+    """`folder`/<figure>.svg, .png and .csv; models and claims as .csv and .tex. Equal grids give equal bytes.
 
     Call it within `drawing.style()`.
     """
@@ -34,20 +34,21 @@ def export(charts: Sequence[Chart], table: Table, folder: Path) -> None:
         look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
         chart.figure.savefig(folder / f"{stem}.png", **look)
         write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
-    names = [column.name for column in table.columns]
-    write_text(folder / "models.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
-    left = "".join("l" if column.words else "r" for column in table.columns)
-    cells = [[_latex(cell.text, cell.small, cell.best) for cell in row.cells] for row in table.rows]
-    write_text(folder / "models.tex", latex(names, left, cells))
+    for stem, table in (("models", models), ("claims", claims)):
+        if table.rows:
+            names = [column.name for column in table.columns]
+            write_text(folder / f"{stem}.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
+            write_text(folder / f"{stem}.tex", latex(table))
 
 
-def latex(names: Sequence[str], alignment: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table in the style of booktabs, which its document must load. `names` are text, cells are LaTeX already."""
-    head = " & ".join(escaped(name) for name in names)
-    body = "".join(f"{' & '.join(cells)} \\\\\n" for cells in rows)
-    return (
-        f"\\begin{{tabular}}{{{alignment}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
-    )
+def latex(table: Table) -> str:
+    """The table in the style of booktabs, which its document must load."""
+    alignment = "".join("l" if column.words else "r" for column in table.columns)
+    lines = [" & ".join(escaped(column.name) for column in table.columns)]
+    lines += [" & ".join(_latex(cell) for cell in row.cells) for row in table.rows]
+    head, *body = [f"{line} \\\\\n" for line in lines]
+    ruled = f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{alignment}}}\n{ruled}\\end{{tabular}}\n"
 
 
 def escaped(text: str) -> str:
@@ -60,9 +61,9 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
-def _latex(text: str, small: str, best: bool) -> str:
-    shown = f"\\textbf{{{escaped(text)}}}" if best else escaped(text)
-    return f"{shown} {{\\scriptsize {escaped(small)}}}" if small else shown
+def _latex(cell: Cell) -> str:
+    shown = f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text)
+    return f"{shown} {{\\scriptsize {escaped(cell.small)}}}" if cell.small else shown
 
 
 def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -114,7 +114,7 @@ class Grid:
         """Entries of one name, with the settings in their labels that not all of them share."""
         common = set.intersection(*(set(entry.settings.items()) for entry in entries))
         for entry in entries:
-            own = [f"{self.short(n)}={v}" for n, v in entry.settings.items() if (n, v) not in common]
+            own = [f"{self.short(n)}={said(v)}" for n, v in entry.settings.items() if (n, v) not in common]
             yield replace(entry, label=" ".join([entry.name, *own]))
 
     def _named(self, kind: Kind, name: str) -> Iterator[Entry]:
@@ -217,6 +217,13 @@ def _told(value: Any) -> Any:
     if isinstance(value, Mapping):
         return str(value["name"]) if "name" in value else ", ".join(map(str, value)) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def said(value: Any) -> str:
+    """A setting's value in words."""
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _sorting(settings: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """The report of a grid: its page, its files, the terminal's table, and the record that a repository keeps."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,16 @@ from rich.console import Console
 
 from bm.errors import UserError
 from bm.report.charts import Chart, charts
+from bm.report.claims import Claim, caution, claims
 from bm.report.drawing import inline, style
 from bm.report.evidence import environment
 from bm.report.exports import export, slug
 from bm.report.grid import Grid, gather
 from bm.report.page import script, write_page
-from bm.report.tabular import tabled
+from bm.report.published import SOURCE, Published, names, published
+from bm.report.tabular import claimed, tabled
 from bm.report.terminal import show_grid
-from bm.report.wording import count
+from bm.report.wording import TRUTHS, count
 from bm.store import MANIFEST, Artefact, Store, write_json
 
 
@@ -28,18 +32,20 @@ def report_grid(outputs: Path, experiment: str, recipe: str | None, home: Path, 
     if record is not None and not record.is_dir():
         raise UserError(f"record=true writes to {record}, which is not there: it needs a checkout with that experiment")
     grid = gather(outputs, experiment, recipe)
-    made = environment(_models(grid, outputs))
+    paper = published(experiment) if experiment in names() else None
+    found = claims(grid, paper) if paper else []
+    made, models, verdicts = environment(_models(grid, outputs)), tabled(grid, paper), claimed(found)
     with style():
-        drawn, table = charts(grid), tabled(grid)
-        export(drawn, table, home / "figures")
-        if record is not None:
-            export(drawn, table, record / "figures")
-            write_json(record / "measured.json", measured(grid, made))
-        _publish(grid, drawn, made, home / "index.html")
-    show_grid(grid, Console())
+        drawn = charts(grid, paper)
+        for folder in [home, *([record] if record else [])]:
+            export(drawn, models, verdicts, folder / "figures")
+        _publish(grid, paper, found, drawn, made, home / "index.html")
+    if record:
+        write_json(record / "measured.json", measured(grid, found, made))
+    show_grid(_title(grid, paper), models, verdicts, _remarks(grid, found), Console())
 
 
-def measured(grid: Grid, made: dict[str, str]) -> dict[str, Any]:
+def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
     """What was found, as a repository keeps it. `made`: versions, machine and commit behind the grid's models."""
     about = {name: made[name] for name in ("processor", "GPUs") if name in made}
     rows = [
@@ -56,6 +62,7 @@ def measured(grid: Grid, made: dict[str, str]) -> dict[str, Any]:
         "hardware": about,
         "versions": {name: value for name, value in made.items() if name not in {*about, "commit"}},
         "rows": rows,
+        "claims": [asdict(claim) for claim in found],
     }
 
 
@@ -71,16 +78,39 @@ def _models(grid: Grid, outputs: Path) -> list[Artefact]:
     return [found for path in paths if (found := store.find(path.parent.parent.name, path.parent.name))]
 
 
-def _publish(grid: Grid, drawn: list[Chart], made: dict[str, str], path: Path) -> None:
+def _title(grid: Grid, paper: Published | None) -> str:
+    if paper is None:
+        return grid.experiment
+    return f"{paper.number}: {paper.title}" if paper.number else paper.title[:1].upper() + paper.title[1:]
+
+
+def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:
+    """How the claims fell, at which scale, and how much was run."""
+    fell = Counter[str](claim.verdict for claim in found)
+    verdicts = ", ".join(f"{fell[truth]} {truth}" for truth in TRUTHS if fell[truth])
+    lines = [f"Of {count(len(found), 'claim')}: {verdicts}."] if found else []
+    lines += [said] if found and (said := caution(grid.recipe)) else []
+    merges = sum(entry.kind == "merge" for entry in grid.entries)
+    ran = [count(len(grid.cells), "run"), count(len(grid.seeds), "seed"), count(len(grid.entries), "model")]
+    return [*lines, f"{', '.join(ran)}, {count(merges, 'merge')} among them; recipe {grid.recipe}."]
+
+
+def _publish(
+    grid: Grid,
+    paper: Published | None,
+    found: Sequence[Claim],
+    drawn: Sequence[Chart],
+    made: Mapping[str, str],
+    path: Path,
+) -> None:
     figures = [
         {"id": slug(chart.name), "title": chart.title, "note": chart.note}
         | {"svg": inline(chart.figure, slug(chart.name), chart.title)}
         for chart in drawn
     ]
-    merges = sum(entry.kind == "merge" for entry in grid.entries)
-    said = f"{count(len(grid.cells), 'run')}, {count(len(grid.seeds), 'seed')}, {count(merges, 'merge')}"
     write_page(
-        path, "grid.html.j2", grid=grid, table=tabled(grid), figures=figures, headline=grid.experiment, remarks=[said],
+        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=_remarks(grid, found),
+        models=tabled(grid, paper), claims=claimed(found), figures=figures, source=paper and paper.number and SOURCE,
         command=command(grid), commands=[cell.command for cell in grid.cells], environment=made,
-        kinds_shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
+        shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
     )  # fmt: skip

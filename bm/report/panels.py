@@ -89,7 +89,11 @@ def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
 
 def cosines(meetings: Sequence[Meeting]) -> "Figure":
     """Cosine of each pair of updates, all entries together, with the range over tensors, against zero."""
-    lines = [Line(m.pair, _signed(m.cosine), "merge", m.cosine, m.lowest, m.highest) for m in meetings]
+    return signed([Line(m.pair, _signed(m.cosine), "merge", m.cosine, m.lowest, m.highest) for m in meetings])
+
+
+def signed(lines: Sequence[Line]) -> "Figure":
+    """Points with their intervals against zero."""
     around_zero = [replace(line, low=min(line.low, 0), high=max(line.high, 0)) for line in lines]
     panel = _panel(around_zero, lambda value: f"{value:+.3g}".replace("-", "−") if value else "0")
     _through(panel, 0, LIGHT["muted"], "-")

@@ -1,12 +1,15 @@
-"""Every model of a grid as a table: for the page, for the terminal, as CSV and as LaTeX."""
+"""Every model of a grid as a table, and its claims as another: for the page, the terminal, CSV and LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bm.report import wording
+from bm.report.beside import Pair, pairs, paper_columns
 from bm.report.charts.chart import MEAN, scored
-from bm.report.grid import Entry, Grid
+from bm.report.claims import Claim
+from bm.report.grid import Entry, Grid, said
+from bm.report.published import Published
 from bm.report.results import Kind
-from bm.report.wording import duration, span
 from bm.statistics import Interval
 
 
@@ -15,6 +18,8 @@ class Column:
     name: str
     words: bool = False
     """Whether it holds text, which stands on the left."""
+    scored: bool = False
+    """Whether it is about scores, ours or the paper's."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,12 @@ class Cell:
     best: bool = False
 
 
+NOTHING = Cell("–", "")
+
+
 @dataclass(frozen=True)
 class Line:
-    kind: Kind
+    kind: Kind | None
     cells: Sequence[Cell]
 
 
@@ -39,45 +47,74 @@ class Table:
     rows: Sequence[Line]
 
 
-def tabled(grid: Grid) -> Table:
-    """Model, the settings that differ, tasks, their mean, and what the model's own step cost."""
+def tabled(grid: Grid, published: Published | None) -> Table:
+    """Model, the settings that differ, scores beside the paper's, their mean, and what the model's own step cost."""
     tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
     best = {t: max((s.mean for e in grid.entries if (s := scored(e, t))), default=None) for t in tasks}
+    told = paper_columns(grid, published)
     shown = [axis for axis in grid.axes if any(axis in entry.settings for entry in grid.entries)]
-    columns = [Column("model", words=True), *(Column(grid.short(axis)) for axis in shown), *map(Column, tasks)]
+    columns = [Column("model", words=True), *(Column(grid.short(axis)) for axis in shown)]
+    for task in tasks:
+        columns += [Column(task, scored=True)]
+        columns += [Column(f"paper, {told[task][1]}", scored=True)] if task in told else []
     columns += [Column("time"), Column("GPU-hours"), Column("tokens"), Column("seeds")]
-    rows = [
-        Line(
-            entry.kind,
-            [
-                Cell(entry.name, entry.label),
-                *(_setting(entry, axis) for axis in shown),
-                *(_score(scored(entry, task), best[task]) for task in tasks),
-                *_costs(entry),
-                Cell(str(len(entry.found)), len(entry.found)),
-            ],
-        )
-        for entry in grid.entries
-    ]
-    return Table(columns, rows)
+    return Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)])
+
+
+def _line(
+    pair: Pair, shown: Sequence[str], tasks: Sequence[str], best: Mapping[str, float | None], told: Mapping[str, object]
+) -> Line:
+    entry = pair.entry
+    cells = [Cell(entry.name if entry else f"{pair.name} (paper)", pair.name)]
+    cells += [_setting(entry, axis) if entry else NOTHING for axis in shown]
+    for task in tasks:
+        cells.append(_score(scored(entry, task) if entry else None, best[task]))
+        if task in told:
+            cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
+    cells += [*_costs(entry), Cell(str(len(entry.found)), len(entry.found))] if entry else [NOTHING] * 4
+    return Line(pair.kind, cells)
 
 
 def _setting(entry: Entry, axis: str) -> Cell:
     if axis not in entry.settings:
-        return Cell("–", "")
-    value = entry.settings[axis]
-    if isinstance(value, bool) or value is None:
-        return Cell("none" if value is None else str(value).lower(), str(value))
-    return Cell(f"{value:g}" if isinstance(value, int | float) else value, value)
+        return NOTHING
+    value, shown = entry.settings[axis], said(entry.settings[axis])
+    return Cell(shown, shown if isinstance(value, bool) or value is None else value)
 
 
 def _score(score: Interval | None, best: float | None) -> Cell:
     if score is None:
-        return Cell("–", "")
-    return Cell(f"{100 * score.mean:.1f}", score.mean, span(score.low, score.high), score.mean == best)
+        return NOTHING
+    return Cell(f"{100 * score.mean:.1f}", score.mean, wording.span(score.low, score.high), score.mean == best)
 
 
 def _costs(entry: Entry) -> list[Cell]:
     seconds = entry.cost(lambda row: row.cost.seconds)
     hours, tokens = entry.cost(lambda row: row.cost.gpu_hours), entry.cost(lambda row: row.cost.tokens)
-    return [Cell(duration(seconds), seconds), Cell(f"{hours:.2g}", hours), Cell(f"{tokens:,.0f}", tokens)]
+    return [Cell(wording.duration(seconds), seconds), Cell(f"{hours:.2g}", hours), Cell(f"{tokens:,.0f}", tokens)]
+
+
+def claimed(claims: Sequence[Claim]) -> Table:
+    """What was claimed, what the paper reports, what was measured, and the verdict."""
+    columns = [
+        Column("claim", words=True),
+        Column("paper"),
+        Column("measured"),
+        Column("seeds"),
+        Column("verdict", True),
+    ]
+    return Table(columns, [Line(None, _claim(claim)) for claim in claims])
+
+
+def _claim(claim: Claim) -> list[Cell]:
+    def shown(value: float | None) -> str:
+        return "–" if value is None else wording.measure(claim.test, value)
+
+    interval = "" if claim.low is None else f"{shown(claim.low)} to {shown(claim.high)}"
+    return [
+        Cell(claim.claim, claim.claim),
+        Cell(shown(claim.published), "" if claim.published is None else claim.published),
+        Cell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval),
+        Cell(str(claim.seeds), claim.seeds),
+        Cell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
+    ]

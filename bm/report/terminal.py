@@ -1,15 +1,15 @@
 """The same findings as tables on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bm.report import comparison, wording
-from bm.report.grid import Grid
 from bm.report.results import Kind, Results, Row, Score
-from bm.statistics import Interval
+from bm.report.tabular import Cell
+from bm.report.tabular import Table as Tabled
 
 SIGNS: Mapping[Kind, str] = {
     "student": "[bright_black]■[/]",
@@ -18,6 +18,8 @@ SIGNS: Mapping[Kind, str] = {
     "merge": "[dark_orange3]●[/]",
 }
 """The figures' markers."""
+LONGEST = 40
+"""Models of a grid that the terminal shows at most."""
 
 
 def show(results: Results, console: Console) -> None:
@@ -44,22 +46,30 @@ def show(results: Results, console: Console) -> None:
         console.print(f"{wording.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
 
 
-def show_grid(grid: Grid, console: Console) -> None:
-    """Every model of a grid with its mean over tasks and its scores, over seeds."""
+def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str], console: Console) -> None:
+    """Every model of a grid, measured and in the paper side by side; then the claims with their verdicts."""
+    console.print(f"[bold]{escape(title)}[/]")
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model")
-    for task in [*grid.tasks, "mean"]:
-        table.add_column(escape(task), justify="right")
-    for entry in grid.entries:
-        scores = [entry.score(task) for task in grid.tasks]
-        table.add_row(f"{SIGNS[entry.kind]} {escape(entry.label)}", *map(_interval, [*scores, entry.mean]))
+    places = [place for place, column in enumerate(models.columns) if column.scored]
+    table.add_column("model", overflow="fold")
+    for place in places:
+        table.add_column(escape(models.columns[place].name), justify="right")
+    for row in models.rows[:LONGEST]:
+        sign = SIGNS[row.kind] if row.kind else " "
+        table.add_row(f"{sign} {escape(str(row.cells[0].value))}", *(_cell(row.cells[place]) for place in places))
     console.print(table)
-    over = "over seeds" if len(grid.seeds) > 1 else "over questions"
-    console.print(f"[dim]pass@1 in percent and its 95 % interval {over}[/]")
+    more = f"; {len(models.rows) - LONGEST} more models are on the page" if len(models.rows) > LONGEST else ""
+    console.print(f"[dim]pass@1 in percent and its 95 % interval{more}[/]\n")
+    for claim, paper, found, seeds, verdict in (row.cells for row in claims.rows):
+        interval = f" ({found.small})" if found.small else ""
+        said = f"paper {paper.text}, measured {found.text}{interval}, seeds: {seeds.text}"
+        console.print(f"[bold]{verdict.text}[/]  {escape(claim.text)}\n    [dim]{said}[/]", highlight=False)
+    for line in remarks:
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
 
 
-def _interval(score: Interval | None) -> str:
-    return "–" if score is None else f"{100 * score.mean:.1f} [dim]{100 * score.low:.0f}–{100 * score.high:.0f}[/]"
+def _cell(cell: Cell) -> str:
+    return f"{_bold(cell.text, cell.best)} [dim]{cell.small}[/]" if cell.small else cell.text
 
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:

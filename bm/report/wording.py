@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from bm.report.results import MEAN, Results, Row, Verdict
 
 MARKS = {"better": "↑", "worse": "↓", "undecided": "≈"}
+TRUTHS = {"supported": "✓", "refuted": "✗", "undecided": "≈", "not tested at this scale": "–"}
 SPACE = "\u00a0"
 """Keeps a number and its unit on one line."""
 
@@ -16,6 +17,13 @@ def percent(share: float) -> str:
 def points(difference: float) -> str:
     """A difference of shares in percentage points, signed, with a true minus."""
     return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def measure(test: str, value: float) -> str:
+    """What a claim is about: points of a difference or an order, a ratio in percent, or a cosine."""
+    if test == "ratio":
+        return share(value)
+    return f"{value:+.3f}".replace("-", "−") if test == "cosine" else points(value)
 
 
 def span(low: float, high: float) -> str:

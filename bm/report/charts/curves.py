@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bm.report.charts.chart import MEAN, Chart, scored
 from bm.report.drawing import LIGHT, WIDTH, blank, tip
-from bm.report.grid import Entry, Grid
+from bm.report.grid import Entry, Grid, said
+from bm.report.results import Kind
 from bm.report.wording import percent
 from bm.statistics import Interval
 
@@ -18,6 +19,8 @@ POINTS = 3
 """Values of a setting from which on a line through them says something."""
 LINES = 6
 """Lines that one figure can hold apart."""
+FIRST: tuple[Kind, ...] = ("merge", "mixture", "expert", "student")
+"""Which of too many lines are drawn."""
 COLOURS = ("merge", "expert", "mixture", "student")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 WIDE = 20
@@ -47,7 +50,7 @@ def curves(grid: Grid) -> Iterator[Chart]:
                 (e.label, e.mean) for e in grid.entries if e.kind in ("student", "mixture") and axis not in e.settings
             ]
             flat = [(label, mean.mean) for label, mean in level if mean][: len(COLOURS)]
-            yield _chart(grid, axis, series[:LINES], flat)
+            yield _chart(grid, axis, series, flat)
 
 
 def _series(grid: Grid, axis: str) -> list[Series]:
@@ -60,8 +63,8 @@ def _series(grid: Grid, axis: str) -> list[Series]:
     known = {key: entries for key, entries in groups.items() if len(entries) >= POINTS}
     tasks = [MEAN, *grid.tasks] if len(known) == 1 and len(grid.tasks) > 1 else [MEAN]
     found = []
-    for (_, name, others), entries in known.items():
-        own = [f"{grid.short(n)}={v}" for n, v in others if any((n, v) not in other for _, _, other in known)]
+    for (_, name, others), entries in sorted(known.items(), key=lambda group: FIRST.index(group[0][0])):
+        own = [f"{grid.short(n)}={said(v)}" for n, v in others if any((n, v) not in other for _, _, other in known)]
         for task in tasks:
             points = [(float(e.settings[axis]), score) for e in entries if (score := scored(e, task))]
             label = task if len(tasks) > 1 else " ".join([name, *own])
@@ -72,9 +75,10 @@ def _series(grid: Grid, axis: str) -> list[Series]:
 def _chart(grid: Grid, axis: str, series: Sequence[Series], flat: Sequence[tuple[str, float]]) -> Chart:
     short = grid.short(axis)
     over = f"95 % intervals over {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "95 % intervals over questions"
+    cut = f" {LINES} of {len(series)} lines." if len(series) > LINES else ""
     rows = [(s.label, x, score.mean, score.low, score.high) for s in series for x, score in s.points]
-    note = f"pass@1 in percent; {over}." + (" Level lines: models that do not depend on it." if flat else "")
-    figure = _drawn(short, series, flat)
+    note = f"pass@1 in percent; {over}." + (" Level lines: models that do not depend on it." if flat else "") + cut
+    figure = _drawn(short, series[:LINES], flat)
     return Chart(f"curve-{axis}", f"Score over {short}", note, figure, ("line", short, "mean", "low", "high"), rows)
 
 

@@ -61,8 +61,13 @@ def _drawn(points: Sequence[Point], front: Sequence[Point]) -> "Figure":
             "alpha": 1 if point in front else 0.5,
         }
         axes.plot([point.seconds], [100 * point.mean], color=LIGHT[kind], gid=note, **look)
-    for number, point in enumerate(front, start=1):
-        place = (point.seconds, 100 * point.mean)
-        axes.annotate(str(number), place, (-7, 7), textcoords="offset points", fontsize=SMALL, ha="center")
     time_axis(axes)
+    above = (-1e9, -1e9)
+    for number, point in enumerate(front, start=1):
+        x, y = axes.transData.transform((point.seconds, 100 * point.mean))
+        above = (x, max(y + 7, above[1] + 11 if x - above[0] < 14 else y))
+        place = axes.transAxes.inverted().transform((x - 7, above[1]))
+        axes.text(
+            place[0], place[1], str(number), transform=axes.transAxes, fontsize=SMALL, ha="center", color=LIGHT["ink"]
+        )
     return figure

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from bm.report.drawing import LIGHT, SMALL, WIDTH, canvas, shorten, tip
@@ -10,8 +11,8 @@ from bm.report.plots import PALEST, STRONGEST
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HIGH, LETTER = 22, 5.4
-"""Height of a row; width of a letter of small text."""
+HIGH, NARROW, LETTER = 22, 34, 5.2
+"""Height of a row of one line; least width of a cell; width of a letter of small text."""
 
 
 @dataclass(frozen=True)
@@ -28,28 +29,29 @@ def heat(
 ) -> "Figure":
     """Rows named on the left, columns above, slanted. Colour goes from the lowest to the highest value, or from zero
     to both sides. A place without a cell stays empty."""
-    left = min(170.0, max(LETTER * max(map(len, down)) + 10, 30))
     names = [shorten(name, 110, SMALL) for name in across]
-    top = 16 + 3.6 * max(map(len, names))
-    right = 4 + 3.6 * len(names[-1])
-    wide = min(60.0, (WIDTH - left - right) / len(across))
-    figure, axes = canvas(top + HIGH * len(down) + 4)
+    top, right = 16 + 3.6 * max(map(len, names)), 4 + 3.6 * len(names[-1])
+    left = min(LETTER * max(map(len, down)) + 10, WIDTH - right - NARROW * len(across))
+    lines = {name: wrap(name, max(8, int(left / LETTER)), max_lines=2, placeholder="…") for name in down}
+    high, wide = HIGH + 8 * (max(map(len, lines.values())) - 1), min(60.0, (WIDTH - left - right) / len(across))
+    figure, axes = canvas(top + high * len(down) + 4)
     for column, name in enumerate(names):
         place = (left + wide * (column + 0.4), top - 6)
         axes.text(*place, name, rotation=40, rotation_mode="anchor", fontsize=SMALL, color=LIGHT["muted"])
     for row, name in enumerate(down):
-        y = top + HIGH * (row + 0.5)
-        axes.text(0, y, shorten(name, left - 4, SMALL), va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])
+        for line, text in enumerate(lines[name]):
+            y = top + high * (row + 0.5) + 11 * (line - (len(lines[name]) - 1) / 2)
+            axes.text(0, y, text, va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])
     values = [cell.value for cell in cells.values()]
     for row, name in enumerate(down):
         for column, other in enumerate(across):
             if cell := cells.get((name, other)):
-                x, y = left + wide * column, top + HIGH * row
+                x, y = left + wide * column, top + high * row
                 colour, strength = _colour(cell.value, values, around_zero)
                 note = tip([name, other, cell.text, cell.note])
-                axes.bar(x + 1, HIGH - 2, wide - 2, y + 1, align="edge", color=colour, alpha=strength, gid=note)
+                axes.bar(x + 1, high - 2, wide - 2, y + 1, align="edge", color=colour, alpha=strength, gid=note)
                 middle: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": SMALL}
-                axes.text(x + wide / 2, y + HIGH / 2, cell.text, color=LIGHT["ink"], **middle)
+                axes.text(x + wide / 2, y + high / 2, cell.text, color=LIGHT["ink"], **middle)
     return figure
 
 

@@ -1,15 +1,15 @@
 """Grids of numbers on coloured cells: method × task, order × task, what merges kept, and how far experts may go."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from bm.report.charts.chart import MEAN, Chart, scored
+from bm.report.charts.chart import MEAN, MOST_ROWS, Chart, best, left_out, scored
 from bm.report.charts.curves import number, numeric
 from bm.report.charts.heat import Cell, heat
-from bm.report.grid import CONFIDENCE, Entry, Grid
+from bm.report.grid import CONFIDENCE, Entry, Grid, said
 from bm.report.wording import percent, points
 from bm.statistics import over_seeds
 
@@ -21,6 +21,7 @@ def methods(grid: Grid) -> Iterator[Chart]:
     """Models by tasks, where there are three models and two tasks."""
     tasks, entries = [*grid.tasks, MEAN], [e for e in grid.entries if e.kind == "merge"]
     entries += [e for e in grid.entries if e.kind != "merge"]
+    total, entries = len(entries), best(entries, MOST_ROWS)
     if len(entries) < 3 or len(grid.tasks) < 2:
         return
     found = {(e.label, t): score for e in entries for t in tasks if (score := scored(e, t))}
@@ -29,7 +30,7 @@ def methods(grid: Grid) -> Iterator[Chart]:
     }
     figure = heat([e.label for e in entries], tasks, cells)
     rows = [(*at, s.mean, s.low, s.high) for at, s in found.items()]
-    note = "pass@1 in percent; colour from the lowest to the highest."
+    note = f"pass@1 in percent; colour from the lowest to the highest.{left_out(len(entries), total)}"
     yield Chart("methods", "Models and tasks", note, figure, ("model", "task", "mean", "low", "high"), rows)
 
 
@@ -89,19 +90,19 @@ def _over(values: Sequence[float]) -> str:
 def retention(grid: Grid) -> Iterator[Chart]:
     """The share of each expert's gain that a merge kept, mean over seeds, where a gain is certain."""
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for entry in grid.entries:
+    merges = [entry for entry in grid.entries if entry.kind == "merge"]
+    for entry in best(merges, MOST_ROWS):
         for row, results in entry.found.values():
             for kept in results.retention:
                 if kept.name == row.name and kept.share is not None:
                     shares[entry.label, kept.expert].append(kept.share)
     if shares:
         cells = {at: Cell(fmean(s), f"{100 * fmean(s):.0f}", _counted(s)) for at, s in shares.items()}
-        merges, experts = dict.fromkeys(m for m, _ in shares), sorted({e for _, e in shares})
+        shown, experts = dict.fromkeys(m for m, _ in shares), sorted({e for _, e in shares})
         rows = [(*at, fmean(s), len(s)) for at, s in shares.items()]
-        note = (
-            "Percent of each expert's gain over the student, on its own task, that a merge kept, where it is certain."
-        )
-        figure = heat(list(merges), experts, cells)
+        note = "Percent of an expert's gain over the student, on its own task, that a merge kept, where it is certain."
+        note += left_out(len(shown), len(merges))
+        figure = heat(list(shown), experts, cells)
         yield Chart("retention", "What merges kept", note, figure, ("merge", "expert", "share", "seeds"), rows)
 
 
@@ -115,24 +116,26 @@ def distances(grid: Grid) -> Iterator[Chart]:
     for one, other in combinations(numeric(grid, 2), 2):
         groups: dict[Any, list[Entry]] = defaultdict(list)
         for entry in grid.entries:
-            if one in entry.settings and other in entry.settings and entry.mean:
-                rest = " ".join(f"{grid.short(n)}={v}" for n, v in entry.settings.items() if n not in (one, other))
+            told = one in entry.settings and other in entry.settings
+            if entry.kind in ("merge", "mixture") and told and entry.mean:
+                rest = " ".join(
+                    f"{grid.short(n)}={said(v)}" for n, v in entry.settings.items() if n not in (one, other)
+                )
                 groups[entry.kind, entry.name, rest].append(entry)
-        for (kind, name, rest), entries in sorted(groups.items(), key=lambda g: (g[0][0] != "merge", g[0])):
+        for (_, name, rest), entries in sorted(groups.items(), key=lambda g: (g[0][0] != "merge", g[0])):
             if len(entries) > 4 and drawn < PANELS:
                 drawn += 1
-                yield _distance(grid, one, other, f"{name} {rest}".strip() if kind != "student" else name, entries)
+                yield _distance(grid, one, other, f"{name} {rest}".strip(), entries)
 
 
 def _distance(grid: Grid, one: str, other: str, name: str, entries: Sequence[Entry]) -> Chart:
     found = {(entry.settings[one], entry.settings[other]): entry.mean for entry in entries}
-    text: Callable[[Any], str] = lambda value: f"{value:g}"  # noqa: E731
     cells = {
-        (text(a), text(b)): Cell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
+        (said(a), said(b)): Cell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
         for (a, b), m in found.items()
         if m
     }
-    down, across = ([text(v) for v in grid.axes[axis] if number(v)] for axis in (one, other))
+    down, across = ([said(v) for v in grid.axes[axis] if number(v)] for axis in (one, other))
     rows = [(a, b, m.mean, m.low, m.high) for (a, b), m in sorted(found.items()) if m]
     names = grid.short(one), grid.short(other)
     note = f"Mean over tasks, in percent. Down: {names[0]}. Across: {names[1]}. Colour from the lowest to the highest."
