@@ -1,0 +1,118 @@
+"""Every experiment composes at every scale, its claims are about what it varies, and what it can share it shares."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
+
+from bm.cli import conf_dir
+from bm.config import Experiment, identity, load
+from bm.report.published import Difference, Models, Order, Ratio, experiments_dir, names, published
+from bm.stages import Stages
+from bm.store import Artefact, Store, digest
+from bm.sweeps.cells import axes, cells
+
+RECIPES = ("tiny", "smollm2", "tinyr1")
+
+
+@cache
+def composed(*words: str) -> Any:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("run", overrides=list(words), return_hydra_config=True)
+
+
+def settings(*words: str) -> Experiment:
+    config = composed(*words).copy()
+    with open_dict(config):
+        del config["hydra"]
+    return load(Experiment, config)
+
+
+def swept(name: str) -> dict[str, Sequence[Any]]:
+    """The axes of an experiment's sweep."""
+    params = composed("recipe=tiny", f"experiment={name}").hydra.sweeper.params
+    parser = OverridesParser.create()
+    return axes(parser.parse_overrides([f"{axis}={values}" for axis, values in params.items()]), parser)
+
+
+def jobs(name: str, recipe: str) -> list[Experiment]:
+    """The cells of an experiment's sweep, of its first seed."""
+    sweeper = OmegaConf.to_container(composed("recipe=tiny", f"experiment={name}").hydra.sweeper)
+    found = swept(name)
+    found["seed"] = found["seed"][:1]
+    chosen = cells(found, sweeper["zip"], sweeper["when"] or {}, sweeper["skip"])
+    return [settings(f"recipe={recipe}", f"experiment={name}", *(c.word for c in cell.values())) for cell in chosen]
+
+
+class Planned(Store):
+    """Gives every artefact its key and makes none."""
+
+    def make(self, stage: str, label: str, config: Any, inputs: Any, code: Any, build: Any) -> Artefact:
+        told = {"stage": stage, "config": config, "inputs": [i.key for i in inputs]}
+        return Artefact(Path(), {"key": digest(json.dumps(told, sort_keys=True).encode()), "stage": stage})
+
+
+def keys(config: Experiment, folder: Path) -> dict[str, str]:
+    """Keys of the student, the experts and the mixture; and what, beside a model, decides an evaluation."""
+    stages = Stages(Planned(folder), config)
+    student, traces = stages.student(), {n: stages.distill(d) for n, d in config.domains.items()}
+    made = {"student": student} | {n: stages.expert(student, d, traces[n]) for n, d in config.domains.items()}
+    if config.mixture:
+        made["mixture"] = stages.mixture(student, config.mixture, traces)
+    asked = [*(q.key for q in stages.questions().values()), identity(config.evaluate), identity(config.verify)]
+    return {name: artefact.key for name, artefact in made.items()} | {"evaluation": json.dumps(asked, default=str)}
+
+
+def test_experiments_have_settings_claims_and_a_page() -> None:
+    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == set(names())
+    for name in names():
+        assert (experiments_dir() / name / "README.md").is_file(), name
+        ids = [claim.id for claim in published(name).claims]
+        assert ids
+        assert len(ids) == len(set(ids)), name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", names())
+def test_an_experiment_composes(name: str, recipe: str) -> None:
+    found = jobs(name, recipe) if recipe == "tiny" else [settings(f"recipe={recipe}", f"experiment={name}")]
+    assert {(config.experiment, config.recipe) for config in found} == {(name, recipe)}
+
+
+@pytest.mark.parametrize("name", names())
+def test_one_seed_decides_every_draw(name: str) -> None:
+    config = settings("recipe=tiny", f"experiment={name}", "seed=7")
+    assert {config.branch.seed, config.merge.seed, config.evaluate.seed, config.student.build.parameters["seed"]} == {7}
+
+
+@pytest.mark.parametrize("name", names())
+def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> None:
+    made = jobs(name, "tiny")
+    values = {axis: [choice.value for choice in choices] for axis, choices in swept(name).items()}
+    values["domains"] = [", ".join(config.domains) for config in made]
+    values["mixture.ratio"] = [", ".join(config.mixture.ratio) or "none" for config in made if config.mixture]
+    for claim in published(name).claims:
+        chosen: Sequence[Models] = []
+        if isinstance(claim, Order):
+            chosen = claim.of
+        elif isinstance(claim, Difference | Ratio):
+            chosen = (claim.of, claim.against)
+        for models in chosen:
+            assert models.kind != "mixture" or any(config.mixture for config in made), claim.id
+            for setting, value in (models.where or {}).items():
+                assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains"}))
+def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
+    (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
+    found = [keys(config, tmp_path) for config in jobs(name, "tiny")]
+    always = {"student", "evaluation"} if name == "distance" else common.keys() - {"mixture"}
+    assert all(cell[what] == common[what] for cell in found for what in always)
+    assert any(cell.items() <= common.items() for cell in found)
