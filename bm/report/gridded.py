@@ -1,5 +1,6 @@
 """The report of a grid: its page, its files, the terminal's table, and the record that a repository keeps."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -81,7 +82,9 @@ def _models(grid: Grid, outputs: Path) -> list[Artefact]:
 def _title(grid: Grid, paper: Published | None) -> str:
     if paper is None:
         return grid.experiment
-    return f"{paper.number}: {paper.title}" if paper.number else paper.title[:1].upper() + paper.title[1:]
+    if paper.number is None:
+        return re.sub("^[a-z]", lambda first: first[0].upper(), paper.title)
+    return f"{paper.number}: {paper.title}"
 
 
 def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:

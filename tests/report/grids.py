@@ -32,7 +32,10 @@ def cell(outputs: Path, experiment: str, seed: int, models: Mapping[str, Mapping
     pairs = {"math & coding": draw.gauss(0.02, 0.01), "math & science": draw.gauss(0.03, 0.01)}
     folder = outputs / "runs" / f"tiny-{random.Random(repr(config)).getrandbits(32):08x}"
     run = Run(experiment, "tiny", seed, (f"seed={seed}",), f"bm run experiment={experiment} seed={seed}", folder.name)
-    write(Results(tuple(rows), tuple(verdicts), tuple(kept), run, {"updates": pairs}), folder / "results.json")
+    write(
+        Results(tuple(rows), tuple(verdicts), tuple(kept), run, {"updates": pairs} if experts else {}),
+        folder / "results.json",
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 

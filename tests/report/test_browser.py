@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bm.report import compare, report
+from bm.report import compare, report, report_grid
+from tests.report import grids
 from tests.report.conftest import SETTINGS, Fixture
 
 pytestmark = pytest.mark.browser
@@ -44,12 +45,15 @@ def pages(experiment: Fixture, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder = tmp_path_factory.mktemp("pages")
     report(experiment.subjects, experiment.artefacts, SETTINGS, folder / "run")
     compare({"seed 1": folder / "run" / "results.json"}, folder / "all")
-    return {"run": folder / "run" / "report" / "index.html", "comparison": folder / "all" / "index.html"}
+    grids.curve(folder)
+    report_grid(folder, "lambda", None, folder / "grid", None)
+    homes = {"run": folder / "run" / "report", "comparison": folder / "all", "grid": folder / "grid"}
+    return {name: home / "index.html" for name, home in homes.items()}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["run", "comparison"])
+@pytest.mark.parametrize("name", ["run", "comparison", "grid"])
 def test_page_shows_whole_figures_and_never_overflows(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:
@@ -67,6 +71,38 @@ def test_page_shows_whole_figures_and_never_overflows(
     assert page.evaluate("document.querySelectorAll('figure svg').length") > 0
     assert page.evaluate(EMPTY_FIGURES) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+OUTSIDE = """width => [...document.querySelectorAll('main *')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width && !e.closest('.scroll') && !e.closest('pre') && (box.right > width + 0.5 || box.left < -0.5);
+}).map(e => e.outerHTML.slice(0, 120))"""
+COLUMN = "place => [...document.querySelectorAll('#models tbody tr')].map(row => row.cells[place].dataset.value)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_grid_is_sorted_by_mouse_and_by_keyboard_and_nothing_overflows(
+    browser: Any, pages: dict[str, Path], width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(pages["grid"].as_uri())
+    assert page.evaluate(OUTSIDE, width) == []
+    heads = page.locator("#models thead th")
+    names = [text.strip() for text in heads.all_inner_texts()]
+    mean, lam = names.index("mean"), names.index("lam")
+    heads.nth(mean).locator("button").click()
+    found = [float(value) for value in page.evaluate(COLUMN, mean)]
+    assert found == sorted(found, reverse=True)
+    assert heads.nth(mean).get_attribute("aria-sort") == "descending"
+    heads.nth(lam).locator("button").focus()
+    for way in (True, False):
+        page.keyboard.press("Enter")
+        found = page.evaluate(COLUMN, lam)
+        numbers = [float(value) for value in found if value]
+        assert numbers == sorted([0, 0.5, 1.5, 3, 6], reverse=way)
+        assert found[len(numbers) :] == [""] * 5, "what has no such setting comes last"
+    assert heads.nth(mean).get_attribute("aria-sort") is None
     page.close()
 
 

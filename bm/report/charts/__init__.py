@@ -13,5 +13,5 @@ __all__ = ["Chart", "charts"]
 
 def charts(grid: Grid, published: Published | None) -> list[Chart]:
     """Call it, and all that draws, within `drawing.style()`."""
-    draw = (frontier, methods, curves, orders, retention, cosines, distances)
+    draw = (frontier, curves, orders, retention, distances, cosines, methods)
     return [*bars(grid), *paper(grid, published), *(chart for of in draw for chart in of(grid))]

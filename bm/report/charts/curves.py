@@ -23,7 +23,7 @@ FIRST: tuple[Kind, ...] = ("merge", "mixture", "expert", "student")
 """Which of too many lines are drawn."""
 COLOURS = ("merge", "expert", "mixture", "student")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-WIDE = 20
+WIDE = 8
 """Ratio of the largest to the smallest value from which on the axis is logarithmic."""
 
 
