@@ -23,11 +23,14 @@ usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
 
 {"".join(f"  {name:<10} {what}{chr(10)}" for name, what in STAGES.items())}
   bm run                                          the tiny experiment, in minutes on a laptop
-  bm run -m merge=arcee_fusion,linear             a sweep; what the jobs share is made once
+  bm run -m merge=arcee_fusion,linear             a sweep; what the jobs share is made once, what is done is skipped
+  bm run -m hydra/launcher=joblib seed=1,2,3      jobs side by side (submitit_slurm, ray: on a cluster)
+  bm run -m hydra/sweeper=optuna merge=arcee_fusion 'merge.methods.arcee_fusion.lam=interval(0.5,3)'    a search
   bm STAGE --help                                 the stage's groups and settings
   bm STAGE --cfg job                              the composed configuration
   bm --shell-completion                           tab completion for bash: eval "$(bm --shell-completion)"
 
+hydra.sweeper.zip, when, skip and on_error shape a sweep: conf/hydra/sweeper/ says how, and what a search can seek.
 Settings are Hydra's (https://hydra.cc); add your own folder of them with --config-dir DIR.
 Everything is written below outputs/ (paths.outputs=DIR changes it)."""
 
@@ -49,7 +52,7 @@ def conf_dir() -> Path:
 
 
 def main() -> None:
-    """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on anything unforeseen."""
+    """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on a failed job or anything unforeseen."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)

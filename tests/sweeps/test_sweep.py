@@ -1,0 +1,140 @@
+"""Sweeps as users type them: killed, repeated, with bad cells, and through each launcher."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bm.store import Store
+from bm.sweeps.jobs import outcome
+from tests.conftest import BM, Bm
+from tests.sweeps.conftest import CHEAP
+
+LAMS = ["-1", *(f"0.{i}" for i in range(1, 10)), "1.5", "2.5"]
+DEVICES = [*["cpu"] * 11, "cuda:99"]
+TWELVE = [
+    "run", "-m", *CHEAP, "merge=arcee_fusion",
+    f"merge.methods.arcee_fusion.lam={','.join(LAMS)}", f"merge.device={','.join(DEVICES)}",
+    "hydra.sweeper.zip=[[merge.methods.arcee_fusion.lam,merge.device]]",
+]  # fmt: skip
+"""Twelve merges of three experts: the first has settings that are refused, the last a device that no machine has."""
+
+
+def jobs(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each job of the sweeps in `folder` left, by the name of its folder."""
+    found = sorted(folder.glob("outputs/sweeps/*/*/job.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in found}
+
+
+def results(folder: Path) -> set[Path]:
+    return set(folder.glob("outputs/runs/*/results.json"))
+
+
+def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_ten_results(tmp_path: Path, bm: Bm) -> None:
+    killed = subprocess.Popen([BM, *TWELVE], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("outputs/runs/*/done.json"))) < 2:
+        assert killed.poll() is None, "the sweep ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = {path.parent: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/runs/*/done.json")}
+    said = bm(*TWELVE, cwd=tmp_path)
+
+    assert said.returncode == 1, said.stderr
+    states = Counter(one["state"] for one in jobs(tmp_path).values())
+    assert states == {"done": 10 - len(before), "kept": len(before), "failed": 2}
+    assert len(results(tmp_path)) == 10
+    assert all((folder / "done.json").stat().st_mtime_ns == when for folder, when in before.items())
+    refused, crashed = sorted(
+        tmp_path.glob("outputs/sweeps/*/*/traceback.txt"), key=lambda path: "lam=-1" not in str(path)
+    )
+    assert "greater than or equal to 0" in refused.read_text()
+    assert "Traceback (most recent call last)" in crashed.read_text()
+    assert "2 of 12 jobs did not succeed" in said.stderr
+    assert said.stdout.count("outputs/runs/tiny-") == 10
+    assert said.stdout.count("failed") == 2
+    labels = [artefact.label for artefact in Store(tmp_path / "outputs/store").all()
+              if artefact.manifest["stage"] == "branch"]  # fmt: skip
+    assert Counter(labels) == {"tiny": 1, "math": 1, "coding": 1, "science": 1}
+
+    again = bm(*TWELVE, cwd=tmp_path)
+    assert again.returncode == 1
+    assert Counter(one["state"] for one in jobs(tmp_path).values()) == {"kept": 10, "failed": 2}
+    assert "\nkept   lam=0.1" in again.stderr
+
+
+def test_stop_begins_no_job_after_one_that_failed(trained: Path, bm: Bm) -> None:
+    words = ["merge.device=cuda:99,cpu", "merge.seed=1", "hydra.sweeper.on_error=stop"]
+    said = bm("run", "-m", *CHEAP, *words, cwd=trained)
+    assert said.returncode == 1
+    states = {name.partition("-")[0]: one["state"] for name, one in jobs(trained).items() if name.startswith("device")}
+    assert states == {"device=cuda99": "failed", "device=cpu": "stopped"}
+
+
+def test_a_mistake_in_every_cell_is_one_line(tmp_path: Path, bm: Bm) -> None:
+    said = bm("run", "-m", "seed=1,2", "merge.methods.linear.wieghts=1", cwd=tmp_path)
+    assert (said.returncode, said.stderr.strip().count("\n")) == (2, 0), said.stderr
+    assert "did you mean 'merge.methods.linear.weights'?" in said.stderr
+    assert not (tmp_path / "outputs/store").exists()
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_other_processes_run_jobs_and_tell_of_failures(trained: Path, bm: Bm, launcher: str) -> None:
+    seed = {"joblib": 2, "submitit_local": 3}[launcher]
+    words = [f"hydra/launcher={launcher}", f"merge.seed={seed}", "merge.device=cpu,cuda:99"]
+    runs, sweeps = results(trained), set(trained.glob("outputs/sweeps/*"))
+    said = bm("run", "-m", *CHEAP, *words, cwd=trained)
+    assert said.returncode == 1, said.stderr
+    assert len(results(trained) - runs) == 1
+    (sweep,) = set(trained.glob("outputs/sweeps/*")) - sweeps
+    assert {json.loads(p.read_text())["state"] for p in sweep.glob("*/job.json")} == {"done", "failed"}
+    assert "Traceback" in next(sweep.glob("*cuda*/traceback.txt")).read_text()
+
+
+def test_a_job_whose_process_left_nothing_is_lost(tmp_path: Path) -> None:
+    assert outcome(tmp_path / "job").state == "lost"
+
+
+def test_jobs_share_the_cores(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time; from pathlib import Path; from bm.sweeps.jobs import _share_cores;"
+        "_share_cores(2, Path(sys.argv[1])); import torch;"
+        "print(sorted(os.sched_getaffinity(0)), torch.get_num_threads(), flush=True); input()"
+    )
+    cores = sorted(os.sched_getaffinity(0))
+    command = [sys.executable, "-c", script, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    told = [process.stdout.readline().rsplit(" ", 1) for process in running]
+    for process in running:
+        process.communicate("\n")
+    shares = [json.loads(share) for share, _ in told]
+    assert sum(int(threads) for _, threads in told) <= max(2, len(cores))
+    if len(cores) > 1:
+        assert sorted(shares[0] + shares[1]) == cores
+
+
+def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> None:
+    def mixtures() -> list[Any]:
+        found = [a for a in Store(trained / "outputs/store").all() if a.label == "mixture"]
+        return [(a.manifest["config"]["ratio"], len(a.manifest["inputs"]) - 1) for a in found]
+
+    words = [word for word in CHEAP if word != "~mixture" and not word.startswith(("merge", "output"))]
+    said = bm("branch", "-m", *words, "mixture=proportional", "mixture.ratio.math=0.5,1.5", cwd=trained)
+    assert said.returncode == 0, said.stderr
+    said = bm("branch", "-m", *words, "mixture=leave_one_out", "mixture.leave_out=math,coding", cwd=trained)
+    assert said.returncode == 0, said.stderr
+    assert mixtures() == [({"math": 0.5}, 3), ({"math": 1.5}, 3), ({}, 2), ({}, 2)]
+
+
+def test_ray_runs_jobs(trained: Path, bm: Bm) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'bm[ray]'")
+    said = bm("run", "-m", *CHEAP, "hydra/launcher=ray", "merge.seed=4,5", cwd=trained)
+    assert said.returncode == 0, said.stderr
