@@ -96,13 +96,7 @@ def _costs(entry: Entry) -> list[Cell]:
 
 def claimed(claims: Sequence[Claim]) -> Table:
     """What was claimed, what the paper reports, what was measured, and the verdict."""
-    columns = [
-        Column("claim", words=True),
-        Column("paper"),
-        Column("measured"),
-        Column("seeds"),
-        Column("verdict", True),
-    ]
+    columns = [Column("claim", True), Column("verdict", True), Column("paper"), Column("measured"), Column("seeds")]
     return Table(columns, [Line(None, _claim(claim)) for claim in claims])
 
 
@@ -113,8 +107,8 @@ def _claim(claim: Claim) -> list[Cell]:
     interval = "" if claim.low is None else f"{shown(claim.low)} to {shown(claim.high)}"
     return [
         Cell(claim.claim, claim.claim),
+        Cell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
         Cell(shown(claim.published), "" if claim.published is None else claim.published),
         Cell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval),
         Cell(str(claim.seeds), claim.seeds),
-        Cell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
     ]

@@ -53,14 +53,16 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
     places = [place for place, column in enumerate(models.columns) if column.scored]
     table.add_column("model", overflow="fold")
     for place in places:
-        table.add_column(escape(models.columns[place].name), justify="right")
+        table.add_column(escape(models.columns[place].name.replace("-", "-\n")), justify="right", overflow="fold")
     for row in models.rows[:LONGEST]:
         sign = SIGNS[row.kind] if row.kind else " "
-        table.add_row(f"{sign} {escape(str(row.cells[0].value))}", *(_cell(row.cells[place]) for place in places))
+        table.add_row(
+            f"{sign}{wording.SPACE}{escape(str(row.cells[0].value))}", *(_cell(row.cells[place]) for place in places)
+        )
     console.print(table)
     more = f"; {len(models.rows) - LONGEST} more models are on the page" if len(models.rows) > LONGEST else ""
     console.print(f"[dim]pass@1 in percent and its 95 % interval{more}[/]\n")
-    for claim, paper, found, seeds, verdict in (row.cells for row in claims.rows):
+    for claim, verdict, paper, found, seeds in (row.cells for row in claims.rows):
         interval = f" ({found.small})" if found.small else ""
         said = f"paper {paper.text}, measured {found.text}{interval}, seeds: {seeds.text}"
         console.print(f"[bold]{verdict.text}[/]  {escape(claim.text)}\n    [dim]{said}[/]", highlight=False)
