@@ -17,6 +17,7 @@ from bm.errors import UserError
 from bm.progress import console, say
 from bm.stages import Stages
 from bm.store import Artefact, Store, code_version, digest, external, folder, write_json, write_text
+from bm.track import About, Tracked, tracked
 
 if TYPE_CHECKING:
     from bm.report import Results, Run, Subject
@@ -33,17 +34,35 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by, merges, stages = _made_by(config), list(chosen_merges(config)), _stages(config)
-    rounds.check(config, [name for name, _, _ in merges])
-    questions = stages.questions()
-    results, subjects = _round(stages, questions, merges, 1, None)
-    for number in range(2, config.rounds.count + 1):
-        before = rounds.chosen(config.rounds.model, results, subjects)
-        results, subjects = _round(stages, questions, merges, number, before)
-    best = results.best("merge")
-    mean = results.mean(best) if best else None
+    made_by = _made_by(config)
+    with tracked(config.tracker, _about(config)) as tracking:
+        mean = _run_rounds(config, tracking)
     write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
     return mean
+
+
+def _about(config: Experiment) -> About:
+    """What a tracker is told of a run: one run per key, shown with the other cells of its experiment or sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    group = config.experiment
+    if group is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        group = Path(HydraConfig.get().sweep.dir).name
+    key = run_key(config)
+    return About(key, f"{config.recipe}-{key}", "run", resolved(config), step="round", group=group)
+
+
+def _run_rounds(config: Experiment, tracking: Tracked) -> float | None:
+    merges, stages = list(chosen_merges(config)), _stages(config)
+    rounds.check(config, [name for name, _, _ in merges])
+    questions = stages.questions()
+    results, subjects = _round(stages, questions, merges, 1, None, tracking)
+    for number in range(2, config.rounds.count + 1):
+        before = rounds.chosen(config.rounds.model, results, subjects)
+        results, subjects = _round(stages, questions, merges, number, before, tracking)
+    best = results.best("merge")
+    return results.mean(best) if best else None
 
 
 def done(config: Experiment) -> dict[str, float | None] | None:
@@ -77,18 +96,21 @@ def _round(
     merges: "Sequence[Merging]",
     number: int,
     before: "Subject | None",
+    tracking: Tracked,
 ) -> "tuple[Results, list[Subject]]":
     """A round and its report: the last one's where a run's results belong, an earlier one's in a folder beside them."""
     from bm.report import Settings, report
+    from bm.report.tracking import track
 
     config, subjects = stages.config, rounds.models(stages, questions, merges, number, before)
     last = number == config.rounds.count
     home = run_folder(config) / ("" if last else f"round-{number}")
     title = config.recipe if config.rounds.count == 1 else f"{config.recipe}, round {number} of {config.rounds.count}"
     of = config.evaluate
-    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence)
+    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence, config.prices)
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
+    track(tracking, results, subjects, stages.used, number, home / "report")
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
     return results, subjects
 

@@ -331,14 +331,13 @@ class Trainer:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Tracker:
-    """Who watches: Weights & Biases, offline unless told; local files are always written."""
+class Prices:
+    """USD an hour."""
 
-    mode: Literal["offline", "online", "disabled"]
-    dir: Path
-    """Where W&B keeps its files."""
-    project: str
-    tags: Sequence[str]
+    gpus: Mapping[str, Annotated[float, Field(ge=0)]]
+    """Of one GPU, by a part of the name that its driver gives."""
+    machine: Annotated[float, Field(ge=0)]
+    """Of the machine, where no GPU is used."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -374,7 +373,9 @@ class Experiment:
     verify: Verify
     rounds: Rounds
     trainer: Trainer
-    tracker: Tracker
+    prices: Prices
+    tracker: Annotated[Target, NoKey]
+    """Who watches (`bm.track.backends`); local files are written besides, and are the truth."""
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
@@ -423,7 +424,7 @@ class VerifyFile:
 
     paths: Paths
     verify: Verify
-    verifier: Literal["math", "code", "choice", "number", "reasoning_gym", "judge"]
+    verifier: Literal["math", "code", "choice", "number", "reasoning_gym", "instructions", "judge"]
     file: Path
     """JSON Lines with `response`, and `answer` or `tests`."""
     output: Path

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bm.branch.documents import Traces
-from bm.config import Branch, Tracker, Trainer, resolved, typed
+from bm.config import Branch, Component, Trainer, resolved, typed
 from bm.errors import UserError
 from bm.store import write_json, write_text
 
@@ -34,7 +34,7 @@ class Job:
     traces: tuple[Traces, ...]
     config: Branch
     trainer: Trainer
-    tracker: Tracker
+    tracker: Component
     name: str
     key: str
     work: Path
@@ -52,7 +52,7 @@ class Job:
         job = json.loads(path.read_text())
         return cls(
             Path(job["student"]), tuple(Traces(Path(p), domain, weight) for p, domain, weight in job["traces"]),
-            typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Tracker, job["tracker"]),
+            typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Component, job["tracker"]),
             job["name"], job["key"], path.parent,
         )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Branch: a student and traces to an expert; experts, the mixture baseline and a student from scratch alike."""
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,13 +17,14 @@ from bm.branch import checkpoint, documents, model
 from bm.branch.data import TraceData
 from bm.branch.launch import Job, alone, launch
 from bm.branch.module import Sft
-from bm.branch.tracking import Tracked
+from bm.branch.tracking import about
 from bm.branch.watch import Watch
-from bm.config import Branch, Tracker, Trainer, resolved
+from bm.config import Branch, Component, Trainer
+from bm.track import Reference, lineage, tracked
 
 
 def train(
-    student: Path, traces: Sequence[documents.Traces], config: Branch, trainer: Trainer, tracker: Tracker,
+    student: Path, traces: Sequence[documents.Traces], config: Branch, trainer: Trainer, tracker: Component,
     name: str, key: str, work: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tune the Hugging Face folder `student` on `traces` into `work`: a model folder and metrics.csv.
@@ -32,7 +34,10 @@ def train(
     UserError if the data or the model does not allow the training, or if a step is not finite.
     """
     job = Job(student, tuple(traces), config, trainer, tracker, name, key, work)
-    return run(job) if alone(trainer) else launch(job)
+    try:
+        return run(job) if alone(trainer) else launch(job)
+    finally:
+        gc.collect()  # Lightning's trainer, module and optimiser refer to each other: 16 bytes a parameter would stay
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -41,14 +46,15 @@ def run(job: Job) -> dict[str, Any]:
     data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
     module = Sft(job.student, job.config, job.trainer, data)
     with quiet(), ExitStack() as stack:
-        settings = {"branch": resolved(job.config), "trainer": resolved(job.trainer)}
-        tracked = stack.enter_context(Tracked(job.tracker, job.name, job.key, settings))
-        watch = Watch(job.name, job.work, state, tracked, stack)
+        run = stack.enter_context(tracked(job.tracker, about(job)))
+        run.uses(lineage([job.student, *(traces.path.parent for traces in job.traces)]))
+        watch = Watch(job.name, job.work, state, run, stack)
         fit(module, data, job.trainer, watch)
         model.export(module.student, job.student, job.work)
         tokenizer, packs = AutoTokenizer.from_pretrained(job.student), data.packs()
         facts = {**watch.facts(module), "tokens_per_domain": documents.realised(data.documents, data.traces, packs),
                  "packing": documents.certificate(data.documents, packs, job.config, tokenizer)}  # fmt: skip
+        run.makes([Reference("branch", job.key, job.name)])
         if watch.first:
             checkpoint.remove(job.work)
             documents.remove(job.work)

@@ -4,7 +4,7 @@ import csv
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,27 @@ from bm.branch.flops import Flops, matmul_peak
 from bm.branch.held_out import HeldOut
 from bm.branch.model import prove_isolation
 from bm.branch.module import Sft
-from bm.branch.tracking import Tracked
 from bm.progress import progress, say
+from bm.track import Tracked
 
 COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens",
            "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
 """Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
 
 
-def metrics(path: Path, columns: Sequence[str], done: int, stack: ExitStack) -> "csv.DictWriter[str]":
-    """metrics.csv, open for more rows; those past the `done` steps that a run resumes from are taken back."""
-    kept: list[dict[str, str]] = []
+Rows = list[dict[str, str]]
+
+
+def metrics(path: Path, columns: Sequence[str], done: int, stack: ExitStack) -> "tuple[csv.DictWriter[str], Rows]":
+    """metrics.csv, open for more rows, and those of the `done` steps that a run resumes from; no later ones."""
+    kept: Rows = []
     if path.exists():
         with path.open(newline="") as file:
             kept = list(csv.DictReader(file))[:done]
     writer = csv.DictWriter(stack.enter_context(path.open("w", newline="", buffering=1)), columns)
     writer.writeheader()
     writer.writerows(kept)
-    return writer
+    return writer, kept
 
 
 class Watch(L.Callback):
@@ -59,7 +62,8 @@ class Watch(L.Callback):
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
-            self.metrics = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
+            self.metrics, kept = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
+            self.tracked.catch_up((int(row.pop("step")), numbers(row)) for row in kept)
             total = announce(self.name, data)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
         self.began = self.saved = time.monotonic()
@@ -84,7 +88,7 @@ class Watch(L.Callback):
         data = module.data
         step = data.plan[module.done - 1]
         tokens, supervised = data.documents.total(step.packs), data.documents.supervised(step.packs)
-        work = self.flops.step(data.documents, step.packs, data.config.packing != "packing")
+        work = self._work(data, step.packs)
         self.before, self.state = self.state, self.state.after(tokens, supervised, spent)
         return {
             "epoch": round(step.epoch, 4),
@@ -98,11 +102,14 @@ class Watch(L.Callback):
             "memory_gb": round(memory(module.device) / 1e9, 3),
         }
 
+    def _work(self, data: TraceData, packs: Sequence[Sequence[int]]) -> float:
+        return self.flops.step(data.documents, packs, data.config.packing != "packing")
+
     def facts(self, module: Sft) -> dict[str, float]:
         """Of the whole run, for the manifest."""
-        done = self.state
+        done, flops = self.state, sum(self._work(module.data, step.packs) for step in module.data.plan)
         return {"tokens": done.tokens, "supervised_tokens": done.supervised_tokens, "steps": done.step,
-                "final_loss": module.last["loss"]}  # fmt: skip
+                "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
 
     def _due(self, module: Sft) -> bool:
         """Whether to save now: the first rank's clock decides for all."""
@@ -113,6 +120,11 @@ class Watch(L.Callback):
         if dist.is_initialized():
             dist.broadcast(due, 0)
         return bool(due)
+
+
+def numbers(row: Mapping[str, str]) -> dict[str, float]:
+    """A row of metrics.csv without the columns that were not measured at its step."""
+    return {name: float(value) for name, value in row.items() if value}
 
 
 def announce(name: str, data: TraceData) -> int:

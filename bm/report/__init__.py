@@ -13,7 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bm.config import Prices
 from bm.errors import UserError
+from bm.ledger import Ledger
 from bm.report.evidence import Subject, cosines, cost, gather
 from bm.report.results import Claim, Cost, Kind, Results, Retained, Row, Run, Score, Verdict, ordered, read, write
 from bm.store import Artefact
@@ -50,6 +52,8 @@ class Settings:
     resamples: int
     """Bootstrap resamples of the questions behind each verdict."""
     confidence: float
+    prices: Prices | None = None
+    """What an hour costs; None: money and totals are left out."""
 
 
 def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings, folder: Path) -> Results:
@@ -63,6 +67,8 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     from bm.report.terminal import show
 
     found = replace(results(subjects, settings), cosines=cosines(subjects, artefacts))
+    if settings.prices is not None:
+        found = priced(found, subjects, artefacts, settings.prices)
     write(found, folder / "results.json")
     publish(
         found,
@@ -91,6 +97,15 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
     )
     how = (settings.resamples, settings.confidence, settings.run.seed)
     return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), settings.run)
+
+
+def priced(found: Results, subjects: Sequence[Subject], artefacts: Sequence[Artefact], prices: Prices) -> Results:
+    """The same results with FLOPs, money, and sums over what each model was made from."""
+    models, evaluations = {s.model.key: s.model for s in subjects}, {s.evaluation.key: s.evaluation for s in subjects}
+    known = {**{a.key: a for a in artefacts}, **models, **evaluations}
+    ledger = Ledger(known.values(), prices)
+    rows = [replace(r, cost=ledger.of(models[r.key]), total=ledger.behind(models[r.key])) for r in found.rows]
+    return replace(found, rows=tuple(rows), spent=ledger.behind(*known.values()))
 
 
 def compare(runs: Mapping[str, Path], folder: Path) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, Literal, get_args
 
 from bm.errors import UserError
+from bm.ledger import Cost as Cost
 from bm.statistics import Outcome
 from bm.store import write_json
 
@@ -39,15 +40,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the last step that made a model took: the training of an expert, the merging of a merge (as in Table 2)."""
-
-    seconds: float
-    gpu_hours: float
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Row:
     """One model. A task it was not tested on is absent from `scores`."""
 
@@ -55,9 +47,12 @@ class Row:
     kind: Kind
     scores: Mapping[str, Score]
     cost: Cost
+    """Of the last step alone: the training of an expert, the merging of a merge (as in Table 2)."""
     key: str
     out_after: int | None = None
     """Questions of each task after which the row left a race: its scores rest on these alone. None: all were asked."""
+    total: Cost | None = None
+    """Of the model and of everything it was made from, each artefact once; None: it was not asked."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +117,8 @@ class Results:
     """None: the file was written before runs said this of themselves."""
     cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
+    spent: Cost | None = None
+    """Of the whole run, each artefact once, evaluations too; None: it was not asked."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -179,7 +176,9 @@ def read(path: Path) -> Results:
         retention = tuple(Retained(**r) for r in values.get("retention", []))
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
         rows = tuple(_row(r) for r in values["rows"])
-        return Results(rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}))
+        return Results(
+            rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}), _cost(values.get("spent"))
+        )
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -191,7 +190,12 @@ def _row(values: dict[str, Any]) -> Row:
         raise ValueError(f"no such kind: {values['kind']}")
     scores = {task: Score(**score) for task, score in values["scores"].items()}
     cost = Cost(**values["cost"])
-    return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"))
+    return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"),
+               _cost(values.get("total")))  # fmt: skip
+
+
+def _cost(values: dict[str, Any] | None) -> Cost | None:
+    return None if values is None else Cost(**values)
 
 
 def _run(values: dict[str, Any] | None) -> Run | None:

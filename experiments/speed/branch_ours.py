@@ -18,7 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from bm.branch import Traces, training
-from bm.config import Branch, Tracker, Trainer, typed
+from bm.config import Branch, Target, Trainer, typed
 from experiments.speed.branch_workload import LONGEST, Document, documents, one, text
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,7 +38,7 @@ def main(model: Path, work: Path, workload: Sequence[Document], longest: int, ch
     pq.write_table(pa.Table.from_pylist(rows), work / "traces.parquet")
     branch = settings(Branch, "branch/default.yaml", epochs=1, batch=1, sequence_length=longest, held_out=0)
     trainer = settings(Trainer, "trainer/cpu.yaml", activation_checkpointing=checkpointing)
-    tracker = settings(Tracker, "tracker/none.yaml", dir=str(work))
+    tracker = settings(Target, "tracker/none.yaml")
     spent, fit = [], training.fit
 
     def timed(*arguments: Any) -> None:

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from wandb.proto.wandb_internal_pb2 import Record
 
 from bm.branch import Traces, train
 from bm.branch.launch import Job
@@ -168,58 +165,3 @@ def test_a_step_that_is_not_finite_names_its_traces(student: Path, traces: list[
 def test_schedules(schedule: str, expected: list[float]) -> None:
     assert [rate(step, 10, 0.2, schedule) for step in range(5)] == pytest.approx(expected, abs=1e-4)
     assert rate(0, 10, 0.0, schedule) == 1
-
-
-def records(file: Path) -> Iterator[Record]:
-    """W&B's file: a LevelDB log of protobuf records, cut into blocks of 32 KiB, after a header of 7 bytes."""
-    data, place, parts = file.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if (left := -place % 32768) and left < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4) and place <= len(data):  # whole, or the last part
-            yield Record.FromString(parts)
-            parts = b""
-
-
-def tracked(folder: Path) -> list[Record]:
-    """The records of the run, with its end; W&B's own process writes them, so the last may take a moment."""
-    [file] = (folder / "wandb").glob("offline-run-*-0123456789abcdef/run-0123456789abcdef.wandb")
-    for _ in range(200):
-        found = list(records(file))
-        if any(record.HasField("exit") for record in found):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{file} has no end")
-
-
-def test_tracks_offline_under_its_key(student: Path, traces: list[Traces], tmp_path: Path) -> None:
-    facts = trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "outputs"))
-    found = tracked(tmp_path / "outputs")
-    history = [r.history for r in found if r.HasField("history")]
-    assert len(history) == facts["steps"]
-    values = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in history[-1].item}
-    assert float(values["loss"]) == facts["final_loss"]
-    assert [r.exit.exit_code for r in found if r.HasField("exit")] == [0]
-    assert not (tmp_path / "work" / "wandb").exists()
-
-
-def test_a_failed_run_is_tracked_as_failed(
-    student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bm.branch.module.clip", lambda *_: torch.tensor(float("inf")))
-    with pytest.raises(UserError, match="gradient norm inf"):
-        trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "outputs"))
-    assert [r.exit.exit_code for r in tracked(tmp_path / "outputs") if r.HasField("exit")] == [1]
-
-
-def test_a_broken_tracker_does_not_stop_the_run(
-    student: Path, traces: list[Traces], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    facts = trained(student, traces, tmp_path / "work", branch(), mode="offline", dir=str(tmp_path / "file"))
-    assert facts["steps"] == len(rows(tmp_path / "work"))
-    assert "the run goes on" in capsys.readouterr().err

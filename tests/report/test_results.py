@@ -59,13 +59,13 @@ def test_round_trip(
 def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     write(results(experiment.subjects, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines"}
+    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "spent"}
     assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:
-        assert set(row) == {"name", "kind", "scores", "cost", "key", "out_after"}
+        assert set(row) == {"name", "kind", "scores", "cost", "key", "out_after", "total"}
         assert row["kind"] in ("student", "expert", "mixture", "merge")
-        assert set(row["cost"]) == {"seconds", "gpu_hours", "tokens"}
+        assert set(row["cost"]) == {"seconds", "gpu_hours", "tokens", "flops", "money"}
         assert set(row["scores"]) == set(TASKS)
         for score in row["scores"].values():
             assert set(score) == {"mean", "low", "high", "questions", "samples", "response_tokens", "seen", "unclosed"}
