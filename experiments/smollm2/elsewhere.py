@@ -1,9 +1,9 @@
 """A model that `bm` made, where `bm` is not: does it run, and does it say and score the same?
 
-    python -m experiments.smollm2.elsewhere MODEL [--other MODEL] [--questions N] [--output FILE]
+    python -m experiments.smollm2.elsewhere MODEL OTHER [--questions N] [--output FILE]
 
 Plain transformers in a fresh process and llama.cpp continue the prompts of an evaluation; the command line of lm-eval
-scores the tasks of that evaluation; mergekit merges the model with another (else with itself). Prints a table and
+scores the tasks of that evaluation; mergekit merges the model with OTHER, of the same student. Prints a table and
 writes elsewhere.json, or FILE. mergekit and llama.cpp (the wheel xllamacpp) are installed in the peers' environment.
 """
 
@@ -40,6 +40,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0, "max_gen_toks": TOKENS},
         "filter_list": [{"name": "last", "filter": [
+            {"function": "regex", "regex_pattern": r"(?s)\A(?:.*</think>)?((?:(?!<think>).)*)\Z"},
             {"function": "regex", "regex_pattern": r"(\d+)", "group_select": -1}, {"function": "take_first"}]}],
         "metric_list": [{"metric": "exact_match"}],
     },
@@ -48,7 +49,10 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "doc_to_target": "{{choices.index(answer)}}", "metric_list": [{"metric": "acc"}],
     },
 }  # fmt: skip
-"""One of each kind, a greedy continuation and likelihoods, which lm-eval can grade without `bm`."""
+"""One of each kind, a greedy continuation and likelihoods, which lm-eval can grade without `bm`.
+
+The first filter is what `bm` does before any other: the answer is what follows the thought, if that came to an end.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,28 @@ class Check:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
-    parser.add_argument("--other", type=Path)
+    parser.add_argument("other", type=Path)
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--output", type=Path, default=HERE / "elsewhere.json")
     given = parser.parse_args()
-    model = given.model.resolve()
-    other = (given.other or model).resolve()
     with TemporaryDirectory() as folder:
-        checks = [*compared(model, other, given.questions, Path(folder))]
-    table = Table("", "with", "the same", "", title=f"{given.model} elsewhere")
+        checks = [*compared(given.model.resolve(), given.other.resolve(), given.questions, Path(folder))]
+    table = Table("", "with", "the same", "", title=f"{named(given.model)} elsewhere")
     for one in checks:
         table.add_row(one.check, one.peer, f"{one.agree} of {one.cases}", one.detail)
     Console().print(table)
-    command = " ".join(["python -m experiments.smollm2.elsewhere", *sys.argv[1:]])
-    found = {"checks": [asdict(one) for one in checks], "command": command, "machine": machine()}
+    found = {"model": named(given.model), "other": named(given.other), "checks": [asdict(one) for one in checks],
+             "command": "python -m experiments.smollm2.elsewhere MODEL OTHER", "machine": machine()}  # fmt: skip
     given.output.write_text(json.dumps(found, indent=1) + "\n")
     if wrong := [one.check for one in checks if one.agree < one.cases]:
         sys.exit(f"not the same: {', '.join(wrong)}")
+
+
+def named(folder: Path) -> str:
+    """An artefact by its stage, label and key, whatever store it is in; any other folder by its name."""
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text()) if file.is_file() else {}
+    return " ".join([manifest[part] for part in ("stage", "label") if part in manifest] + [folder.resolve().name])
 
 
 def compared(model: Path, other: Path, questions: int, work: Path) -> Iterator[Check]:
@@ -143,19 +152,24 @@ def continuations(check: str, peer_: str, asked: Sequence[Mapping[str, Any]], th
 
 
 def scored(model: Path, ours: Sequence[Mapping[str, Any]], work: Path) -> Iterator[Check]:
-    """Every question's verdict by the plain lm_eval command, and the scores."""
-    output = work / "lm_eval"
+    """Every answer and verdict by the plain lm_eval command, and the scores."""
+    output, peer_ = work / "lm_eval", f"lm_eval {version('lm_eval')}"
     run([sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
          "--tasks", f"{SUMS},{CHOICE}", "--include_path", str(work / "tasks"), "--apply_chat_template",
          "--device", "cpu", "--batch_size", "8", "--log_samples", "--output_path", str(output)])  # fmt: skip
     for task, metric in ((SUMS, "exact_match"), (CHOICE, "acc")):
         [file] = output.rglob(f"samples_{task}_*.jsonl")
-        theirs = {row["doc_id"]: row[metric] for row in map(json.loads, file.read_text().splitlines())}
-        mine = {int(row["question"]): row["score"] for row in ours if row["task"] == task}
+        rows = {row["doc_id"]: row for row in map(json.loads, file.read_text().splitlines())}
+        asked = {int(row["question"]): row for row in ours if row["task"] == task}
+        if task == SUMS:
+            same = sum(row["resps"][0][0] == asked[place]["response"] for place, row in rows.items())
+            yield Check("greedy answers", peer_, same, len(rows), "in batches of 8")
+        theirs = {place: row[metric] for place, row in rows.items()}
+        mine = {place: row["score"] for place, row in asked.items()}
         same = sum(mine[place] == theirs[place] for place in theirs)
         scores = [sum(values.values()) / len(values) for values in (mine, theirs)]
         detail = f"{metric} {scores[0]:.4f} and {scores[1]:.4f}"
-        yield Check(f"verdicts of task {task}", f"lm_eval {version('lm_eval')}", same, len(theirs), detail)
+        yield Check(f"verdicts of task {task}", peer_, same, len(theirs), detail)
 
 
 def merged(model: Path, other: Path, asked: Sequence[Mapping[str, Any]], work: Path) -> Iterator[Check]:
@@ -195,8 +209,9 @@ def exported(model: Path, asked: Sequence[Mapping[str, Any]], plain: Sequence[An
     gaps = [abs(two["first"][t] - one["first"][t]) for one, two in pairs for t in one["first"] if t in two["first"]]
     detail = f"log probabilities of the first token at most {max(gaps):.1e} apart"
     yield Check("first tokens", LLAMA, sum(leading(one) == leading(two) for one, two in pairs), len(pairs), detail)
-    whole = sum(one["text"] == two["text"] for one, two in pairs)
-    yield Check("greedy answers from GGUF", LLAMA, whole, len(pairs), "")
+    whole = [two["continuation"][: len(one["continuation"])] == one["continuation"] for one, two in pairs]
+    ended = [same and one["text"] == two["text"] for same, (one, two) in zip(whole, pairs, strict=True)]
+    yield Check("greedy answers from GGUF", LLAMA, sum(ended), len(pairs), f"{sum(whole)} of their token sequences")
 
 
 def leading(answer: Mapping[str, Any]) -> str:
