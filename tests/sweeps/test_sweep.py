@@ -87,8 +87,9 @@ def test_a_mistake_in_every_cell_is_one_line(tmp_path: Path, bm: Bm) -> None:
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_other_processes_run_jobs_and_tell_of_failures(trained: Path, bm: Bm, launcher: str) -> None:
-    seed = {"joblib": 2, "submitit_local": 3}[launcher]
-    words = [f"hydra/launcher={launcher}", f"merge.seed={seed}", "merge.device=cpu,cuda:99"]
+    seeds = {"joblib": "2,3", "submitit_local": "4,5"}[launcher]  # two merges: neither job finds the other's made
+    words = [f"hydra/launcher={launcher}", f"merge.seed={seeds}", "merge.device=cpu,cuda:99",
+             "hydra.sweeper.zip=[[merge.seed,merge.device]]"]  # fmt: skip
     runs, sweeps = results(trained), set(trained.glob("outputs/sweeps/*"))
     said = bm("run", "-m", *CHEAP, *words, cwd=trained)
     assert said.returncode == 1, said.stderr
@@ -136,5 +137,5 @@ def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> Non
 
 def test_ray_runs_jobs(trained: Path, bm: Bm) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'bm[ray]'")
-    said = bm("run", "-m", *CHEAP, "hydra/launcher=ray", "merge.seed=4,5", cwd=trained)
+    said = bm("run", "-m", *CHEAP, "hydra/launcher=ray", "merge.seed=6,7", cwd=trained)
     assert said.returncode == 0, said.stderr
