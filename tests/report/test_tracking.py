@@ -36,7 +36,7 @@ def test_scores_samples_costs_and_lineage(
 
 
 def test_totals_count_each_artefact_once(experiment: Fixture) -> None:
-    """What is behind a merge: its experts, their student and traces; what both an expert and a merge used counts once."""
+    """What is behind a merge: its experts, their student and traces; what two of them used counts once."""
     prices = Prices(gpus={}, machine=1.0)
     found = priced(results(experiment.subjects, SETTINGS), experiment.subjects, experiment.artefacts, prices)
     models = {s.name: s.model for s in experiment.subjects}
