@@ -110,7 +110,7 @@ def _round(
     settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence, config.prices)
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
-    track(tracking, results, subjects, stages.used, number, home / "report")
+    track(tracking, results, subjects, stages.used, number)
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
     return results, subjects
 

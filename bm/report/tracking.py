@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bm.report.evidence import Subject
 from bm.report.results import MEAN, Results
@@ -14,9 +15,9 @@ COLUMNS = ("task", "question", "prompt", "response", "accepted", "reason")
 
 
 def track(
-    tracking: Tracked, found: Results, subjects: Sequence[Subject], used: Sequence[Artefact], number: int, page: Path
+    tracking: Tracked, found: Results, subjects: Sequence[Subject], used: Sequence[Artefact], number: int
 ) -> None:
-    """Tell `tracking` of round `number`; the page's figures, where there are image files beside it, go along."""
+    """Tell `tracking` of round `number`."""
     evaluations = {s.evaluation.key: s.evaluation for s in subjects}
     made = {a.key: a for a in used if a.manifest["stage"] != "distill"} | evaluations
     tracking.uses([_reference(a) for a in {a.key: a for a in used}.values() if a.manifest["stage"] == "distill"])
@@ -24,8 +25,9 @@ def track(
     tracking.makes([_reference(a) for a in made.values()])
     tracking.table("scores", scores(found))
     tracking.table("samples", Table(("model", *COLUMNS), [row for s in subjects for row in samples(s)]))
-    for file in sorted(page.glob("**/*.png")):
-        tracking.figure(f"figures/{file.stem}", file)
+    with TemporaryDirectory() as folder:
+        for file in figures(found, Path(folder)):
+            tracking.figure(f"figures/{file.stem}", file)
     tracking.summarise(summary(found))
 
 
@@ -72,6 +74,22 @@ def samples(subject: Subject) -> Iterator[tuple[object, ...]]:
     batch = next(rows.iter_batches(SAMPLES, columns=known), None)
     for row in batch.to_pylist() if batch is not None else []:
         yield subject.name, *(row.get(name) for name in COLUMNS)
+
+
+def figures(found: Results, folder: Path) -> Iterator[Path]:
+    """The page's figures of means and costs, as image files; nothing where no model has a mean."""
+    from bm.report import panels, plots
+    from bm.report.drawing import style
+
+    if found.highest_mean is None:
+        return
+    totals = {row.name: (row.total or row.cost).seconds for row in found.rows}
+    with style():
+        drawings = {"mean": panels.means(found), "time": panels.costs(found.rows, totals),
+                    "mean against time": plots.cost_against_score(found, totals)}  # fmt: skip
+        for name, figure in drawings.items():
+            figure.savefig(folder / f"{name}.png", dpi=150)
+            yield folder / f"{name}.png"
 
 
 def _reference(artefact: Artefact) -> Reference:

@@ -6,7 +6,7 @@ import pytest
 
 from bm.config import Component, Prices
 from bm.report import priced, results
-from bm.report.tracking import SAMPLES, scores, track
+from bm.report.tracking import scores, track
 from bm.track import About, tracked
 from bm.track.offline import ended, held, logs
 from tests.report.conftest import SETTINGS, SKILLS, TASKS, Fixture
@@ -21,7 +21,7 @@ def test_scores_samples_costs_and_lineage(
     found = priced(results(experiment.subjects, SETTINGS), experiment.subjects, experiment.artefacts, prices)
     to = {"mode": "offline", "dir": str(tmp_path), "project": "bm", "group": None, "tags": []}
     with tracked(Component(TARGET, to), About("run1", "tiny", "run", {"seed": 1}, step="round")) as run:
-        track(run, found, experiment.subjects, experiment.artefacts, 1, tmp_path / "report")
+        track(run, found, experiment.subjects, experiment.artefacts, 1)
     [file] = logs(tmp_path, "run1")
     assert ended(file)
     it = held([file], "round")
@@ -30,8 +30,9 @@ def test_scores_samples_costs_and_lineage(
     assert it.summary["merge over mixture/cost"] < 1
     assert it.used == {f"bm:distill/{a.key}" for a in experiment.artefacts}
     assert {f"bm:evaluate/{s.evaluation.key}" for s in experiment.subjects} <= it.made
-    assert it.media.keys() == {"scores", "samples"} and it.exits == [0]
-    assert len(scores(found).rows) == len(SKILLS) * len(TASKS) and SAMPLES < 100
+    figures = {f"figures/{name}" for name in ("mean", "time", "mean against time")}
+    assert it.media.keys() == {"scores", "samples", *figures} and it.exits == [0]
+    assert len(scores(found).rows) == len(SKILLS) * len(TASKS)
     assert "tracker" not in capsys.readouterr().err
 
 
