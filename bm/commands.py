@@ -101,6 +101,7 @@ def _round(
     """A round and its report: the last one's where a run's results belong, an earlier one's in a folder beside them."""
     from bm.report import Settings, report
     from bm.report.tracking import track
+    from bm.report.wording import spent
 
     config, subjects = stages.config, rounds.models(stages, questions, merges, number, before)
     last = number == config.rounds.count
@@ -111,6 +112,8 @@ def _round(
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
     track(tracking, results, subjects, stages.used, number)
+    if results.spent:
+        say(f"cost     {spent(results.spent)}")
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
     return results, subjects
 

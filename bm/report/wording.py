@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from bm.ledger import Cost
 from bm.report.results import MEAN, Results, Row, Verdict
 
 MARKS = {"better": "↑", "worse": "↓", "undecided": "≈"}
@@ -151,3 +152,10 @@ def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
     own, ratio = duration(best.cost.seconds), share(best.cost.seconds / mixture.cost.seconds)
     all_of = f"{duration(totals[best.name])} against {duration(totals[mixture.name])}"
     return f"Merging took {own}, {ratio} of the mixture's training; with all that each was made from it is {all_of}."
+
+
+def spent(cost: Cost) -> str:
+    """What a run took, each artefact once."""
+    money = "" if cost.money is None else f", {cost.money:.2g} USD"
+    hours = f", {cost.gpu_hours:.3g} GPU-hours" if cost.gpu_hours else ""
+    return f"{duration(cost.seconds)}{hours}, {cost.flops:.2g} FLOPs, {cost.tokens:,} tokens{money}, each artefact once"

@@ -5,6 +5,7 @@ python -m experiments.dashboard.workspace                      prints its defini
 """
 
 import sys
+from typing import Any
 
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
@@ -67,7 +68,7 @@ def curves() -> workspaces.Section:
     )  # fmt: skip
 
 
-def _section(name: str, *shown: panels.panels_mapping.PanelTypes) -> workspaces.Section:
+def _section(name: str, *shown: Any) -> workspaces.Section:
     return workspaces.Section(name=name, panels=list(shown), is_open=True)
 
 
