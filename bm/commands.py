@@ -34,28 +34,38 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by = _made_by(config)
-    with tracked(config.tracker, _about(config)) as tracking:
-        mean = _run_rounds(config, tracking)
+    made_by, sweep = _made_by(config), _sweep()
+    if sweep is None:  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
+        _checked(config)
+    with tracked(config.tracker, _about(config, sweep)) as tracking:
+        mean = _run_rounds(config, _checked(config), tracking)
     write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
     return mean
 
 
-def _about(config: Experiment) -> About:
-    """What a tracker is told of a run: one run per key, shown with the other cells of its experiment or sweep."""
+def _sweep() -> str | None:
+    """The name of the sweep that this run is a job of."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    group = config.experiment
-    if group is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        group = Path(HydraConfig.get().sweep.dir).name
+    swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return Path(HydraConfig.get().sweep.dir).name if swept else None
+
+
+def _about(config: Experiment, sweep: str | None) -> About:
+    """What a tracker is told of a run: one run per key, shown with the other cells of its experiment or sweep."""
     key = run_key(config)
-    return About(key, f"{config.recipe}-{key}", "run", resolved(config), step="round", group=group)
+    return About(key, f"{config.recipe}-{key}", "run", resolved(config), "round", group=config.experiment or sweep)
 
 
-def _run_rounds(config: Experiment, tracking: Tracked) -> float | None:
-    merges, stages = list(chosen_merges(config)), _stages(config)
+def _checked(config: Experiment) -> "list[Merging]":
+    merges = list(chosen_merges(config))
     rounds.check(config, [name for name, _, _ in merges])
+    return merges
+
+
+def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
+    stages = _stages(config)
     questions = stages.questions()
     results, subjects = _round(stages, questions, merges, 1, None, tracking)
     for number in range(2, config.rounds.count + 1):

@@ -23,6 +23,7 @@ class WandbRun:
     ) -> None:
         import wandb
 
+        folder = folder.absolute()  # W&B's own process may stand elsewhere
         folder.mkdir(parents=True, exist_ok=True)
         self._step, self._files, before = about.step, folder, logs(folder, about.key)
         self.held = frozenset(held(before, about.step).rows)

@@ -11,12 +11,14 @@ from PIL import Image
 
 from bm.track import Reference, Table, Tracked, tracked
 from bm.track.offline import Held, ended, held, logs
+from tests.conftest import Bm
 from tests.track.conftest import KEY, about, wandb
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from bm.track import tracked
+from tests.conftest import Bm
 from tests.track.conftest import about, wandb
 with tracked(wandb(Path(sys.argv[1])), about()) as run:
     for step in range(1, 13):
@@ -107,3 +109,14 @@ def test_disabled_leaves_nothing(tmp_path: Path) -> None:
     with tracked(wandb(tmp_path / "none", mode="disabled"), about("a4")) as run:
         run.log({"loss": 1.0}, 1)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_bad_cell_of_a_sweep_is_a_failed_run_and_a_mistake_alone_is_none(tmp_path: Path, bm: Bm) -> None:
+    """Refused before anything is made: of a sweep, W&B knows it too; by itself, it leaves nothing."""
+    bad = "merge.order='(math & sciense) & coding'"
+    assert bm("run", bad, cwd=tmp_path).returncode == 2 and not (tmp_path / "outputs").exists()
+    assert bm("run", "-m", bad, "seed=1,2", cwd=tmp_path).returncode != 0
+    files = sorted((tmp_path / "outputs" / "wandb").glob("offline-run-*/*.wandb"))
+    runs = [held([file], "round") for file in files if ended(file)]
+    assert [run.exits for run in runs] == [[1], [1]]
+    assert len({run.about["group"] for run in runs}) == 1 and all(run.about["group"] for run in runs)
