@@ -50,7 +50,7 @@ def test_questions_come_from_the_papers_sets_through_its_filters(tinyr1):
 
 
 def test_teacher_student_merge_and_evaluation_are_the_papers(tinyr1):
-    assert tinyr1.student.build.parameters["source"] == "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
+    assert tinyr1.student.build.parameters["name"] == "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
     assert tinyr1.teacher.target == "bm.distill.teachers.published.teacher"
     assert tinyr1.merge.order == "(math & science) & coding"
     assert tinyr1.merge.methods["arcee_fusion"].parameters["lam"] == 1.5
