@@ -45,14 +45,16 @@ def tensorboard(about: About, dir: Path) -> Backend:  # noqa: A002
 
 
 def mlflow(about: About, uri: str, experiment: str) -> Backend:
-    """A run of an MLflow server or folder, found again by its tag `bm.key`."""
+    """A run of an MLflow server or database, found again by its tag `bm.key`."""
     from lightning.pytorch.loggers import MLFlowLogger
+    from mlflow.tracking import MlflowClient
 
-    begun = MLFlowLogger(experiment, about.name, uri)
-    found = begun.experiment.search_runs([begun.experiment_id], f"tags.`bm.key` = '{about.key}'")
+    client = MlflowClient(uri)
+    place = client.get_experiment_by_name(experiment)
+    found = client.search_runs([place.experiment_id], f"tags.`bm.key` = '{about.key}'") if place else []
     known = found[0].info.run_id if found else None
     tags = {"bm.key": about.key, "bm.job": about.job, "bm.group": about.group or ""}
-    logged = begun.experiment.get_metric_history(known, "loss") if known else []
+    logged = client.get_metric_history(known, "loss") if known else []
     held = frozenset(metric.step for metric in logged)
     return Metrics(about, MLFlowLogger(experiment, about.name, uri, tags, run_id=known), held)
 

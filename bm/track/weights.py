@@ -29,9 +29,8 @@ class WandbRun:
         self.held = frozenset(held(before, about.step).rows)
         quiet = wandb.Settings(console="off", silent=True, x_disable_stats=True, x_disable_meta=True, disable_git=True,
                                save_code=False, disable_job_creation=True)  # fmt: skip
-        while any(
-            time.strftime("%Y%m%d_%H%M%S") in str(log) for log in before
-        ):  # a folder an attempt, named by its second
+        # W&B names the folder of an attempt by its second
+        while any(time.strftime("%Y%m%d_%H%M%S") in str(log) for log in before):
             time.sleep(0.1)
         self._run = wandb.init(
             id=about.key, name=about.name, project=project, group=group, job_type=about.job, tags=tags,

@@ -47,7 +47,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_mlflow(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    uri = f"file:{tmp_path}/mlflow"
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     twice(tracker("mlflow", uri=uri, experiment="tests"))
     client = MlflowClient(uri)
     [run] = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
