@@ -233,7 +233,7 @@ def report(config: Report) -> None:
         name, recipe = config.grid.experiment, config.grid.recipe
         home = config.output or config.paths.outputs / "report" / name
         record = EXPERIMENTS / name if config.record else None
-        report_grid(config.paths.outputs, name, recipe, home, record)
+        report_grid(config.paths.outputs, name, recipe, config.prices, home, record)
         say(f"page  {home / 'index.html'}\nfiles {home / 'figures'}")
         if record:
             say(f"kept  {record / 'measured.json'}")

@@ -452,6 +452,7 @@ class Report:
     """A distillation artefact, or any folder with a traces.parquet; null: the runs."""
     limit: Positive
     """Traces that the page holds at most."""
+    prices: Prices
     output: Path | None
 
 

@@ -3,7 +3,7 @@
 subjects = [Subject("student", "student", model, evaluation), Subject("math", "expert", ..., task="math"), ...]
 results = report(subjects, artefacts, Settings(...), folder)     one run
 compare({"tiny, seed 1": Path("outputs/runs/…/results.json"), ...}, folder)     every run, beside the paper
-report_grid(Path("outputs"), "table2", None, folder, None)     every run of one experiment
+report_grid(Path("outputs"), "table2", None, prices, folder, None)     every run of one experiment
 """
 
 from collections import Counter
@@ -121,11 +121,13 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
     show_comparison(found, Console())
 
 
-def report_grid(outputs: Path, experiment: str, recipe: str | None, folder: Path, record: Path | None) -> None:
+def report_grid(
+    outputs: Path, experiment: str, recipe: str | None, prices: Prices, folder: Path, record: Path | None
+) -> None:
     """The grid of an experiment (`bm.report.gridded.report_grid`)."""
     from bm.report.gridded import report_grid as report_whole
 
-    report_whole(outputs, experiment, recipe, folder, record)
+    report_whole(outputs, experiment, recipe, prices, folder, record)
 
 
 def browse(folder: Path, limit: int, output: Path) -> None:

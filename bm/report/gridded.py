@@ -9,7 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from bm.config import Prices
 from bm.errors import UserError
+from bm.ledger import Ledger
 from bm.report.charts import Chart, charts
 from bm.report.claims import Claim, caution, claims
 from bm.report.drawing import inline, style
@@ -20,11 +22,13 @@ from bm.report.page import script, write_page
 from bm.report.published import SOURCE, Published, names, published
 from bm.report.tabular import claimed, tabled
 from bm.report.terminal import show_grid
-from bm.report.wording import TRUTHS, count
-from bm.store import MANIFEST, Artefact, Store, write_json
+from bm.report.wording import TRUTHS, count, spent
+from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
 
 
-def report_grid(outputs: Path, experiment: str, recipe: str | None, home: Path, record: Path | None) -> None:
+def report_grid(
+    outputs: Path, experiment: str, recipe: str | None, prices: Prices, home: Path, record: Path | None
+) -> None:
     """Print the grid of an experiment and write `home`/index.html and `home`/figures; the latter and measured.json also
     below `record`, where one is given.
 
@@ -35,15 +39,17 @@ def report_grid(outputs: Path, experiment: str, recipe: str | None, home: Path, 
     grid = gather(outputs, experiment, recipe)
     paper = published(experiment) if experiment in names() else None
     found = claims(grid, paper) if paper else []
-    made, models, verdicts = environment(_models(grid, outputs)), tabled(grid, paper), claimed(found)
+    behind = _models(grid, outputs)
+    made, models, verdicts = environment(behind), tabled(grid, paper), claimed(found)
+    remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices)]
     with style():
         drawn = charts(grid, paper)
         for folder in [home, *([record] if record else [])]:
             export(drawn, models, verdicts, folder / "figures")
-        _publish(grid, paper, found, drawn, made, home / "index.html")
+        _publish(grid, paper, found, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / "measured.json", measured(grid, found, made))
-    show_grid(_title(grid, paper), models, verdicts, _remarks(grid, found), Console())
+    show_grid(_title(grid, paper), models, verdicts, remarks, Console())
 
 
 def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
@@ -98,12 +104,23 @@ def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:
     return [*lines, f"{', '.join(ran)}, {count(merges, 'merge')} among them; recipe {grid.recipe}."]
 
 
+def _spent(models: Sequence[Artefact], store: Store, prices: Prices) -> list[str]:
+    """What the whole grid took, from the first trace to the last score; nothing where its store is not there."""
+    if not models:
+        return []
+    known, keys = store.all(), {model_digest(model) for model in models}
+    tested = [a for a in known if a.manifest["stage"] == "evaluate"
+              and keys.intersection(one["key"] for one in a.manifest["inputs"])]  # fmt: skip
+    return [f"From the first trace to the last score: {spent(Ledger(known, prices).behind(*models, *tested))}."]
+
+
 def _publish(
     grid: Grid,
     paper: Published | None,
     found: Sequence[Claim],
     drawn: Sequence[Chart],
     made: Mapping[str, str],
+    remarks: Sequence[str],
     path: Path,
 ) -> None:
     figures = [
@@ -112,7 +129,7 @@ def _publish(
         for chart in drawn
     ]
     write_page(
-        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=_remarks(grid, found),
+        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
         models=tabled(grid, paper), claims=claimed(found), figures=figures, source=paper and paper.number and SOURCE,
         command=command(grid), commands=[cell.command for cell in grid.cells], environment=made,
         shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from bm.ledger import Cost
 from bm.report import wording
 from bm.report.beside import Pair, pairs, paper_columns
 from bm.report.charts.chart import MEAN, scored
@@ -33,6 +35,8 @@ class Cell:
 
 
 NOTHING = Cell("–", "")
+COSTS = ("time", "GPU-hours", "tokens", "FLOPs", "time in all", "USD in all")
+"""Of the model's own step; in all: of everything that the model was made from too, each artefact once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Table:
 
 
 def tabled(grid: Grid, published: Published | None) -> Table:
-    """Model, the settings that differ, scores beside the paper's, their mean, and what the model's own step cost."""
+    """Model, the settings that differ, scores beside the paper's, their mean, and what the model cost."""
     tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
     best = {t: max((s.mean for e in grid.entries if (s := scored(e, t))), default=None) for t in tasks}
     told = paper_columns(grid, published)
@@ -57,7 +61,7 @@ def tabled(grid: Grid, published: Published | None) -> Table:
     for task in tasks:
         columns += [Column(task, scored=True)]
         columns += [Column(f"paper, {told[task][1]}", scored=True)] if task in told else []
-    columns += [Column("time"), Column("GPU-hours"), Column("tokens"), Column("seeds")]
+    columns += [Column(name) for name in (*COSTS, "seeds")]
     return Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)])
 
 
@@ -71,7 +75,7 @@ def _line(
         cells.append(_score(scored(entry, task) if entry else None, best[task]))
         if task in told:
             cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
-    cells += [*_costs(entry), Cell(str(len(entry.found)), len(entry.found))] if entry else [NOTHING] * 4
+    cells += [*_costs(entry), Cell(str(len(entry.found)), len(entry.found))] if entry else [NOTHING] * (len(COSTS) + 1)
     return Line(pair.kind, cells)
 
 
@@ -89,9 +93,20 @@ def _score(score: Interval | None, best: float | None) -> Cell:
 
 
 def _costs(entry: Entry) -> list[Cell]:
-    seconds = entry.cost(lambda row: row.cost.seconds)
-    hours, tokens = entry.cost(lambda row: row.cost.gpu_hours), entry.cost(lambda row: row.cost.tokens)
-    return [Cell(wording.duration(seconds), seconds), Cell(f"{hours:.2g}", hours), Cell(f"{tokens:,.0f}", tokens)]
+    seconds, hours = entry.cost(lambda row: row.cost.seconds), entry.cost(lambda row: row.cost.gpu_hours)
+    tokens, flops = entry.cost(lambda row: row.cost.tokens), entry.cost(lambda row: row.cost.flops)
+    own = [Cell(wording.duration(seconds), seconds), Cell(f"{hours:.2g}", hours), Cell(f"{tokens:,.0f}", tokens)]
+    return [*own, Cell(f"{flops:.2g}", flops), *_in_all([row.total for row, _ in entry.found.values()])]
+
+
+def _in_all(totals: Sequence[Cost | None]) -> list[Cell]:
+    """Means over seeds; nothing where a run was not asked, or a GPU has no price."""
+    known = [total for total in totals if total is not None]
+    if len(known) < len(totals):
+        return [NOTHING, NOTHING]
+    seconds, money = fmean(total.seconds for total in known), [t.money for t in known if t.money is not None]
+    priced = len(money) == len(known)
+    return [Cell(wording.duration(seconds), seconds), Cell(f"{fmean(money):.2g}", fmean(money)) if priced else NOTHING]
 
 
 def claimed(claims: Sequence[Claim]) -> Table:

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from bm.config import Prices
 from bm.report import Cost, Results, Retained, Row, Run, Score, Verdict
 from bm.report.results import Kind, write
 
+PRICES = Prices(gpus={}, machine=3600.0)
 TASKS = {"coding": "tiny_coding", "math": "tiny_math", "science": "tiny_science"}
 SECONDS: dict[Kind, float] = {"student": 62, "expert": 12.5, "mixture": 37, "merge": 0.4}
 METHODS = {"arcee_fusion": 0.66, "linear": 0.61, "ties": 0.55, "dare_ties": 0.31}
@@ -48,7 +50,8 @@ def _row(name: str, seed: int, kind: Kind, skill: float, made_of: Any = None) ->
         mean = min(1.0, max(0.0, skill + own + draw.gauss(0, 0.02)))
         scores[task] = Score(mean, max(0.0, mean - 0.06), min(1.0, mean + 0.06), 150, 2, 40 + 20 * mean)
     seconds = SECONDS[kind] * draw.uniform(0.95, 1.1) * (1 + 0.3 * (name == "dare_ties"))
-    return Row(name, kind, scores, Cost(seconds, 0.0, int(seconds * 9000)), key)
+    total = Cost(3 * seconds, 0.0, int(seconds * 20_000), 1e12, 0.01)
+    return Row(name, kind, scores, Cost(seconds, 0.0, int(seconds * 9000)), key, total=total)
 
 
 def shared(seed: int) -> dict[str, dict[str, Any]]:

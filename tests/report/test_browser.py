@@ -46,7 +46,7 @@ def pages(experiment: Fixture, tmp_path_factory: pytest.TempPathFactory) -> dict
     report(experiment.subjects, experiment.artefacts, SETTINGS, folder / "run")
     compare({"seed 1": folder / "run" / "results.json"}, folder / "all")
     grids.curve(folder)
-    report_grid(folder, "lambda", None, folder / "grid", None)
+    report_grid(folder, "lambda", None, grids.PRICES, folder / "grid", None)
     homes = {"run": folder / "run" / "report", "comparison": folder / "all", "grid": folder / "grid"}
     return {name: home / "index.html" for name, home in homes.items()}
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import pytest
 from lxml import etree
 
 from bm.errors import UserError
-from bm.report import report_grid
+from bm.report import Cost, read, report_grid
 from bm.report.charts import charts
 from bm.report.charts.frontier import Point, unbeaten
 from bm.report.drawing import style
 from bm.report.exports import escaped, latex
 from bm.report.grid import Grid, gather
 from bm.report.published import published
+from bm.report.results import write
 from bm.report.tabular import Cell, Column, Line, Table, tabled
+from bm.report.wording import spent
+from bm.store import Artefact, Store, model_digest
 from tests.conftest import Bm
 from tests.report import grids
 from tests.report.test_page import Outline
@@ -49,13 +53,13 @@ def test_each_figure_is_drawn_only_where_the_grid_has_what_it_takes(outputs: Pat
 
 def test_a_grid_of_one_student_has_a_page_without_figures(tmp_path: Path) -> None:
     grids.cell(tmp_path, "alone", 1, {"student": {"kind": "student", "skill": 0.3}})
-    report_grid(tmp_path, "alone", None, tmp_path / "report", None)
+    report_grid(tmp_path, "alone", None, grids.PRICES, tmp_path / "report", None)
     assert Outline((tmp_path / "report/index.html").read_text()).open == []
     assert sorted(p.name for p in (tmp_path / "report/figures").iterdir()) == ["models.csv", "models.tex"]
 
 
 def test_files_of_figures_are_whole_and_the_page_is_self_contained(outputs: Path, tmp_path: Path) -> None:
-    report_grid(outputs, "lambda", None, tmp_path, None)
+    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path, None)
     page = Outline((tmp_path / "index.html").read_text())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -78,7 +82,7 @@ def test_files_of_figures_are_whole_and_the_page_is_self_contained(outputs: Path
 
 def test_two_reports_of_one_grid_are_equal_to_the_byte(outputs: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        report_grid(outputs, "orders", None, tmp_path / name, None)
+        report_grid(outputs, "orders", None, grids.PRICES, tmp_path / name, None)
     first, second = (
         {p.relative_to(home): p.read_bytes() for p in home.rglob("*.*")}
         for home in (tmp_path / "one", tmp_path / "two")
@@ -87,10 +91,42 @@ def test_two_reports_of_one_grid_are_equal_to_the_byte(outputs: Path, tmp_path: 
     assert first == second
 
 
+def test_what_models_cost_by_themselves_and_in_all(outputs: Path) -> None:
+    table = tabled(gather(outputs, "lambda", None), None)
+    place = {column.name: number for number, column in enumerate(table.columns)}
+    for row in table.rows:
+        own, whole = (float(row.cells[place[name]].value) for name in ("time", "time in all"))
+        assert whole == pytest.approx(3 * own)
+        assert row.cells[place["USD in all"]].text == "0.01"
+
+
+def test_a_grid_costs_its_models_and_their_tests_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At an hour for 3600 USD, a dollar a second: of the model twice in the grid, its test, and no stranger."""
+    store = Store(tmp_path / "store")
+
+    def wrote(folder: Path) -> dict[str, int]:
+        (folder / "scores.json").write_text("{}")
+        (folder / "config.json").write_text(json.dumps({"of": folder.name}))
+        return {"tokens": 5}
+
+    model, stranger = (store.make("branch", name, {"name": name}, [], [], wrote) for name in ("student", "stranger"))
+    tests = [store.make("evaluate", m.label, {}, [Artefact(m.path, m.manifest | {"key": model_digest(m)})], [], wrote)
+             for m in (model, stranger)]  # fmt: skip
+    for seed in (1, 2):
+        run = grids.cell(tmp_path, "alone", seed, {"student": {"kind": "student", "skill": 0.3}}) / "results.json"
+        found = read(run)
+        write(replace(found, rows=tuple(replace(row, key=model.key) for row in found.rows)), run)
+    report_grid(tmp_path, "alone", None, grids.PRICES, tmp_path / "report", None)
+    seconds = sum(float(one.manifest["seconds"]) for one in (model, tests[0]))
+    said = f"From the first trace to the last score: {spent(Cost(seconds, 0.0, 5, 0.0, seconds))}."
+    assert said in " ".join(capsys.readouterr().out.split("\n")).replace("  ", " ")
+    assert said in (tmp_path / "report/index.html").read_text()
+
+
 def test_the_record_holds_every_row_and_claim(outputs: Path, tmp_path: Path) -> None:
     record = tmp_path / "experiments/lambda"
     record.mkdir(parents=True)
-    report_grid(outputs, "lambda", None, tmp_path / "report", record)
+    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", record)
     kept = json.loads((record / "measured.json").read_text())
     assert kept.keys() >= {"experiment", "recipe", "command", "commit", "hardware", "versions", "rows", "claims"}
     assert kept["command"] == "bm run -m experiment=lambda recipe=tiny"
@@ -99,7 +135,7 @@ def test_the_record_holds_every_row_and_claim(outputs: Path, tmp_path: Path) -> 
     assert [claim["id"] for claim in kept["claims"]] == [claim.id for claim in published("lambda").claims]
     assert (record / "figures/models.tex").read_text() == (tmp_path / "report/figures/models.tex").read_text()
     with pytest.raises(UserError, match="needs a checkout"):
-        report_grid(outputs, "lambda", None, tmp_path / "report", tmp_path / "nowhere")
+        report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", tmp_path / "nowhere")
 
 
 def test_paper_and_measured_stand_side_by_side(outputs: Path) -> None:
