@@ -34,28 +34,27 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by, sweep = _made_by(config), _sweep()
-    if sweep is None:  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
+    made_by = _made_by(config)
+    if not _swept():  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
         _checked(config)
-    with tracked(config.tracker, _about(config, sweep)) as tracking:
+    with tracked(config.tracker, _about(config)) as tracking:
         mean = _run_rounds(config, _checked(config), tracking)
     write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
     return mean
 
 
-def _sweep() -> str | None:
-    """The name of the sweep that this run is a job of."""
+def _swept() -> bool:
+    """Whether this run is a job of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return Path(HydraConfig.get().sweep.dir).name if swept else None
+    return HydraConfig.initialized() and bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def _about(config: Experiment, sweep: str | None) -> About:
+def _about(config: Experiment) -> About:
     """What a tracker is told of a run: one run per key, shown with the other cells of its experiment or sweep."""
     key = run_key(config)
-    return About(key, f"{config.recipe}-{key}", "run", resolved(config), "round", group=config.experiment or sweep)
+    return About(key, f"{config.recipe}-{key}", "run", resolved(config), "round", group=config.experiment)
 
 
 def _checked(config: Experiment) -> "list[Merging]":

@@ -18,6 +18,7 @@ from rich.markup import escape
 from bm.errors import UserError
 from bm.progress import say
 from bm.store import write_json
+from bm.track import GROUP
 
 JOB, TRACEBACK, STOPPED = "job.json", "traceback.txt", "stopped"
 
@@ -51,6 +52,7 @@ def perform(stage: str, composed: DictConfig) -> float | None:
         record(folder, Outcome("stopped", 0.0, str(folder)))
         return None
     _share_cores(hydra.launcher.get("n_jobs"), sweep)
+    os.environ[GROUP] = sweep.name  # for the runs of trainings too, whichever process does them
     started = time.monotonic()
     say(escape(f"\njob {hydra.job.num + 1}  {folder.name}"))
     try:

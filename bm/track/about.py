@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from bm.store import MANIFEST
 
+GROUP = "WANDB_RUN_GROUP"
+"""The environment variable, W&B's own, in which a sweep leaves its name for every run that its jobs open."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -24,7 +27,7 @@ class About:
     axes: Mapping[str, str] = field(default_factory=dict)
     """By metric (`held_out_*` stands for several), what it is drawn over; every other one is drawn over `step`."""
     group: str | None = None
-    """What the run is shown with; None: as the tracker's settings say."""
+    """What the run is shown with; None: as the tracker's settings say, or the sweep that it is a job of."""
 
 
 @dataclass(frozen=True)

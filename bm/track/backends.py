@@ -1,10 +1,11 @@
 """The trackers to choose from: each a function of what the run is and of the settings in `conf/tracker/`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bm.track.about import About, Backend, Reference, Table
+from bm.track.about import GROUP, About, Backend, Reference, Table
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -27,7 +28,7 @@ def weights_and_biases(
 
     if mode == "disabled":
         return None
-    return WandbRun(about, dir, project, about.group or group, list(tags), mode)
+    return WandbRun(about, dir, project, about.group or group or os.environ.get(GROUP), list(tags), mode)
 
 
 def csv(about: About, dir: Path) -> Backend:  # noqa: A002
@@ -53,7 +54,7 @@ def mlflow(about: About, uri: str, experiment: str) -> Backend:
     place = client.get_experiment_by_name(experiment)
     found = client.search_runs([place.experiment_id], f"tags.`bm.key` = '{about.key}'") if place else []
     known = found[0].info.run_id if found else None
-    tags = {"bm.key": about.key, "bm.job": about.job, "bm.group": about.group or ""}
+    tags = {"bm.key": about.key, "bm.job": about.job, "bm.group": about.group or os.environ.get(GROUP, "")}
     logged = client.get_metric_history(known, "loss") if known else []
     held = frozenset(metric.step for metric in logged)
     return Metrics(about, MLFlowLogger(experiment, about.name, uri, tags, run_id=known), held)

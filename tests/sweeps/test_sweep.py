@@ -14,6 +14,7 @@ import pytest
 
 from bm.store import Store
 from bm.sweeps.jobs import outcome
+from bm.track.offline import ended, held
 from tests.conftest import BM, Bm
 from tests.sweeps.conftest import CHEAP
 
@@ -133,6 +134,24 @@ def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> Non
     said = bm("branch", "-m", *words, "mixture=leave_one_out", "mixture.leave_out=math,coding", cwd=trained)
     assert said.returncode == 0, said.stderr
     assert mixtures() == [({"math": 0.5}, 3), ({"math": 1.5}, 3), ({}, 2), ({}, 2)]
+
+
+def test_wandb_agrees_on_twelve_cells_of_which_two_fail(trained: Path, bm: Bm) -> None:
+    """Ten runs that ended well and two that failed, in one group, each with the settings of its cell."""
+    seeds, devices = ",".join(str(seed) for seed in range(20, 32)), ",".join(["cpu"] * 10 + ["cuda:99"] * 2)
+    runs, sweeps = results(trained), set(trained.glob("outputs/sweeps/*"))
+    said = bm("run", "-m", *CHEAP, "tracker.mode=offline", f"merge.seed={seeds}", f"merge.device={devices}",
+              "hydra.sweeper.zip=[[merge.seed,merge.device]]", cwd=trained)  # fmt: skip
+    assert said.returncode == 1 and "tracker:" not in said.stderr
+    assert len(results(trained) - runs) == 10
+    (sweep,) = set(trained.glob("outputs/sweeps/*")) - sweeps
+    assert len(list(sweep.glob("*/traceback.txt"))) == 2
+    found = [held([file], "round") for file in trained.glob("outputs/wandb/offline-run-*/*.wandb") if ended(file)]
+    kept = [run for run in found if run.about["group"] == sweep.name]
+    assert {(run.config["merge"]["seed"], run.exits[-1]) for run in kept} == {
+        (seed, int(seed >= 30)) for seed in range(20, 32)
+    }
+    assert all(("merge/mean" in run.summary) == (run.exits == [0]) for run in kept)
 
 
 def test_ray_runs_jobs(trained: Path, bm: Bm) -> None:
