@@ -31,7 +31,7 @@ def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) ->
 
     A method of any number of models has one order only: all at once.
     """
-    if kind_of(method) != "pair":
+    if kind_of(method) not in ("pair", "two"):
         return [Branch(tuple(experts), len(experts) - 1)]
     if spec == "all":
         return list(pairwise_orders(experts))

@@ -41,9 +41,11 @@ def _tree(
     student: Mapping[str, Stored] | None,
     statistics: Checkpoints,
 ) -> Input:
-    """Pairwise methods follow the order's tree; the others merge all of its leaves at once."""
+    """Methods of two models follow the order's tree; the others merge all of its leaves at once."""
     if kind_of(method) == "pair":
         return _pairs(name, order, method, models)
+    if kind_of(method) == "two" and isinstance(order, Branch):
+        return _twos(name, order, method, models, student)
     chosen = leaves(order)
     return Node(
         method,
@@ -65,4 +67,17 @@ def _pairs(name: str, order: Order, method: Method, models: Checkpoints) -> Inpu
         if i != order.base:
             merged = Node(method, merged, (_pairs(name, other, method, models),), label, (str(other),))
             label = str(Branch((other, base), 1))
+    return merged
+
+
+def _twos(name: str, order: Order, method: Method, models: Checkpoints, student: Mapping[str, Stored] | None) -> Input:
+    """The operands of a node one after the other, in reading order, each as the second of two over the student."""
+    if isinstance(order, str):
+        return models[order][name]
+    base, about = (None, str(order)) if student is None else (student[name], "the student")
+    first, *others = order.operands
+    merged, label = _twos(name, first, method, models, student), str(first)
+    for other in others:
+        node = Node(method, base, (merged, _twos(name, other, method, models, student)), about, (label, str(other)))
+        merged, label = node, f"({label} & {other})"
     return merged

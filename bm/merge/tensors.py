@@ -23,7 +23,7 @@ from bm.merge.sources import Held, Releasing, Source
 from bm.merge.tile import Tile
 
 __all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
-           "above", "kind_of", "models", "pair", "statistics_of", "task_vectors", "weighed_by"]  # fmt: skip
+           "above", "kind_of", "models", "pair", "statistics_of", "task_vectors", "two", "weighed_by"]  # fmt: skip
 
 SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
@@ -31,7 +31,7 @@ ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
 T = TypeVar("T")
-Kind = Literal["pair", "models", "task_vectors"]
+Kind = Literal["pair", "two", "models", "task_vectors"]
 Method = Callable[["Tensors"], "Apply"]
 
 
@@ -57,6 +57,11 @@ F = TypeVar("F", bound=Callable[..., Apply])
 def pair(method: F) -> F:
     """Marks a method of two models: `tile.base` is kept (the left model), `tile.models[0]` is the other."""
     return _mark(method, "pair")
+
+
+def two(method: F) -> F:
+    """Marks a method of two models on an equal footing, `tile.models`; `tile.base` is the student if one is given."""
+    return _mark(method, "two")
 
 
 def models(method: F) -> F:

@@ -22,6 +22,8 @@ class Column:
     """Whether it holds text, which stands on the left."""
     scored: bool = False
     """Whether it is about scores, ours or the paper's."""
+    paper: str = ""
+    """The paper's name of what it reports here."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Cell:
     """What it is sorted by; "" where there is nothing."""
     small: str = ""
     """Its interval."""
+    brief: str = ""
+    """The same where there is little room."""
     best: bool = False
 
 
@@ -60,7 +64,7 @@ def tabled(grid: Grid, published: Published | None) -> Table:
     columns = [Column("model", words=True), *(Column(grid.short(axis)) for axis in shown)]
     for task in tasks:
         columns += [Column(task, scored=True)]
-        columns += [Column(f"paper, {told[task][1]}", scored=True)] if task in told else []
+        columns += [Column(f"paper, {told[task][1]}", scored=True, paper=told[task][1])] if task in told else []
     columns += [Column(name) for name in (*COSTS, "seeds")]
     return Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)])
 
@@ -89,7 +93,11 @@ def _setting(entry: Entry, axis: str) -> Cell:
 def _score(score: Interval | None, best: float | None) -> Cell:
     if score is None:
         return NOTHING
-    return Cell(f"{100 * score.mean:.1f}", score.mean, wording.span(score.low, score.high), score.mean == best)
+    return Cell(f"{100 * score.mean:.1f}", score.mean, *_spans(score), score.mean == best)
+
+
+def _spans(score: Interval) -> tuple[str, str]:
+    return wording.span(score.low, score.high), f"{100 * score.low:.0f}–{100 * score.high:.0f}"
 
 
 def _costs(entry: Entry) -> list[Cell]:

@@ -49,11 +49,11 @@ def show(results: Results, console: Console) -> None:
 def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str], console: Console) -> None:
     """Every model of a grid, measured and in the paper side by side; then the claims with their verdicts."""
     console.print(f"[bold]{escape(title)}[/]")
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
     places = [place for place, column in enumerate(models.columns) if column.scored]
     table.add_column("model", overflow="fold")
-    for place in places:
-        table.add_column(escape(models.columns[place].name.replace("-", "-\n")), justify="right", overflow="fold")
+    for column in (models.columns[place] for place in places):
+        table.add_column("paper" if column.paper else escape(column.name), justify="right", overflow="fold")
     for row in models.rows[:LONGEST]:
         sign = SIGNS[row.kind] if row.kind else " "
         table.add_row(
@@ -61,7 +61,9 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
         )
     console.print(table)
     more = f"; {len(models.rows) - LONGEST} more models are on the page" if len(models.rows) > LONGEST else ""
-    console.print(f"[dim]pass@1 in percent and its 95 % interval{more}[/]\n")
+    papers = [models.columns[place].paper for place in places if models.columns[place].paper]
+    told = f"; paper: {', '.join(map(escape, papers))}" if papers else ""
+    console.print(f"[dim]pass@1 in percent and its 95 % interval{told}{more}[/]\n")
     for claim, verdict, paper, found, seeds in (row.cells for row in claims.rows):
         interval = f" ({found.small})" if found.small else ""
         said = f"paper {paper.text}, measured {found.text}{interval}, seeds: {seeds.text}"
@@ -71,7 +73,7 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
 
 
 def _cell(cell: Cell) -> str:
-    return f"{_bold(cell.text, cell.best)} [dim]{cell.small}[/]" if cell.small else cell.text
+    return f"{_bold(cell.text, cell.best)} [dim]{cell.brief}[/]" if cell.brief else cell.text
 
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:

@@ -180,7 +180,7 @@ class GridSweep(Sweep):
 
 def table(outcomes: Mapping[str, Outcome]) -> Table:
     """The sweep at a glance."""
-    shown = Table("job", "state", "best merge", "seconds", Column("folder", overflow="fold"), box=None)
+    shown = Table("job", "state", "best merge", "seconds", Column("folder", no_wrap=True), box=None)
     colours = {"done": "green", "kept": "green", "failed": "red", "lost": "red", "stopped": "yellow"}
     for name, one in outcomes.items():
         mean = "" if one.mean is None else f"{one.mean:.1%}"

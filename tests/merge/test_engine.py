@@ -8,17 +8,19 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from bm.errors import UserError
 from bm.merge import engine, grid, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders
-from bm.merge.methods import dare_linear, fisher, task_arithmetic
+from bm.merge.methods import dare_linear, fisher, nuslerp, task_arithmetic
 from bm.merge.order import parse
 from bm.merge.sinks import Digest, Folder, Memory
 from bm.merge.tensors import Run, Tensors
 from tests.merge.folders import FUSION, LINEAR, Settings, equal, load, save, weights
+from tests.merge.methods import oracles
 
 RELEASED = parse("(math & science) & coding", ["math", "science", "coding"])
 
@@ -38,6 +40,19 @@ def test_a_tree_equals_merges_one_after_the_other(experts, tmp_path, small_tiles
     merge_folders(FUSION, experts["science"], [experts["math"]], Settings(), tmp_path / "first")
     merge_folders(FUSION, experts["coding"], [tmp_path / "first"], Settings(), tmp_path / "second")
     assert equal(load(tmp_path / "tree"), load(tmp_path / "second"))
+
+
+def test_a_method_of_two_updates_follows_the_order_over_the_student(experts, student, small_tiles):
+    """NuSLERP of (math & science) & coding against its formula in float64, step by step."""
+    method = partial(nuslerp, weights=[1.0, 3.0], over="tensor")
+    merged = merge_in_memory(RELEASED, method, experts, student, Settings(out_dtype="float32"))
+    base, parts = load(student), {name: load(folder) for name, folder in experts.items()}
+    for name, value in merged.items():
+        wide = {n: part[name].double().numpy() for n, part in parts.items()}
+        first = oracles.nuslerp(base[name].double().numpy(), [wide["math"], wide["science"]], [1, 3], None)
+        exact = oracles.nuslerp(base[name].double().numpy(), [first, wide["coding"]], [1, 3], None)
+        assert np.abs(value.double().numpy() - exact).max() <= 1e-6, name
+    assert [str(order) for order in orders("all", ["math", "coding"], method)] == ["math & coding", "coding & math"]
 
 
 @pytest.mark.parametrize("method", [FUSION, LINEAR, DARE])

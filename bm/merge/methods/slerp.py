@@ -9,7 +9,7 @@ from torch import Tensor
 from bm.errors import UserError
 from bm.merge.methods.sphere import arc, combine, cosine, ends, from_base, gram, updates
 from bm.merge.methods.updates import Share, Weights, each
-from bm.merge.tensors import Apply, Tensors, Tile, models, pair
+from bm.merge.tensors import Apply, Tensors, Tile, models, pair, two
 
 
 @pair
@@ -24,7 +24,7 @@ def slerp(tensors: Tensors, *, t: Share) -> Apply:
     return combine(ends, [kept.item(), other.item()])
 
 
-@models
+@two
 def nuslerp(tensors: Tensors, *, weights: Weights, over: Literal["tensor", "last", "first"]) -> Apply:
     """NuSLERP (mergekit's): SLERP of two models, or of their updates when there is a base, at t = w_2/(w_1 + w_2).
 
@@ -32,7 +32,7 @@ def nuslerp(tensors: Tensors, *, weights: Weights, over: Literal["tensor", "last
     tensors, or one for each vector along the `last` or the `first` dimension (rows or columns of a matrix); the line
     where the vectors are parallel. Defaults: w 1, over the tensor.
     """
-    if len(tensors.models) != 2:
+    if len(tensors.models) != 2:  # as a mergekit config or `bm merge` may name them; orders merge two at a time
         raise UserError(f"nuslerp merges two models (and a base), not {len(tensors.models)}")
     if over == "first" and len(tensors.shape) > 2:
         raise UserError(f"{tensors.name}: nuslerp over the first dimension needs a matrix, not shape {tensors.shape}")
