@@ -9,7 +9,7 @@ SWEEP ?= hydra/launcher=joblib
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install demo reproduce test test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -37,6 +37,13 @@ reproduce: $(READY) ## the paper's tables and figures, and what it left out, at 
 
 test: $(READY) ## every test that this machine can run
 	@$(BIN)/python -m pytest
+
+# In an environment of its own: Ray's launcher wants an older cloudpickle than the joblib that is tested here.
+test-ray: ## a sweep on a local Ray cluster (optional; installs Ray into .venv-ray)
+	@test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	@.venv-ray/bin/pip install -q --disable-pip-version-check $(TORCH)
+	@.venv-ray/bin/pip install -q --disable-pip-version-check -e '.[ray]' pytest pytest-timeout pytest-xdist hypothesis
+	@.venv-ray/bin/python -m pytest tests/sweeps/test_sweep.py -k ray
 
 check: format lint types contracts test ## all that a change must pass
 
