@@ -66,7 +66,20 @@ def tabled(grid: Grid, published: Published | None) -> Table:
         columns += [Column(task, scored=True)]
         columns += [Column(f"paper, {told[task][1]}", scored=True, paper=told[task][1])] if task in told else []
     columns += [Column(name) for name in (*COSTS, "seeds")]
-    return Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)])
+    return _costing(Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)]))
+
+
+def _costing(table: Table) -> Table:
+    """The table without costs that no model had, as GPU-hours where there are no GPUs."""
+    kept = [
+        place
+        for place, column in enumerate(table.columns)
+        if column.name not in COSTS or any(row.cells[place].value for row in table.rows)
+    ]
+    return Table(
+        [table.columns[place] for place in kept],
+        [Line(row.kind, [row.cells[place] for place in kept]) for row in table.rows],
+    )
 
 
 def _line(

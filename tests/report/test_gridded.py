@@ -159,7 +159,7 @@ def test_latex_is_escaped() -> None:
     assert escaped(r"a_b & 5 % of {x}\y~z^2 #1 $") == (
         r"a\_b \& 5 \% of \{x\}\textbackslash{}y\textasciitilde{}z\textasciicircum{}2 \#1 \$"
     )
-    line = Line("merge", [Cell("a_b", ""), Cell("62.1", 0.6, "57.1–65.2", True)])
+    line = Line("merge", [Cell("a_b", ""), Cell("62.1", 0.6, "57.1–65.2", best=True)])
     assert latex(Table([Column("model", words=True), Column("math")], [line])) == (
         "\\begin{tabular}{lr}\n\\toprule\nmodel & math \\\\\n\\midrule\n"
         "a\\_b & \\textbf{62.1} {\\scriptsize 57.1--65.2} \\\\\n\\bottomrule\n\\end{tabular}\n"
