@@ -1,0 +1,55 @@
+"""The schema of every setting. Defaults live in `conf/`, types and ranges here, and nowhere else.
+
+Composed YAML becomes one frozen, typed dataclass at the door (`load`); inside the package nothing is a `DictConfig`.
+A field or a component's parameter marked `NoKey` changes how a result is made but not the result: it stays out of the
+artefact's key.
+"""
+
+from bm.config.commands import Chosen, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
+from bm.config.component import Component, Target
+from bm.config.loading import NoKey, identity, load, overridden, resolved, typed
+from bm.config.settings import (
+    STRICT,
+    Branch,
+    Decontamination,
+    Distill,
+    Domain,
+    Evaluate,
+    Merge,
+    Mixture,
+    Name,
+    NearDuplicates,
+    Prices,
+    Trainer,
+    Verify,
+)
+
+__all__ = [
+    "STRICT",
+    "Branch",
+    "Chosen",
+    "Component",
+    "Decontamination",
+    "Distill",
+    "Domain",
+    "Evaluate",
+    "EvaluateFolder",
+    "Experiment",
+    "Merge",
+    "MergeFolders",
+    "Mixture",
+    "Name",
+    "NearDuplicates",
+    "NoKey",
+    "Prices",
+    "Report",
+    "Target",
+    "Trainer",
+    "Verify",
+    "VerifyFile",
+    "identity",
+    "load",
+    "overridden",
+    "resolved",
+    "typed",
+]

@@ -1,0 +1,133 @@
+"""What each command of `bm` is told, whole."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from bm.config.component import Target
+from bm.config.loading import NoKey, overridden
+from bm.config.settings import (
+    STRICT,
+    Branch,
+    Distill,
+    Domain,
+    Evaluate,
+    Merge,
+    Mixture,
+    Name,
+    Paths,
+    Positive,
+    Prices,
+    Rounds,
+    Student,
+    Trainer,
+    Verify,
+)
+from bm.errors import nearest
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """A whole experiment, from questions to verdicts."""
+
+    recipe: Name
+    experiment: Name | None
+    """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
+    seed: int
+    paths: Paths
+    output: Path | None
+    student: Student
+    teacher: Target
+    domains: Mapping[str, Domain]
+    mixture: Mixture | None
+    distill: Distill
+    branch: Branch
+    merge: Merge
+    evaluate: Evaluate
+    verify: Verify
+    rounds: Rounds
+    trainer: Trainer
+    prices: Prices
+    tracker: Annotated[Target, NoKey]
+    """Who watches (`bm.track.backends`); local files are written besides, and are the truth."""
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        for name, domain in self.domains.items():
+            if domain.task is None:
+                raise ValueError(
+                    f"domains.{name}.task: domain '{name}' has no evaluation task; name one of lm-eval's or of bm's"
+                )
+            overridden(self.branch, domain.branch, f"domains.{name}.branch")
+            overridden(self.distill, domain.distill, f"domains.{name}.distill")
+        if self.mixture:
+            for name in self.mixture.ratio:
+                if name not in self.domains:
+                    raise ValueError(f"mixture.ratio.{name}: no such domain{nearest(name, self.domains)}")
+            if (out := self.mixture.leave_out) and (out not in self.domains or len(self.domains) == 1):
+                others = [name for name in self.domains if len(self.domains) > 1]
+                raise ValueError(f"mixture.leave_out: '{out}' is none of several domains{nearest(out, others)}")
+            overridden(self.branch, self.mixture.branch, "mixture.branch")
+        overridden(self.branch, self.student.branch, "student.branch")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class MergeFolders:
+    """`bm merge`: any Hugging Face folders into one."""
+
+    paths: Paths
+    merge: Merge
+    base: Path | None
+    models: Sequence[Path]
+    mergekit: Path | None
+    output: Path
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluateFolder(Experiment):
+    """`bm evaluate`: a Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
+
+    model: Path
+    output: Path
+
+
+@dataclass(frozen=True, config=STRICT)
+class VerifyFile:
+    """`bm verify`: a file of responses, graded one by one."""
+
+    paths: Paths
+    verify: Verify
+    verifier: Literal["math", "code", "choice", "number", "reasoning_gym", "instructions", "judge"]
+    file: Path
+    """JSON Lines with `response`, and `answer` or `tests`."""
+    output: Path
+
+
+@dataclass(frozen=True, config=STRICT)
+class Chosen:
+    """The grid that a report is of."""
+
+    experiment: Name | None
+    """null: none, but every run."""
+    recipe: Name | None
+    """Its scale; null: the one it was run at."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Report:
+    """`bm report`: every run side by side, the grid of an experiment, or the traces of a folder."""
+
+    paths: Paths
+    grid: Chosen
+    record: bool
+    """Whether a checkout keeps what was measured, in `experiments/`."""
+    traces: Path | None
+    """A distillation artefact, or any folder with a traces.parquet; null: the runs."""
+    limit: Positive
+    """Traces that the page holds at most."""
+    prices: Prices
+    output: Path | None

@@ -1,0 +1,81 @@
+"""Functions named in YAML: a method, a teacher, a source or a tracker is a `_target_` and its parameters."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+
+from bm.errors import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A function named by `_target_` and the parameters given to it in YAML: what Hydra's instantiate would call.
+
+    The parameters are held to the function's own annotations when the config is read, not when it is called.
+    """
+
+    target: str
+    parameters: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.target, json.dumps(self.parameters, sort_keys=True, default=str)))
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return _function(self.target)
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        return self.function(*arguments, **checked(self), **more)
+
+
+def _component(node: Any) -> Component:
+    if isinstance(node, Component):
+        return node
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ValueError("needs a `_target_`: the dotted name of a function")
+    component = Component(str(node["_target_"]), {str(k): v for k, v in node.items() if k != "_target_"})
+    checked(component)
+    return component
+
+
+def checked(component: Component) -> dict[str, Any]:
+    """The parameters as the types that the function's annotations ask for; ValueError names the first that is not."""
+    known = inspect.signature(component.function, eval_str=True).parameters
+    typed: dict[str, Any] = {}
+    for name, value in component.parameters.items():
+        if name not in known:
+            raise ValueError(f"`{component.target}` has no parameter '{name}'{nearest(name, known)}")
+        try:
+            typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
+        except ValidationError as problem:
+            raise ValueError(f"{name}: {reason(problem.errors()[0])}") from problem
+    return typed
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise ValueError(f"there is no function `{target}` ({problem})") from problem
+    return function
+
+
+Target = Annotated[
+    Component, BeforeValidator(_component), PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})
+]
+
+
+def reason(error: Any) -> str:
+    """Pydantic's message in the words of this project."""
+    message = re.sub(r"^(Value error, |Input )", "", error["msg"])
+    message = re.sub(r"^should be", "must be", message)
+    if error["type"] in ("value_error", "missing"):
+        return message
+    return f"{message}, not {error['input']!r}".replace("\n", " ")
