@@ -284,8 +284,12 @@ def _run(config: Experiment) -> "Run":
 
     from bm.report import Run
 
-    given = HydraConfig.get()
-    overrides, sources = list(given.overrides.task), given.runtime.config_sources
-    folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-    command = shlex.join(["bm", "run", *folders, *overrides])
+    if HydraConfig.initialized():
+        given = HydraConfig.get()
+        overrides, sources = list(given.overrides.task), given.runtime.config_sources
+        folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        command = shlex.join(["bm", "run", *folders, *overrides])
+    else:  # called from Python
+        overrides, file = [], str(run_folder(config) / "config.yaml")
+        command = f"run(load(Experiment, OmegaConf.load({file!r})))"
     return Run(config.experiment, config.recipe, config.seed, tuple(overrides), command, run_key(config))

@@ -132,7 +132,8 @@ def inline(figure: "Figure", name: str, label: str) -> Markup:
 def standalone(figure: "Figure", label: str) -> str:
     """The figure as an SVG file, in the light palette."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {_size(figure)} font-family="sans-serif">'
-    return f"{head}<title>{escape(label)}</title>{_content(figure)}\n"
+    ground = '<rect width="100%" height="100%" fill="white"/>'  # a page may be dark, and its words are not
+    return f"{head}<title>{escape(label)}</title>{ground}{_content(figure)}\n"
 
 
 def _content(figure: "Figure") -> str:

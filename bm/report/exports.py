@@ -22,17 +22,18 @@ LATEX = {
 }  # fmt: skip
 
 
-def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path) -> None:
-    """`folder`/<figure>.svg, .png and .csv; models and claims as .csv and .tex. Equal grids give equal bytes.
+def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, rasters: bool) -> None:
+    """`folder`/<figure>.svg and .csv, with `rasters` .png too; models and claims as .csv and .tex.
 
-    Call it within `drawing.style()`.
+    Equal grids give equal bytes. Call it within `drawing.style()`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for chart in charts:
         stem = slug(chart.name)
         write_text(folder / f"{stem}.svg", standalone(chart.figure, chart.title))
-        look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
-        chart.figure.savefig(folder / f"{stem}.png", **look)
+        if rasters:
+            look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
+            chart.figure.savefig(folder / f"{stem}.png", **look)
         write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
     for stem, table in (("models", models), ("claims", claims)):
         if table.rows:

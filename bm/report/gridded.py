@@ -29,8 +29,9 @@ from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
 def report_grid(
     outputs: Path, experiment: str, recipe: str | None, prices: Prices, home: Path, record: Path | None
 ) -> None:
-    """Print the grid of an experiment and write `home`/index.html and `home`/figures; the latter and measured.json also
-    below `record`, where one is given.
+    """Print the grid of an experiment and write `home`/index.html and `home`/figures.
+
+    A `record` keeps measured.json and the figures, without PNGs: a repository has them as SVG.
 
     UserError where there is no run of it, or the record's folder is not there.
     """
@@ -44,8 +45,9 @@ def report_grid(
     remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices)]
     with style():
         drawn = charts(grid, paper)
-        for folder in [home, *([record] if record else [])]:
-            export(drawn, models, verdicts, folder / "figures")
+        export(drawn, models, verdicts, home / "figures", rasters=True)
+        if record:
+            export(drawn, models, verdicts, record / "figures", rasters=False)
         _publish(grid, paper, found, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / "measured.json", measured(grid, found, made))
