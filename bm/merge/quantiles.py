@@ -118,8 +118,8 @@ def _count(tile: Tensor, bracket: _Bracket, found: _Found) -> None:
     if bracket.low == bracket.high:
         found.add(int(count(scores < bracket.low)), up_to, found.inside)
     else:
-        inside = scores[above & (scores < bracket.high)]
-        found.add(0, up_to, inside if on_cpu else inside.cpu().numpy())
+        chosen = above & (scores < bracket.high)  # numpy's compress is faster than its indexing
+        found.add(0, up_to, np.compress(chosen, scores) if on_cpu else scores[chosen].cpu().numpy())
 
 
 def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
