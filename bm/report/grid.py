@@ -193,15 +193,16 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
     was named before, is left out.
     """
     found: list[dict[str, Any]] = [{} for _ in configs]
-    known = {tuple(enumerate(seeds))}
+    seeded, known = dict(enumerate(seeds)), set[frozenset[tuple[int, ...]]]()
 
     def compare(path: str, values: Mapping[int, Any]) -> None:
         """values: by config, what it has at `path`."""
         nodes = {i: v for i, v in values.items() if isinstance(v, Mapping)}
         told = {i: _told(v) for i, v in values.items()}
         alike = len(nodes) == len(values) and len({tuple(v) for v in nodes.values()}) == 1
-        if path and not alike and len(set(told.values())) > 1 and (column := tuple(told.items())) not in known:
-            known.add(column)
+        follows = told == seeded or (parts := _parts(told)) in known
+        if path and not alike and len(set(told.values())) > 1 and not follows:
+            known.add(parts)
             for i, value in told.items():
                 found[i][path] = value
         for key in dict.fromkeys(key for node in nodes.values() for key in node):
@@ -210,6 +211,11 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
 
     compare("", dict(enumerate(configs)))
     return found
+
+
+def _parts(values: Mapping[int, Any]) -> frozenset[tuple[int, ...]]:
+    """Which configs have the same value: settings that are zipped together part them alike."""
+    return frozenset(tuple(i for i, v in values.items() if v == value) for value in set(values.values()))
 
 
 def _told(value: Any) -> Any:
