@@ -1,5 +1,7 @@
 """The `bm` command: picks the stage and hands over to Hydra. Imports nothing heavy before the stage runs."""
 
+import atexit
+import gc
 import os
 import sys
 from pathlib import Path
@@ -53,6 +55,7 @@ def conf_dir() -> Path:
 
 def main() -> None:
     """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on a failed job or anything unforeseen."""
+    atexit.register(gc.freeze)  # else the interpreter's last collection walks all of torch, for half a second
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
