@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -88,14 +89,16 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
     """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each."""
     _keep_freed_memory()
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
-    before = torch.get_num_threads()
+    before, patience = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(1)
+    sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
     single = lambda: torch.set_num_threads(1)  # noqa: E731
     count = count or len(os.sched_getaffinity(0))
     try:
         with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(AHEAD, "ahead", single) as ahead:
             yield replace(run, workers=workers), ahead
     finally:
+        sys.setswitchinterval(patience)
         torch.set_num_threads(before)
         gc.unfreeze()
 

@@ -1,6 +1,7 @@
 """A grid as Hydra's launchers run it: cells to jobs, what is done already left alone, and a last table."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,12 +180,18 @@ class GridSweep(Sweep):
 
 
 def table(outcomes: Mapping[str, Outcome]) -> Table:
-    """The sweep at a glance."""
-    shown = Table("job", "state", "best merge", "seconds", Column("folder", no_wrap=True), box=None)
+    """The sweep at a glance; best: the mean score of the best merge."""
+    shown = Table("job", "state", "best", "seconds", Column("folder", overflow="fold"), box=None)
     colours = {"done": "green", "kept": "green", "failed": "red", "lost": "red", "stopped": "yellow"}
     for name, one in outcomes.items():
         mean = "" if one.mean is None else f"{one.mean:.1%}"
-        shown.add_row(escape(name), f"[{colours[one.state]}]{one.state}[/]", mean, f"{one.seconds:.1f}", one.folder)
+        shown.add_row(
+            escape(name),
+            f"[{colours[one.state]}]{one.state}[/]",
+            mean,
+            f"{one.seconds:.1f}",
+            os.path.relpath(one.folder),
+        )
     return shown
 
 
