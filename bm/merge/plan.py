@@ -44,9 +44,9 @@ def _tree(
     """Methods of two models follow the order's tree; the others merge all of its leaves at once."""
     if kind_of(method) == "pair":
         return _pairs(name, order, method, models)
-    if kind_of(method) == "two" and isinstance(order, Branch):
-        return _twos(name, order, method, models, student)
     chosen = leaves(order)
+    if kind_of(method) == "two" and len(chosen) > 1:
+        return _twos(name, order, method, models, student)
     return Node(
         method,
         None if student is None else student[name],

@@ -110,7 +110,7 @@ def _score(score: Interval | None, best: float | None) -> Cell:
 
 
 def _spans(score: Interval) -> tuple[str, str]:
-    return wording.span(score.low, score.high), f"{100 * score.low:.0f}–{100 * score.high:.0f}"
+    return wording.span(score.low, score.high), wording.span(score.low, score.high, 0)
 
 
 def _costs(entry: Entry) -> list[Cell]:

@@ -91,7 +91,7 @@ def _score(score: Score | None, highest: float) -> str:
     if score is None:
         return "–"
     tokens = wording.tokens(score.response_tokens)
-    interval = f"[dim]{100 * score.low:.0f}–{100 * score.high:.0f}{f'·{tokens}' if tokens else ''}[/]"
+    interval = f"[dim]{wording.span(score.low, score.high, 0)}{f'·{tokens}' if tokens else ''}[/]"
     return f"{_bold(f'{100 * score.mean:.1f}', score.mean == highest)} {interval}"
 
 

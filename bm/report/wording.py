@@ -27,9 +27,9 @@ def measure(test: str, value: float) -> str:
     return f"{value:+.3f}".replace("-", "−") if test == "cosine" else points(value)
 
 
-def span(low: float, high: float) -> str:
+def span(low: float, high: float, digits: int = 1) -> str:
     """An interval of percentages: `57.1–65.2`."""
-    return f"{100 * low:.1f}–{100 * high:.1f}"
+    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,6 @@ from rich.markup import escape
 from bm.errors import UserError
 from bm.progress import say
 from bm.store import write_json
-from bm.track import GROUP
 
 JOB, TRACEBACK, STOPPED = "job.json", "traceback.txt", "stopped"
 
@@ -43,6 +42,8 @@ class Outcome:
 
 def perform(stage: str, composed: DictConfig) -> float | None:
     """Run a stage with its composed configuration; in a sweep an exception is a `JobError`, and others go on."""
+    from bm.track import GROUP
+
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return _command(stage, composed)[0]

@@ -55,6 +55,12 @@ def test_a_method_of_two_updates_follows_the_order_over_the_student(experts, stu
     assert [str(order) for order in orders("all", ["math", "coding"], method)] == ["math & coding", "coding & math"]
 
 
+def test_a_method_of_two_models_refuses_one_alone(experts, student, tmp_path):
+    method = partial(nuslerp, weights=1.0, over="tensor")
+    with pytest.raises(UserError, match="two models"):
+        merge_folders(method, student, [experts["math"]], Settings(), tmp_path)
+
+
 @pytest.mark.parametrize("method", [FUSION, LINEAR, DARE])
 def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, small_tiles, monkeypatch):
     order = RELEASED if method is FUSION else orders("all", list(experts), method)[0]

@@ -32,7 +32,7 @@ def nuslerp(tensors: Tensors, *, weights: Weights, over: Literal["tensor", "last
     tensors, or one for each vector along the `last` or the `first` dimension (rows or columns of a matrix); the line
     where the vectors are parallel. Defaults: w 1, over the tensor.
     """
-    if len(tensors.models) != 2:  # as a mergekit config or `bm merge` may name them; orders merge two at a time
+    if len(tensors.models) != 2:  # as a mergekit config may name them; orders merge two at a time
         raise UserError(f"nuslerp merges two models (and a base), not {len(tensors.models)}")
     if over == "first" and len(tensors.shape) > 2:
         raise UserError(f"{tensors.name}: nuslerp over the first dimension needs a matrix, not shape {tensors.shape}")
