@@ -1,5 +1,6 @@
 """Each stage as one short function: configuration and input artefacts in, an artefact out."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -164,12 +165,16 @@ class Stages:
         check_apart({name: q.path / QUESTIONS for name, q in questions.items()}, traces)
 
     def student(self) -> Artefact:
-        """The initial model θ0: built, and first trained from scratch where it has domains of its own."""
+        """The initial model θ0: built, and first trained on its own domains jointly where it has some.
+
+        A builder with a parameter `traces` also makes its tokenizer from them.
+        """
         student = self.config.student
         traces = {name: self.distill(domain, "student") for name, domain in student.domains.items()}
 
         def build(work: Path) -> Mapping[str, Any]:
-            sets = {"traces": [t.path / TRACES for t in traces.values()]} if traces else {}
+            scratch = "traces" in inspect.signature(student.build.function).parameters
+            sets = {"traces": [t.path / TRACES for t in traces.values()]} if scratch else {}
             facts: Mapping[str, Any] = student.build(work, **sets)
             return facts
 
