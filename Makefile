@@ -6,10 +6,11 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains
 SWEEP ?= hydra/launcher=joblib
+WORKERS ?= $(shell nproc)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install demo reproduce test test-slow test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,8 +36,11 @@ reproduce: $(READY) ## the paper's tables and figures, and what it left out, at 
 		$(BIN)/bm report recipe=tiny experiment=$$name record=true || exit 1; \
 	done
 
-test: $(READY) ## every test that this machine can run
-	@$(BIN)/python -m pytest
+test: $(READY) ## the tests, one process per core, in minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
 
 # In an environment of its own: Ray's launcher wants an older cloudpickle than the joblib that is tested here.
 test-ray: ## a sweep on a local Ray cluster (optional; installs Ray into .venv-ray)
@@ -45,7 +49,7 @@ test-ray: ## a sweep on a local Ray cluster (optional; installs Ray into .venv-r
 	@.venv-ray/bin/pip install -q --disable-pip-version-check -e '.[ray]' pytest pytest-timeout pytest-xdist hypothesis
 	@.venv-ray/bin/python -m pytest tests/sweeps/test_sweep.py -k ray
 
-check: format lint types contracts test ## all that a change must pass
+check: format lint types contracts test test-slow ## all that a change must pass
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format bm tests experiments

@@ -1,14 +1,22 @@
 """The real configuration, shrunk: what tests run is what users run, with less of it."""
 
+import io
 import os
-import subprocess
+import shutil
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from bm.cli import main
+
 BM = Path(sys.executable).with_name("bm")
+"""The installed command, for tests in which the process is the point: kills, locks, launchers, exit status, start-up."""
 
 SHRUNK = [
     *(
@@ -24,7 +32,6 @@ SHRUNK = [
     "student.build.kv_heads=1",
     "student.branch.epochs=1",
     "branch.epochs=1",
-    "branch.checkpoint_seconds=0.001",
     "evaluate.samples=2",
     "evaluate.max_new_tokens=24",
     "evaluate.resamples=200",
@@ -32,14 +39,61 @@ SHRUNK = [
 ]
 """Overrides that make the tiny recipe take seconds."""
 
-Bm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Bm = Callable[..., Said]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file's tests to one worker, and those that share the finished run to one that starts with them."""
+    for item in items:
+        shares = "finished" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("finished" if shares else str(item.path)))
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
+def command(*words: str, cwd: Path) -> Said:
+    """Run the real command line in a folder, in this process: start-up costs seconds, and none of it is under test."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        chdir(cwd), patch.dict(os.environ, {"CI": "1"}), patch.object(sys, "argv", ["bm", *words]),
+        redirect_stdout(out), redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    return Said(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
 def bm() -> Bm:
-    """Runs the real command line in a folder and gives back what it said."""
+    """The real command line."""
+    return command
 
-    def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([BM, *words], cwd=cwd, capture_output=True, text=True, env=os.environ | {"CI": "1"})
 
-    return run
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one shrunk run has finished, for the whole session. Change nothing in it: take a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    said = command("run", *SHRUNK, "output=outputs/result", cwd=folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run for the tests of one file."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("copy") / "finished"))

@@ -1,8 +1,6 @@
 """Rounds: each with questions and a student of its own, and a lineage that says so."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 
 from bm.distill.teachers import Teacher
 from bm.distill.teachers.worked import teacher as worked
-from tests.conftest import BM, SHRUNK, Bm
+from tests.conftest import SHRUNK, Bm, Said, command
 
 ROUNDS = [*SHRUNK, "merge=linear", "rounds.count=2", "output=outputs/result"]
 
@@ -22,17 +20,13 @@ def scripted(questions: Any, seed: int, model: Path | None) -> Teacher:
     return worked(questions, seed=seed, slip=0.0)
 
 
-def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"CI": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+def run(folder: Path, *words: str) -> Said:
     teacher = "{_target_: tests.test_rounds.scripted, model: null}"
-    return subprocess.run(
-        [BM, "run", *ROUNDS, "~rounds.teacher", f"+rounds.teacher={teacher}", *words],
-        cwd=folder, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    return command("run", *ROUNDS, "~rounds.teacher", f"+rounds.teacher={teacher}", *words, cwd=folder)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rounds")
     said = run(folder)
     assert said.returncode == 0, said.stderr
@@ -48,33 +42,33 @@ def rows(path: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads((path / "results.json").read_text())["rows"]}
 
 
-def test_each_round_has_rows_of_its_own_and_hands_its_merge_on(finished: Path) -> None:
-    first, second = rows(finished / "outputs/result/round-1"), rows(finished / "outputs/result")
+def test_each_round_has_rows_of_its_own_and_hands_its_merge_on(two_rounds: Path) -> None:
+    first, second = rows(two_rounds / "outputs/result/round-1"), rows(two_rounds / "outputs/result")
     made = {"math", "coding", "science", "mixture", "linear"}
     assert first.keys() == {"round 1 student", *(f"round 1 {name}" for name in made)}
     assert second.keys() == {"round 1 linear", *(f"round 2 {name}" for name in made)}
     assert second["round 1 linear"]["kind"] == "student"
     assert second["round 1 linear"]["key"] == first["round 1 linear"]["key"]
-    assert (finished / "outputs/result/round-1/report/index.html").exists()
-    assert "round 2 of 2" in (finished / "outputs/result/report/index.html").read_text()
+    assert (two_rounds / "outputs/result/round-1/report/index.html").exists()
+    assert "round 2 of 2" in (two_rounds / "outputs/result/report/index.html").read_text()
 
 
-def test_lineage_leads_from_the_second_rounds_models_to_the_first_ones_merge(finished: Path) -> None:
-    handed_on = rows(finished / "outputs/result")["round 1 linear"]["key"]
-    later = [m for m in manifests(finished, "distill") if "round 2" in m["label"]]
+def test_lineage_leads_from_the_second_rounds_models_to_the_first_ones_merge(two_rounds: Path) -> None:
+    handed_on = rows(two_rounds / "outputs/result")["round 1 linear"]["key"]
+    later = [m for m in manifests(two_rounds, "distill") if "round 2" in m["label"]]
     assert len(later) == 3
     assert all([i["key"] for i in m["inputs"]] == [handed_on] for m in later)
     keys = {m["key"] for m in later}
-    branches = [m for m in manifests(finished, "branch") if keys & {i["key"] for i in m["inputs"]}]
+    branches = [m for m in manifests(two_rounds, "branch") if keys & {i["key"] for i in m["inputs"]}]
     assert len(branches) == 4, "three experts and the mixture"
     assert all(handed_on in {i["key"] for i in m["inputs"]} for m in branches)
 
 
-def test_no_question_is_asked_in_two_rounds(finished: Path) -> None:
+def test_no_question_is_asked_in_two_rounds(two_rounds: Path) -> None:
     asked: dict[str, list[set[str]]] = {}
-    for manifest in manifests(finished, "distill"):
+    for manifest in manifests(two_rounds, "distill"):
         if "train" in manifest["label"]:
-            folder = finished / "outputs/store/distill" / manifest["key"]
+            folder = two_rounds / "outputs/store/distill" / manifest["key"]
             ids = {i for f in ("traces", "rejected") for i in pq.read_table(folder / f"{f}.parquet")["id"].to_pylist()}
             assert len(ids) == 48
             asked.setdefault(manifest["label"].split()[0], []).append(ids)
@@ -82,11 +76,11 @@ def test_no_question_is_asked_in_two_rounds(finished: Path) -> None:
     assert not any(one & other for one, other in asked.values())
 
 
-def test_one_round_is_the_recipe_as_it_is_and_more_of_them_repeat_none(finished: Path) -> None:
-    before = {m["key"] for s in ("distill", "branch", "merge") for m in manifests(finished, s)}
-    assert run(finished, "rounds.count=1", "output=outputs/one").returncode == 0
-    assert {m["key"] for s in ("distill", "branch", "merge") for m in manifests(finished, s)} == before
-    assert "linear" in rows(finished / "outputs/one")
+def test_one_round_is_the_recipe_as_it_is_and_more_of_them_repeat_none(two_rounds: Path) -> None:
+    before = {m["key"] for s in ("distill", "branch", "merge") for m in manifests(two_rounds, s)}
+    assert run(two_rounds, "rounds.count=1", "output=outputs/one").returncode == 0
+    assert {m["key"] for s in ("distill", "branch", "merge") for m in manifests(two_rounds, s)} == before
+    assert "linear" in rows(two_rounds / "outputs/one")
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,6 @@ ROWS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which one shrunk run has finished."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run([BM, "run", *SHRUNK, "output=outputs/result"], cwd=folder, check=True)
-    return folder
-
-
 def results(folder: Path) -> dict[str, Any]:
     """results.json without its times and what was typed."""
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
@@ -197,8 +189,9 @@ def test_report_without_a_run_says_so(tmp_path: Path, bm: Bm) -> None:
 STAGES = ["questions", "distill", "student", "branch", "merge", "evaluate"]
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_the_same_command_goes_on_to_the_same_result(tmp_path: Path, undisturbed: Path) -> None:
-    command = [BM, "run", *SHRUNK, "output=outputs/result"]
+    command = [BM, "run", *SHRUNK, "branch.checkpoint_seconds=0.001", "output=outputs/result"]
     killed = []
     for stage in STAGES:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

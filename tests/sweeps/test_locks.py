@@ -5,12 +5,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from bm.store import Store
 from tests.conftest import BM, SHRUNK
 
 MADE = re.compile(r"^(questions|distill|student|branch)\s+(\w+(?: \w+)?)\s+[\d.]+ s", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_make_each_artefact_once(tmp_path: Path) -> None:
     words = [word for word in SHRUNK if not word.startswith(("domains.coding", "domains.science"))]
     command = [BM, "branch", "domain=math", *words]

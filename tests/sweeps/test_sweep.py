@@ -18,14 +18,14 @@ from bm.track.offline import ended, held
 from tests.conftest import BM, Bm
 from tests.sweeps.conftest import CHEAP
 
-LAMS = ["-1", *(f"0.{i}" for i in range(1, 10)), "1.5", "2.5"]
-DEVICES = [*["cpu"] * 11, "cuda:99"]
-TWELVE = [
+LAMS = ["-1", "0.1", "0.5", "1.5", "2.5"]
+DEVICES = [*["cpu"] * 4, "cuda:99"]
+FIVE = [
     "run", "-m", *CHEAP, "merge=arcee_fusion",
     f"merge.methods.arcee_fusion.lam={','.join(LAMS)}", f"merge.device={','.join(DEVICES)}",
     "hydra.sweeper.zip=[[merge.methods.arcee_fusion.lam,merge.device]]",
 ]  # fmt: skip
-"""Twelve merges of three experts: the first has settings that are refused, the last a device that no machine has."""
+"""Five merges of three experts: the first has settings that are refused, the last a device that no machine has."""
 
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -38,36 +38,36 @@ def results(folder: Path) -> set[Path]:
     return set(folder.glob("outputs/runs/*/results.json"))
 
 
-def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_ten_results(tmp_path: Path, bm: Bm) -> None:
-    killed = subprocess.Popen([BM, *TWELVE], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("outputs/runs/*/done.json"))) < 2:
+def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: Path, bm: Bm) -> None:
+    killed = subprocess.Popen([BM, *FIVE], cwd=trained, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(trained.glob("outputs/runs/*/done.json"))) < 1:
         assert killed.poll() is None, "the sweep ended before it could be killed"
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    before = {path.parent: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/runs/*/done.json")}
-    said = bm(*TWELVE, cwd=tmp_path)
+    before = {path.parent: path.stat().st_mtime_ns for path in trained.glob("outputs/runs/*/done.json")}
+    said = bm(*FIVE, cwd=trained)
 
     assert said.returncode == 1, said.stderr
-    states = Counter(one["state"] for one in jobs(tmp_path).values())
-    assert states == {"done": 10 - len(before), "kept": len(before), "failed": 2}
-    assert len(results(tmp_path)) == 10
+    states = Counter(one["state"] for one in jobs(trained).values())
+    assert states == {"done": 3 - len(before), "kept": len(before), "failed": 2}
+    assert len(results(trained)) == 3
     assert all((folder / "done.json").stat().st_mtime_ns == when for folder, when in before.items())
     refused, crashed = sorted(
-        tmp_path.glob("outputs/sweeps/*/*/traceback.txt"), key=lambda path: "lam=-1" not in str(path)
+        trained.glob("outputs/sweeps/*/*/traceback.txt"), key=lambda path: "lam=-1" not in str(path)
     )
     assert "greater than or equal to 0" in refused.read_text()
     assert "Traceback (most recent call last)" in crashed.read_text()
-    assert "2 of 12 jobs did not succeed" in said.stderr
-    assert said.stdout.count("outputs/runs/tiny-") == 10
+    assert "2 of 5 jobs did not succeed" in said.stderr
+    assert said.stdout.count("outputs/runs/tiny-") == 3
     assert said.stdout.count("failed") == 2
-    labels = [artefact.label for artefact in Store(tmp_path / "outputs/store").all()
+    labels = [artefact.label for artefact in Store(trained / "outputs/store").all()
               if artefact.manifest["stage"] == "branch"]  # fmt: skip
-    assert Counter(labels) == {"tiny": 1, "math": 1, "coding": 1, "science": 1}
+    assert Counter(labels) == {"tiny": 1, "math": 1, "coding": 1, "science": 1, "mixture": 1}
 
-    again = bm(*TWELVE, cwd=tmp_path)
+    again = bm(*FIVE, cwd=trained)
     assert again.returncode == 1
-    assert Counter(one["state"] for one in jobs(tmp_path).values()) == {"kept": 10, "failed": 2}
+    assert Counter(one["state"] for one in jobs(trained).values()) == {"kept": 3, "failed": 2}
     assert "\nkept   lam=0.1" in again.stderr
 
 
@@ -86,7 +86,7 @@ def test_a_mistake_in_every_cell_is_one_line(tmp_path: Path, bm: Bm) -> None:
     assert not (tmp_path / "outputs/store").exists()
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_other_processes_run_jobs_and_tell_of_failures(trained: Path, bm: Bm, launcher: str) -> None:
     seeds = {"joblib": "2,3", "submitit_local": "4,5"}[launcher]  # two merges: neither job finds the other's made
     words = [f"hydra/launcher={launcher}", f"merge.seed={seeds}", "merge.device=cpu,cuda:99",
@@ -125,7 +125,8 @@ def test_jobs_share_the_cores(tmp_path: Path) -> None:
 
 def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> None:
     def mixtures() -> list[Any]:
-        found = [a for a in Store(trained / "outputs/store").all() if a.label == "mixture"]
+        found = [a for a in Store(trained / "outputs/store").all()
+                 if (a.manifest["stage"], a.label) == ("branch", "mixture")]  # fmt: skip
         return [(a.manifest["config"]["ratio"], len(a.manifest["inputs"]) - 1) for a in found]
 
     words = [word for word in CHEAP if word != "~mixture" and not word.startswith(("merge", "output"))]
@@ -133,23 +134,23 @@ def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> Non
     assert said.returncode == 0, said.stderr
     said = bm("branch", "-m", *words, "mixture=leave_one_out", "mixture.leave_out=math,coding", cwd=trained)
     assert said.returncode == 0, said.stderr
-    assert mixtures() == [({"math": 0.5}, 3), ({"math": 1.5}, 3), ({}, 2), ({}, 2)]
+    assert mixtures() == [({}, 3), ({"math": 0.5}, 3), ({"math": 1.5}, 3), ({}, 2), ({}, 2)]
 
 
-def test_wandb_agrees_on_twelve_cells_of_which_two_fail(trained: Path, bm: Bm) -> None:
-    """Ten runs that ended well and two that failed, in one group, each with the settings of its cell."""
-    seeds, devices = ",".join(str(seed) for seed in range(20, 32)), ",".join(["cpu"] * 10 + ["cuda:99"] * 2)
+def test_wandb_agrees_on_four_cells_of_which_two_fail(trained: Path, bm: Bm) -> None:
+    """Two runs that ended well and two that failed, in one group, each with the settings of its cell."""
+    seeds, devices = ",".join(str(seed) for seed in range(20, 24)), ",".join(["cpu"] * 2 + ["cuda:99"] * 2)
     runs, sweeps = results(trained), set(trained.glob("outputs/sweeps/*"))
     said = bm("run", "-m", *CHEAP, "tracker.mode=offline", f"merge.seed={seeds}", f"merge.device={devices}",
               "hydra.sweeper.zip=[[merge.seed,merge.device]]", cwd=trained)  # fmt: skip
     assert said.returncode == 1 and "tracker:" not in said.stderr
-    assert len(results(trained) - runs) == 10
+    assert len(results(trained) - runs) == 2
     (sweep,) = set(trained.glob("outputs/sweeps/*")) - sweeps
     assert len(list(sweep.glob("*/traceback.txt"))) == 2
     found = [held([file], "round") for file in trained.glob("outputs/wandb/offline-run-*/*.wandb") if ended(file)]
     kept = [run for run in found if run.about["group"] == sweep.name]
     assert {(run.config["merge"]["seed"], run.exits[-1]) for run in kept} == {
-        (seed, int(seed >= 30)) for seed in range(20, 32)
+        (seed, int(seed >= 22)) for seed in range(20, 24)
     }
     assert all(("merge/mean" in run.summary) == (run.exits == [0]) for run in kept)
 
