@@ -16,7 +16,7 @@ import pytest
 from bm.cli import main
 
 BM = Path(sys.executable).with_name("bm")
-"""The installed command, for tests in which the process is the point: kills, locks, launchers, exit status, start-up."""
+"""The installed command, for tests in which the process is the point: kills, locks, launchers, exit status."""
 
 SHRUNK = [
     *(
