@@ -18,7 +18,16 @@ def opened(stage: str, words: Sequence[str]) -> list[str]:
     """Overrides as Hydra takes them: those that it would call additions are marked as such, as any domain may be given
     a ratio, and groups that a report does not compose become its settings."""
     words = [f"grid.{word}" if stage == "report" and word.startswith(CHOSEN) else word for word in words]
+    words = [_quoted(word) for word in words]
     return [f"++{word}" if word.startswith("mixture.ratio.") else word for word in words]
+
+
+def _quoted(word: str) -> str:
+    """`merge.order=(a & b) & c` as it is written: Hydra would read its parentheses and `&`."""
+    setting, _, orders = word.partition("=")
+    if setting != "merge.order" or "&" not in orders or any(mark in orders for mark in "'\"["):
+        return word
+    return f"{setting}={','.join(repr(order.strip()) for order in orders.split(','))}"
 
 
 def explain(problem: Exception, stage: str, conf: Path) -> str:

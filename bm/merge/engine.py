@@ -13,9 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
+from bm.errors import UserError
 from bm.merge.checkpoint import Entry, layout
 from bm.merge.names import Place
 from bm.merge.sinks import Rows, Sink
+from bm.merge.sources import is_finite
 from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Grid, Run, Source, Tensors
 from bm.progress import Bar, progress
@@ -59,7 +61,11 @@ def execute(
     rows: list[dict[str, Rows]] = [dict(done) for done in finished]
     total = sum(entry.bytes for shard in shards for entry in shard.entries)
     left = sum(Entry(item.name, item.shape, item.dtype).bytes for item in todo)
-    with pool(run, threads) as (run, ahead), progress("merge", total, "bytes", done=total - left) as bar:
+    with (
+        _abandoned_if_refused(sinks),
+        pool(run, threads) as (run, ahead),
+        progress("merge", total, "bytes", done=total - left) as bar,
+    ):
         prepared = _ordered(todo, lambda item: (item, _roots(item, layers, run)), ahead)
         written = _ordered(prepared, lambda one: _write(*one, sinks, run, bar), ahead)
         for item, roots in written:
@@ -73,6 +79,17 @@ def execute(
         Outcome([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
         for sink, measured in zip(sinks, rows, strict=True)
     ]
+
+
+@contextmanager
+def _abandoned_if_refused(sinks: Sequence[Sink]) -> Iterator[None]:
+    """A merge that its inputs do not allow never goes on, so nothing is left to go on from."""
+    try:
+        yield
+    except UserError:
+        for sink in sinks:
+            sink.abandon()
+        raise
 
 
 def _keep_freed_memory() -> None:
@@ -133,6 +150,8 @@ def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, b
                     if isinstance(root, Step) and root.tensors is tensors:
                         merged[tile.start - start : tile.stop - start] = root.merged(tile).reshape(-1)
         for merged, root, sink in zip(out, roots, sinks, strict=True):
+            if isinstance(root, Step) and not is_finite(merged):
+                raise UserError(f"{item.name}: merged entries are beyond {str(item.dtype)[6:]}; take another out_dtype")
             sink.write(item.name, start, merged if isinstance(root, Step) else root.read(start, stop).to(item.dtype))
         bar.advance((stop - start) * item.dtype.itemsize)
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from bm.errors import UserError
+
 TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long enough to hide the cost of dispatch
 CUDA_TILE_ELEMENTS = 1 << 24
 BLOCK_TILES = 8  # tiles read and written by one task; no result depends on it
@@ -64,6 +66,14 @@ class Run:
         if self.workers is None or len(tasks) < 2:
             return [task(one) for one in tasks]
         return list(self.workers.map(task, tasks))
+
+
+def device(name: str) -> torch.device:
+    """`merge.device`; UserError when torch knows none of that name, or this machine has none."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        raise UserError(f"merge.device={name}: this machine has no such device; take merge.device=cpu") from problem
 
 
 @dataclass(frozen=True)

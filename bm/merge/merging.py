@@ -14,6 +14,7 @@ from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.engine import Outcome, execute
+from bm.merge.grid import device
 from bm.merge.interference import interference
 from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
 from bm.merge.plan import plan
@@ -21,7 +22,8 @@ from bm.merge.preflight import aligned
 from bm.merge.schedule import scheduled
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
-from bm.merge.tensors import Method, Run, kind_of
+from bm.merge.tensors import Method, Run, kind_of, uses_base
+from bm.progress import say
 
 STUDENT = "the student"
 
@@ -111,6 +113,8 @@ def _merge_folders(
     if kind != "pair":
         if kind == "task_vectors" and base is None:
             raise UserError("base: this method merges updates of a base; give base=DIR")
+        if base and not uses_base(method):
+            _say_base_apart(method, models)
         named = _named(models)
         return merge(Branch(tuple(named), len(named) - 1), method, named, base, config, work)
     named = _named([*models, *([base] if base else [])])
@@ -121,6 +125,14 @@ def _merge_folders(
     else:
         order = Branch(tuple(named), len(named) - 1)
     return merge(order, method, named, None, config, work)
+
+
+def _say_base_apart(method: Method, models: Sequence[Path]) -> None:
+    """A base that the method does not merge: nothing would be merged with a single model, so that is refused."""
+    name = described(method).partition("(")[0]
+    if len(models) == 1:
+        raise UserError(f"base: {name} merges all models alike and would copy the only one; give models=[BASE,MODEL]")
+    say(f"base: {name} merges the {len(models)} models alone; a base to be merged too goes among models=[...]")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -144,7 +156,7 @@ def _run(
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
         measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
         items = plan(order, methods, opened, opened.get(STUDENT), measured, getattr(torch, config.out_dtype))
-        run = Run(getattr(torch, config.dtype), torch.device(config.device), config.seed)
+        run = Run(getattr(torch, config.dtype), device(config.device), config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 
@@ -158,14 +170,14 @@ def _finish(
     outcome: Outcome,
 ) -> dict[str, Any]:
     inputs = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
-    described = _described(scheduled(method, config.schedule))
-    card = folder.card(described, str(order), inputs, config.dtype, config.out_dtype, outcome.kept_share)
+    made_by = described(scheduled(method, config.schedule))
+    card = folder.card(made_by, str(order), inputs, config.dtype, config.out_dtype, outcome.kept_share)
     digests = outcome.digests | folder.complete(work, models[base_leaf(order)], config.out_dtype, card)
     digests |= write_rows(work / "tensors.parquet", outcome.rows)
     return {"order": str(order), "kept_share": outcome.kept_share, "digests": digests}
 
 
-def _described(method: Any) -> str:
+def described(method: Any) -> str:
     """A method and its parameters as the card names them."""
     name = getattr(method, "target", None) or getattr(method, "func", method).__name__
     parameters = getattr(method, "parameters", None) or getattr(method, "keywords", {})

@@ -51,7 +51,11 @@ def parse(text: str, names: Sequence[str]) -> Order:
         raise UserError(f"merge.order '{text}': '{rest[0]}' has no partner")
     for name in leaves(order):
         if name not in names:
-            raise UserError(f"merge.order '{text}': no expert '{name}'{nearest(name, names)}")
+            hint = nearest(name, names)
+            raise UserError(
+                f"merge.order '{text}': no expert '{name}'{hint}{' or' if hint.endswith('?') else ';'} "
+                "take merge.order=all, every order of the experts there are"
+            )
     twice = next((name for name in leaves(order) if leaves(order).count(name) > 1), None)
     if twice:
         raise UserError(f"merge.order '{text}': '{twice}' occurs twice")

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +40,9 @@ class Sink(Protocol):
     def close(self) -> dict[str, str]:
         """All tensors are done: completes the result; SHA-256 of each file by its name."""
 
+    def abandon(self) -> None:
+        """The merge cannot be made: leaves nothing behind."""
+
 
 class Digests:
     """SHA-256 of the shards, fed with pieces in any order near the right one."""
@@ -70,6 +74,11 @@ class Digests:
         return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
 
 
+def _size(count: int) -> str:
+    """Bytes as a message names them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def _bytes(values: Tensor) -> memoryview:
     return values.view(torch.uint8).numpy().data
 
@@ -96,8 +105,8 @@ class Folder:
         for shard in shards:  # a run killed while it named its files
             if (self.folder / JOURNAL).exists() and (self.folder / shard.name).exists():
                 os.replace(self.folder / shard.name, self._part(shard))
-        finished = self._journal()
         self._check_space()
+        finished = self._journal()
         for shard in shards:
             file = FileIO(os.open(self._part(shard), os.O_RDWR | os.O_CREAT, 0o644), "r+")
             if os.fstat(file.fileno()).st_size != shard.size:
@@ -126,9 +135,7 @@ class Folder:
         held = sum(os.stat(self._part(s)).st_blocks * 512 for s in self.shards if self._part(s).exists())
         need, free = sum(shard.size for shard in self.shards) - held, shutil.disk_usage(self.folder).free
         if need > free:
-            raise UserError(
-                f"{self.folder}: the merged model needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free"
-            )
+            raise UserError(f"{self.folder}: the merged model needs {_size(need)} more, {_size(free)} are free")
 
     def _rehash(self, shard: Shard, file: FileIO, finished: Mapping[str, Rows]) -> None:
         ends = [*list(shard.offsets.values())[1:], shard.size]
@@ -181,6 +188,16 @@ class Folder:
         (self.folder / JOURNAL).unlink()
         return digests
 
+    def abandon(self) -> None:
+        self._background.shutdown(cancel_futures=True)
+        for file in set(self._files.values()):
+            file.close()
+        for shard in self.shards:
+            self._part(shard).unlink(missing_ok=True)
+        (self.folder / JOURNAL).unlink()
+        with suppress(OSError):  # it holds something of the caller's
+            self.folder.rmdir()
+
 
 class Memory:
     """The merged tensors by name, to evaluate without a disk."""
@@ -203,6 +220,9 @@ class Memory:
     def close(self) -> dict[str, str]:
         return {}
 
+    def abandon(self) -> None:
+        self.tensors.clear()
+
 
 class Digest:
     """Only the SHA-256 that the files would have."""
@@ -219,3 +239,6 @@ class Digest:
 
     def close(self) -> dict[str, str]:
         return self.digests.result()
+
+    def abandon(self) -> None:
+        pass

@@ -38,9 +38,29 @@ class Held:
         return self.tensor.reshape(-1)[start:stop]
 
 
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """A source in another dtype."""
+
+    source: Source
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.source.read(start, stop).to(self.dtype)
+
+
 @runtime_checkable
 class Releasing(Protocol):
     """A source that holds memory for those who read it."""
 
     def release(self) -> None:
         """Gives it back."""
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no entry is NaN or infinite: seen from their sum, and looked for only where the sum is not finite."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())

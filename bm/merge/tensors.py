@@ -23,7 +23,8 @@ from bm.merge.sources import Held, Releasing, Source
 from bm.merge.tile import Tile
 
 __all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
-           "above", "kind_of", "models", "pair", "statistics_of", "task_vectors", "two", "weighed_by"]  # fmt: skip
+           "above", "directions", "kind_of", "models", "pair", "statistics_of",
+           "task_vectors", "two", "uses_base", "weighed_by"]  # fmt: skip
 
 SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
@@ -31,7 +32,7 @@ ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
 T = TypeVar("T")
-Kind = Literal["pair", "two", "models", "task_vectors"]
+Kind = Literal["pair", "two", "models", "directions", "task_vectors"]
 Method = Callable[["Tensors"], "Apply"]
 
 
@@ -65,8 +66,13 @@ def two(method: F) -> F:
 
 
 def models(method: F) -> F:
-    """Marks a method of any number of models on an equal footing; `tile.base` is the student if one is given."""
+    """Marks a method of any number of models on an equal footing, in which a base has no part."""
     return _mark(method, "models")
+
+
+def directions(method: F) -> F:
+    """Marks a method of any number of models, or of their updates where there is a student, `tile.base`."""
+    return _mark(method, "directions")
 
 
 def task_vectors(method: F) -> F:
@@ -93,9 +99,16 @@ def kind_of(method: Any) -> Kind:
     """What a method takes, read through partial applications of it."""
     method = _function(method)
     if not hasattr(method, "kind"):
-        raise UserError(f"{method!r} is no merge method: mark it with @pair, @models or @task_vectors")
+        raise UserError(
+            f"{method!r} is no merge method: mark it with @pair, @two, @models, @directions or @task_vectors"
+        )
     kind: Kind = method.kind
     return kind
+
+
+def uses_base(method: Any) -> bool:
+    """Whether a base that is given takes part in the merge."""
+    return kind_of(method) != "models"
 
 
 def statistics_of(method: Any) -> str | None:
@@ -221,6 +234,11 @@ class Tensors:
         """The scores f gave this tile in an earlier pass, if they are still held."""
         scores = self._scores.get(f)
         return None if scores is None else scores[tile.start : tile.stop].view(-1, self.grid.columns)
+
+    def name_of(self, source: Source) -> str:
+        """The model that a source is of, as a message names it."""
+        owners = [*zip(self.names, self.models, strict=True), *zip(self.names, self.statistics, strict=False)]
+        return next((name for name, own in owners if own is source), "the base")
 
     def stream(self, k: int) -> int:
         """The seed of model k's random numbers, 128 bits."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bm.errors import UserError
-from bm.merge.sources import Source
+from bm.merge.sources import Source, is_finite
 
 if TYPE_CHECKING:
     from bm.merge.tensors import Tensors
@@ -47,7 +47,10 @@ class Tile:
         self.start, self.stop = tensors.grid.span(range(index, index + 1))
 
         def load(source: Source) -> Tensor:
-            return read(source).to(tensors.run.dtype).view(-1, tensors.grid.columns)
+            values = read(source).to(tensors.run.dtype).view(-1, tensors.grid.columns)
+            if not is_finite(values):
+                raise UserError(f"{tensors.name}: NaN or infinity in {tensors.name_of(source)}; it cannot be merged")
+            return values
 
         self.models: Sequence[Tensor] = _Loaded(tensors.models, load)
         self.statistics: Sequence[Tensor] = _Loaded(tensors.statistics, load)

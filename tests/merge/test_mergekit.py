@@ -17,11 +17,11 @@ from bm.errors import UserError
 from bm.merge.mergekit import merge_config
 from bm.merge.methods import arcee_fusion
 from bm.merge.tensors import Selection, Tensors
-from tests.merge.golden.cases import CONFIGS, A, B, C, D, models, slices
+from tests.merge.golden.cases import CONFIGS, FUSIONS, A, B, C, D, models, slices
 from tests.merge.golden.inputs import HIDDEN, tensor_shapes, write_model, write_models
 
 GOLDEN = load_file(Path(__file__).parent / "golden" / "configs.safetensors")
-SETTINGS = SimpleNamespace(dtype="float32", device="cpu", threads=2, max_shard_size="5GB", seed=7)
+SETTINGS = SimpleNamespace(methods={}, dtype="float32", device="cpu", threads=2, max_shard_size="5GB", seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_mergekit_itself_still_gives_the_golden_results(folders, tmp_path):
     pytest.importorskip("mergekit", reason="mergekit is not installed here")
     from tests.merge.golden.make import merge_models
 
-    for name, config in CONFIGS.items():
+    for name, config in (CONFIGS | FUSIONS).items():
         assert torch.equal(merge_models(config, folders, tmp_path / name), GOLDEN[name])
 
 
@@ -164,13 +164,61 @@ def test_a_chat_template_is_written(run, folders):
     linear = {"merge_method": "linear", "models": models(A, B, weight=[1.0, 1.0])}
     _, folder = run(linear, chat_template="{{ messages }}")
     assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"
-    with pytest.raises(UserError, match="chat_template 'chatml'"):
-        run(linear, chat_template="chatml")
+    with pytest.raises(UserError, match=r"chat_template 'chatlm': .* did you mean 'chatml'"):
+        run(linear, chat_template="chatlm")
+
+
+SPOKEN = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": " Two? "},
+    {"role": "assistant", "content": "2"},
+    {"role": "user", "content": "Three?"},
+]
+SAID = {
+    "chatml": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Two? <|im_end|>\n"
+    "<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\nThree?<|im_end|>\n<|im_start|>assistant\n",
+    "alpaca": "Be brief.\n\n### Instruction:\nTwo?\n\n### Response:\n2\n\n### Instruction:\nThree?\n\n### Response:\n",
+    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nTwo?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n2<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nThree?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "mistral": "<s> [INST] Be brief.\n\n Two?  [/INST] 2</s> [INST] Three? [/INST]",
+    "exaone": "[|system|]Be brief.[|endofturn|]\n[|user|] Two? \n[|assistant|]2[|endofturn|]\n[|user|]Three?\n"
+    "[|assistant|]",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_chat_template_may_be_given_by_its_name(name, run):
+    from transformers import AutoTokenizer
+
+    _, folder = run({"merge_method": "linear", "models": models(A, B, weight=[1.0, 1.0])}, chat_template=name)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
+    assert tokenizer.apply_chat_template(SPOKEN, tokenize=False, add_generation_prompt=True) == SAID[name]
 
 
 def test_parameters_without_effect_are_said(run, capsys):
     run({"merge_method": "slerp", "base_model": A, "models": models(A, B), "parameters": {"t": 0.5, "int8_mask": True}})
     assert "`int8_mask` has no effect on slerp" in capsys.readouterr().err
+
+
+def test_what_mergekit_passes_over_is_passed_over_with_a_line(run, capsys):
+    changed = {"name": "mine", "dtypes": "float16", "dtype": "torch.bfloat16"}
+    tensors, _ = run(
+        {"merge_method": "passthrough", "slices": slices([(A, 0, 4)], residual_weight=0.5), "models": None, **changed}
+    )
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    said = capsys.readouterr().err
+    for line in ("effect: `name`\n", "effect: `dtypes`; did you mean 'dtype'?\n", "effect: `residual_weight`\n"):
+        assert said.count(line) == 1
+
+
+def test_a_config_of_one_module_is_that_modules(run):
+    config = {**LINEAR, "parameters": {"normalize": False}}
+    module = {"models": config["models"], "parameters": {"normalize": True}}
+    plain, _ = run(LINEAR)
+    inside, _ = run({"merge_method": "linear", "modules": {"default": module}, "parameters": {"normalize": False}})
+    assert all(torch.equal(plain[name], inside[name]) for name in plain)
 
 
 LINEAR = {"merge_method": "linear", "models": models(A, B, weight=[1.0, 1.0])}
@@ -181,11 +229,15 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
     ("config", "message"),
     [
         ({**LINEAR, "merge_method": "tiess"}, "merge_method 'tiess' is not supported; did you mean 'ties'"),
-        ({**LINEAR, "modules": {"text": {}}}, "`modules`: configs of several modules are not supported"),
+        ({**LINEAR, "modules": {"text": {}}}, "either `models`, `slices` or `modules`"),
+        (
+            {"merge_method": "linear", "modules": {"text": {"models": models(A)}, "vision": {"models": models(A)}}},
+            "`modules`: configs of several modules are not supported",
+        ),
+        ({**LINEAR, "models": [{"model": {"model": A, "lora": "B"}}]}, "`lora` of a model: LoRA adapters are not"),
         ({**LINEAR, "slices": slices([(A, 0, 4)])}, "either `models` or `slices`"),
         ({"merge_method": "linear"}, "either `models` or `slices`"),
         ({**LINEAR, "dtype": "int8"}, "dtype: .*float32"),
-        ({**LINEAR, "dtypes": "float32"}, "no such setting `dtypes`; did you mean 'dtype'"),
         ({**LINEAR, "models": models(A, "org/name", weight=[1, 1])}, "'org/name' is no folder on this disk"),
         ({**LINEAR, "models": models(A, "B+lora", weight=[1, 1])}, "'B\\+lora': LoRA adapters are not supported"),
         ({**LINEAR, "models": [{"model": {"model": A, "override_architecture": "X"}}]}, "`override_architecture`"),
@@ -202,10 +254,6 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
         ({**TIES, "merge_method": "slerp", "parameters": {"t": 0.5}}, "slerp merges 2 models, base included, not 3"),
         ({"merge_method": "passthrough", "slices": slices([(A, 0, 9)])}, "layers 0 to 9 of .*: it has 4 layers"),
         ({"merge_method": "linear", "slices": slices([(A, 0, 2), (B, 0, 3)])}, "the same number of layers"),
-        (
-            {"merge_method": "passthrough", "slices": slices([(A, 0, 2)], residual_weight=0.5)},
-            "`residual_weight`: is not supported",
-        ),
         (
             {
                 **LINEAR,
@@ -259,19 +307,21 @@ def test_a_differing_chat_template_is_said_and_auto_takes_the_majority(run, fold
     entries = []
     for which, template in enumerate(["one", "two", "two"]):
         shutil.copytree(folders[A], tmp_path / f"m{which}")
-        (tmp_path / f"m{which}" / "chat_template.jinja").write_text(template)
+        (tmp_path / f"m{which}" / "chat_template.jinja").write_text(template + "\n")
         entries.append(str(tmp_path / f"m{which}"))
     config = {"merge_method": "linear", "models": models(*entries, weight=[1, 1, 1])}
     _, folder = run(config)
-    assert (folder / "chat_template.jinja").read_text() == "one"
+    assert (folder / "chat_template.jinja").read_text() == "one\n"
     assert "chat template of" in capsys.readouterr().err
     _, folder = run(config, chat_template="auto")
     assert (folder / "chat_template.jinja").read_text() == "two"
 
 
-def test_arcee_fusion_is_the_exact_variant(run, folders):
+def test_arcee_fusion_is_the_exact_variant_and_says_so(run, folders, capsys):
     """mergekit samples its quantiles and sums its KL in the model's dtype; here it is the product's own method."""
-    tensors, _ = run({"merge_method": "arcee_fusion", "base_model": A, "models": models(B), "dtype": "float32"})
+    tensors, folder = run({"merge_method": "arcee_fusion", "base_model": A, "models": models(B), "dtype": "float32"})
+    assert "arcee_fusion: the `exact` variant" in capsys.readouterr().err
+    assert "Arcee Fusion is the `exact` variant" in (folder / "README.md").read_text()
     a, b = (load_file(folders[name] / "model.safetensors") for name in "AB")
     for name, tensor in tensors.items():
         tensors_of = Tensors.held(a[name], [b[name]], name=name)
@@ -281,6 +331,17 @@ def test_arcee_fusion_is_the_exact_variant(run, folders):
         assert isinstance(chosen, Selection)
         expected = torch.where(chosen.taken.bool(), chosen.other, chosen.base)
         assert torch.equal(tensor, expected.view_as(tensor)), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_one_setting_makes_arcee_fusion_mergekits(dtype, run, folders, monkeypatch, capsys):
+    """Bit for bit, the inputs rounded to `dtype` first, as mergekit does when it loads them."""
+    chosen = SimpleNamespace(parameters={"variant": "mergekit"})
+    monkeypatch.setattr(SETTINGS, "methods", {"arcee_fusion": chosen})
+    tensors, folder = run({"merge_method": "arcee_fusion", "base_model": A, "models": models(B), "dtype": dtype})
+    golden = GOLDEN[f"arcee_fusion_{dtype}"]
+    assert torch.equal(torch.cat([tensors[n].flatten() for n in sorted(tensors)]), golden)
+    assert "variant" not in capsys.readouterr().err + (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])

@@ -1,12 +1,14 @@
 """Orders: written, read, enumerated."""
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bm.errors import UserError
 from bm.merge import orders
 from bm.merge.order import Branch, base_leaf, leaves, pairwise_orders, parse
+from bm.overrides import opened
 from tests.merge.folders import FUSION, LINEAR
 
 NAMES = ["math", "science", "coding", "code-2"]
@@ -42,6 +44,7 @@ def test_a_star_names_the_base():
     ("text", "says"),
     [
         ("math & sciense", "no expert 'sciense'; did you mean 'science'"),
+        ("(math & law) & coding", "no expert 'law'.* take merge.order=all, every order of the experts there are"),
         ("math & ", "the end where an expert's name should be"),
         ("(math & science", "a parenthesis is not closed"),
         ("math science", "'science' has no partner"),
@@ -67,6 +70,32 @@ def test_all_pairwise_orders_are_distinct_and_complete(count, expected):
 
     found = [up_to_reading(order) for order in pairwise_orders(NAMES[:count])]
     assert len(found) == len(set(found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "taken"),
+    [
+        ("merge.order=(math & science) & coding", "(math & science) & coding"),
+        ("merge.order=math & coding", "math & coding"),
+        ("merge.order='math & coding'", "math & coding"),
+        ("merge.order=[a & b,b & a]", None),
+        ("merge.order=all", "all"),
+    ],
+)
+def test_an_order_on_the_command_line_needs_no_quotes_of_its_own(word, taken):
+    """Hydra's grammar has parentheses and & of its own, so orders are quoted for it."""
+    (word,) = opened("run", [word])
+    if taken is None:
+        assert word == "merge.order=[a & b,b & a]"
+        return
+    assert OverridesParser.create().parse_override(word).value() == taken
+
+
+def test_orders_to_sweep_over_need_none_either():
+    (word,) = opened("run", ["merge.order=(a & b) & c,(a & c) & b"])
+    sweep = OverridesParser.create().parse_override(word)
+    assert sweep.is_choice_sweep()
+    assert [choice.text for choice in sweep.value().list] == ["(a & b) & c", "(a & c) & b"]
 
 
 def test_orders_of_a_method():

@@ -1,12 +1,13 @@
 """What keeps models from being merged, each named in one line before anything is written; and what does not."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import merge_folders, merge_in_memory
+from bm.merge import merge_folders, merge_in_memory, methods
 from bm.merge.preflight import is_buffer
 from tests.merge.folders import CONFIG, FUSION, LINEAR, TOKENIZER, Settings, load, save, weights
 
@@ -162,3 +163,65 @@ def _order(*names):
 )
 def test_what_a_model_recomputes_is_told_from_its_parameters(name, buffer):
     assert is_buffer(name) == buffer
+
+
+BAD = {"nan": torch.nan, "infinity": torch.inf}
+EVERY = {
+    "arcee_fusion": FUSION,
+    "linear": LINEAR,
+    "passthrough": partial(methods.passthrough, scale=1.0),
+    "ram": partial(methods.ram, epsilon=1e-5),
+    "nearswap": partial(methods.nearswap, t=1e-4),
+    "ties": partial(methods.ties, weights=1.0, density=0.2, lam=1.0, normalize=True, rescale="none"),
+    "dare": partial(methods.dare_linear, weights=1.0, density=0.5, lam=1.0, normalize=False, rescale="none"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("method", EVERY)
+def test_every_method_refuses_what_is_not_finite_and_leaves_nothing(method, bad, tmp_path):
+    tensors = weights(1, weights())
+    tensors["model.norm.weight"][3] = BAD[bad]
+    base, other = pair(tmp_path, tensors)
+    alone = method in ("linear", "passthrough")
+    models = [other] if method == "passthrough" else [other, base]
+    with pytest.raises(UserError, match=r"model\.norm\.weight: NaN or infinity in math; it cannot be merged"):
+        merge_folders(
+            EVERY[method], None if alone else base, models if alone else [other], Settings(), tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_output_type_cannot_hold_is_refused(tmp_path):
+    base, other = pair(tmp_path, {name: value * 1e7 for name, value in weights(1, weights()).items()})
+    with pytest.raises(UserError, match="merged entries are beyond float16; take another out_dtype"):
+        merge_folders(LINEAR, None, [base, other], Settings(out_dtype="float16"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_merge_leaves_the_callers_folder_as_it_was(tmp_path):
+    """A stage's work folder, which holds a file of the stage's own."""
+    base, other = pair(tmp_path, weights(1, weights()) | {"model.norm.weight": torch.full((64,), torch.nan)})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".seconds").write_text("1.0")
+    with pytest.raises(UserError, match="NaN"):
+        merge_folders(LINEAR, None, [base, other], Settings(), tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [".seconds"]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "nonsense"])
+def test_a_device_that_is_not_there_is_named(device, tmp_path):
+    base, other = pair(tmp_path, weights(1, weights()))
+    with pytest.raises(UserError, match=f"merge.device={device}: this machine has no such device") as refusal:
+        merge_folders(FUSION, base, [other], Settings(device=device), tmp_path / "out")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_base_that_would_not_be_merged_is_refused_or_said(tmp_path, capsys):
+    """linear with one model and a base was a silent copy of the model."""
+    base, other = pair(tmp_path, weights(1, weights()))
+    with pytest.raises(UserError, match=r"base: linear merges all models alike .* give models=\[BASE,MODEL\]"):
+        merge_folders(LINEAR, base, [other], Settings(), tmp_path / "out")
+    third = save(tmp_path / "third", weights(2, weights()))
+    merge_folders(LINEAR, base, [other, third], Settings(), tmp_path / "out")
+    assert "base: linear merges the 2 models alone" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """mergekit's merge methods and parameters, by its names and with its defaults, as the methods of `bm.merge.methods`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ class Parameter:
 class Entry:
     """A method of mergekit: how its base is treated, how many inputs it takes, and its parameters in our terms.
 
-    `base`: `required`; `optional`: used when given; `none`: a base is an input like the others.
+    `base`: `required`; `optional`: used when given; `none`: a base is an input like the others. `in_its_dtype`: inputs
+    are rounded to the config's `dtype`, else to the type that holds all of them, before anything else.
     """
 
     method: Callable[..., Any]
@@ -35,6 +36,7 @@ class Entry:
     parameters: tuple[Parameter, ...] = ()
     base: Literal["required", "optional", "none"] = "required"
     inputs: tuple[int, int | None] = (1, None)
+    in_its_dtype: bool = False
 
     def bound(self, values: Values) -> Method:
         return partial(self.method, **self.native(values))
@@ -131,7 +133,11 @@ METHODS: Mapping[str, Entry] = {
 }
 
 
-def entry_of(name: str) -> Entry:
+def entry_of(name: str, variant: str) -> Entry:
+    """The method of that name; `variant` is Arcee Fusion's."""
     if name not in METHODS:
         raise UserError(f"merge_method '{name}' is not supported{nearest(name, METHODS)}")
-    return METHODS[name]
+    if name != "arcee_fusion" or variant == "exact":
+        return METHODS[name]
+    native = {"lam": 1.5, "variant": variant, "difference": "absolute"}
+    return replace(METHODS[name], native=lambda _: native, in_its_dtype=variant == "mergekit")

@@ -14,8 +14,8 @@ from bm.merge.mergekit.methods import REQUIRED, Entry, Parameter, entry_of
 from bm.merge.mergekit.schema import Config
 from bm.merge.mergekit.vocabulary import INDEXED, Checkpoints
 from bm.merge.schedule import Setting, value_at
+from bm.merge.sources import Cast, Source
 from bm.merge.steps import Item, Node
-from bm.merge.tensors import Source
 from bm.progress import say
 
 LAYER = re.compile(r"((?:^|\.)(?:layers?|h|blocks?)\.)(\d+)(?=\.)")
@@ -77,9 +77,12 @@ def parts(config: Config) -> list[Part]:
     return [Part(tuple(origins), config.base_model, None, {})]
 
 
-def plan(config: Config, checkpoints: Checkpoints) -> list[Item]:
-    """One item a tensor; UserError when models do not fit each other or the config does not fit them."""
-    entry = entry_of(config.merge_method)
+def plan(config: Config, checkpoints: Checkpoints, variant: str = "exact") -> list[Item]:
+    """One item a tensor; UserError when models do not fit each other or the config does not fit them.
+
+    `variant` is Arcee Fusion's.
+    """
+    entry = entry_of(config.merge_method, variant)
     whole = parts(config)
     for part in whole:
         _check_inputs(part, entry, config.merge_method)
@@ -102,7 +105,9 @@ def _check_inputs(part: Part, entry: Entry, method: str) -> None:
 
 
 def _say_unused(config: Config, entry: Entry) -> None:
-    """mergekit passes over parameters that its method does not have; so do we, but not in silence."""
+    """mergekit passes over settings that it or its method does not have; so do we, but not in silence."""
+    for name in config.unknown():
+        say(f"mergekit config: passed over, as it has no effect: {name}")
     used = {parameter.name for parameter in entry.parameters}
     given = [config.parameters, *(m.parameters for m in config.models or ())]
     given += [
@@ -199,15 +204,26 @@ def _item(output: Output, entry: Entry, config: Config, checkpoints: Checkpoints
     if not all(source.dtype.is_floating_point for source in sources) or not math.prod(shape):
         return Item(output.name, shape, sources[0].dtype, (_same(output.name, sources),))
     values = _values(output, entry, config)
+    if entry.in_its_dtype:
+        dtype = _dtype(config.dtype) if config.dtype else _promoted(sources)
+        sources = [Cast(source, dtype) for source in sources]
     return Item(output.name, shape, out_dtype(config, sources), (_node(part, sources, entry, values),))
 
 
 def out_dtype(config: Config, sources: Sequence[Source]) -> torch.dtype:
-    """`out_dtype`, else `dtype`, else the type that holds all inputs."""
-    named = config.out_dtype or config.dtype
-    if named:
-        dtype: torch.dtype = getattr(torch, named)
-        return dtype
+    """`out_dtype`, else `dtype`, else the type that holds all inputs; Arcee Fusion's masks make float32 of narrower."""
+    if config.out_dtype:
+        return _dtype(config.out_dtype)
+    own = _dtype(config.dtype) if config.dtype else _promoted(sources)
+    return torch.promote_types(own, torch.float32) if config.merge_method == "arcee_fusion" else own
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _promoted(sources: Sequence[Source]) -> torch.dtype:
     promoted = sources[0].dtype
     for source in sources[1:]:
         promoted = torch.promote_types(promoted, source.dtype)

@@ -16,8 +16,10 @@ from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.engine import execute
+from bm.merge.grid import device
 from bm.merge.mergekit.plan import parts, plan
 from bm.merge.mergekit.schema import Config, read_config
+from bm.merge.mergekit.templates import named_template
 from bm.merge.mergekit.vocabulary import Checkpoints, Vocabulary, vocabulary
 from bm.merge.sinks import Folder
 from bm.merge.steps import Item
@@ -26,6 +28,7 @@ from bm.merge.tensors import Run
 from bm.progress import say
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+NOT_MERGEKITS = "the `{}` variant, which takes other entries than mergekit's rounded and sampled arithmetic does"
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that architectures give the number of layers in config.json."""
 
@@ -43,16 +46,26 @@ def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
         _check_kind(config.folders)
         stored = _with_heads({path: stack.enter_context(checkpoint(path)) for path in config.folders})
         words = vocabulary(config, stored)
-        items = plan(config, words.aligned(stored) if words else stored)
-        files = _files(file, config, words, items)
+        variant = _variant(config, settings)
+        items = plan(config, words.aligned(stored) if words else stored, variant)
+        files = _files(file, config, words, items, variant)
         dtype = torch.float64 if config.dtype == "float64" else getattr(torch, settings.dtype)
-        run = Run(dtype, torch.device(settings.device), settings.seed)
+        run = Run(dtype, device(settings.device), settings.seed)
         (outcome,) = execute(items, [Folder(work)], run, parse_size(settings.max_shard_size), settings.threads)
     for name, data in files.items():
         folder.write(work / name, data)
     digests = outcome.digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     digests |= write_rows(work / "tensors.parquet", outcome.rows)
     return {"kept_share": outcome.kept_share, "digests": digests}
+
+
+def _variant(config: Config, settings: Merge) -> str:
+    """Arcee Fusion's variant, which the settings choose; says when it is not mergekit's."""
+    chosen = settings.methods.get("arcee_fusion")
+    variant = str(chosen.parameters["variant"]) if chosen else "exact"
+    if config.merge_method == "arcee_fusion" and variant != "mergekit":
+        say(f"arcee_fusion: {NOT_MERGEKITS.format(variant)}; merge.methods.arcee_fusion.variant=mergekit is mergekit's")
+    return variant
 
 
 def _check_kind(folders: Sequence[Path]) -> None:
@@ -73,7 +86,9 @@ def _with_heads(stored: Checkpoints) -> Checkpoints:
     return {path: {HEAD: t[EMBEDDING], **t} if EMBEDDING in t else t for path, t in stored.items()}
 
 
-def _files(file: Path, config: Config, words: Vocabulary | None, items: Sequence[Item]) -> dict[str, bytes]:
+def _files(
+    file: Path, config: Config, words: Vocabulary | None, items: Sequence[Item], variant: str
+) -> dict[str, bytes]:
     """Everything beside the weights, by name."""
     lead = config.folders[0]
     donor = config.tokenizer.source if config.tokenizer else config.tokenizer_source
@@ -89,7 +104,7 @@ def _files(file: Path, config: Config, words: Vocabulary | None, items: Sequence
     text = file.read_text(encoding="utf-8")
     files["mergekit_config.yml"] = text.encode()
     files["config.json"] = (json.dumps(_model_config(config, words, items), indent=2) + "\n").encode()
-    files["README.md"] = _card(config, text).encode()
+    files["README.md"] = _card(config, text, variant).encode()
     return files
 
 
@@ -140,10 +155,8 @@ def _chat_template(config: Config) -> str | None:
     if given is None or "{" in given:
         return given
     if given != "auto":
-        raise UserError(
-            f"chat_template '{given}': give `auto` or the template itself; mergekit's own are not shipped here"
-        )
-    found = [template for path in config.folders if (template := _template_of(path))]
+        return named_template(given)
+    found = [template.strip() for path in config.folders if (template := _template_of(path))]
     return Counter(found).most_common(1)[0][0] if found else None
 
 
@@ -162,15 +175,17 @@ def _template_of(path: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _card(config: Config, text: str) -> str:
+def _card(config: Config, text: str, variant: str) -> str:
     """A model card in the hub's form."""
     names = [path.resolve().name for path in config.folders]
     digests = [hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:16] for path in config.folders]
+    fusion = config.merge_method == "arcee_fusion"
+    told = [f"Arcee Fusion is {NOT_MERGEKITS.format(variant)}.", ""] if fusion and variant != "mergekit" else []
     lines = [
         *["---", "library_name: transformers", "tags: [merge, mergekit]", "base_model:"],
         *[f"  - {json.dumps(name)}" for name in names],
         *["---", "", "# A merged model", "", f"Merged by `{config.merge_method}` as this config says:", ""],
-        *["```yaml", text.rstrip(), "```", "", "| model | configuration sha256 |", "| --- | --- |"],
+        *["```yaml", text.rstrip(), "```", "", *told, "| model | configuration sha256 |", "| --- | --- |"],
         *[f"| {name} | `{digest}` |" for name, digest in zip(names, digests, strict=True)],
     ]
     return "\n".join(lines) + "\n"

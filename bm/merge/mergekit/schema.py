@@ -1,6 +1,6 @@
 """A mergekit config (0.1.5) in its own terms: what it may hold, and what of it is refused, each by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -10,29 +10,35 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bm.errors import UserError, nearest
 from bm.merge.schedule import Setting
 
-DType: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
-REFUSED = {
-    "modules": "configs of several modules are not supported; merge each module's folder with `models` or `slices`",
-    "residual_weight": "is not supported (mergekit reads it and never uses it); remove it",
-}
+DType: TypeAlias = Annotated[
+    Literal["float32", "bfloat16", "float16", "float64"],
+    BeforeValidator(lambda value: value.removeprefix("torch.") if isinstance(value, str) else value),
+]
+UNUSED = ("name", "residual_weight")
+"""Settings that mergekit reads, or that its users write, and that never have an effect."""
+
+
+ADAPTERS = "merge it into its own base model first (peft: `merge_and_unload`) and name that folder"
 
 
 def _folder(value: Any) -> Any:
     """A model's local folder out of mergekit's ways to name one: a path, or a mapping around it."""
     if isinstance(value, Mapping):
-        extra = sorted(set(value) - {"model", "path"})
+        if value.get("lora"):
+            raise ValueError(f"`lora` of a model: LoRA adapters are not supported; {ADAPTERS}")
+        extra = sorted(name for name in set(value) - {"model", "path"} if value[name] is not None)
         if extra:
             raise ValueError(f"`{extra[0]}` of a model is not supported; give the folder of a plain model")
         return _folder(value.get("model", value.get("path")))
     if not isinstance(value, str | Path):
         raise ValueError(f"{value!r} is no model; give a folder")
     path = Path(value)
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(f"'{value}' is a LoRA adapter; {ADAPTERS}")
     if path.is_dir():
         return path
     if "+" in str(value):
-        raise ValueError(
-            f"'{value}': LoRA adapters are not supported; save the merged adapter as a model and name its folder"
-        )
+        raise ValueError(f"'{value}': LoRA adapters are not supported; {ADAPTERS}")
     raise ValueError(f"'{value}' is no folder on this disk; models are not downloaded, so fetch it and name its folder")
 
 
@@ -41,19 +47,29 @@ Parameters = Annotated[Mapping[str, Setting], BeforeValidator(lambda value: {} i
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A mapping of a config. What mergekit does not know it passes over; `unknown` names that."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _supported(cls, values: Any) -> Any:
+    def _mapping(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             raise ValueError(f"must be a mapping, not {values!r}")
-        for name in values:
-            if name in REFUSED:
-                raise ValueError(f"`{name}`: {REFUSED[name]}")
-            if name not in cls.model_fields:
-                raise ValueError(f"no such setting `{name}`{nearest(str(name), cls.model_fields)}")
         return values
+
+    def unknown(self) -> Iterator[str]:
+        """Every setting here and below that has no effect, with a hint where it resembles one that has."""
+        for name in sorted(self.model_extra or ()):
+            hint = "" if name in UNUSED else nearest(name, type(self).model_fields)
+            yield f"`{name}`{hint if 'did you mean' in hint else ''}"
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            for part in (
+                value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
+            ):
+                if isinstance(part, _Part):
+                    yield from part.unknown()
 
 
 class Input(_Part):
@@ -154,6 +170,21 @@ class Config(_Part):
     tokenizer: Tokenizer | None = None
     chat_template: str | None = None
     parameters: Parameters = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_module(cls, values: Any) -> Any:
+        """A config whose `modules` are one module is that module's `models` or `slices`."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("modules"), Mapping):
+            return values
+        rest = {name: value for name, value in values.items() if name != "modules"}
+        if rest.get("models") or rest.get("slices"):
+            raise ValueError("give either `models`, `slices` or `modules`")
+        (module, *others) = values["modules"].values() or [None]
+        if others or not isinstance(module, Mapping):
+            raise ValueError("`modules`: configs of several modules are not supported; merge each module's folder")
+        parameters = {**(rest.get("parameters") or {}), **(module.get("parameters") or {})}
+        return {**rest, **module, "parameters": parameters}
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -9,7 +9,7 @@ from torch import Tensor
 from bm.errors import UserError
 from bm.merge.methods.sphere import arc, combine, cosine, ends, from_base, gram, updates
 from bm.merge.methods.updates import Share, Weights, each
-from bm.merge.tensors import Apply, Tensors, Tile, models, pair, two
+from bm.merge.tensors import Apply, Tensors, Tile, directions, pair, two
 
 
 @pair
@@ -69,7 +69,7 @@ def _products(tile: Tile, dimension: int) -> Tensor:
     return torch.stack([(x * y).sum(dimension, keepdim=True) for x, y in ((a, a), (a, b), (b, b))])
 
 
-@models
+@directions
 def multislerp(tensors: Tensors, *, weights: Weights, normalize: bool) -> Apply:
     """Multi-SLERP (Goddard 2025, goddard.blog/posts/multislerp-wow-what-a-cool-idea): a weighted mean on the sphere.
 

@@ -60,7 +60,11 @@ METHODS: dict[str, Case] = {
     "ram": Case("ram", {"epsilon": 2e-3}),
     "ramplus_tl": Case("ramplus_tl", {"epsilon": 2e-3, "r": 0.3, "alpha": 0.5}),
     "passthrough": Case("passthrough", {"scale": 0.5}, models=0),
+    "sce_half": Case("sce", {"select_topk": 0.515}),
 }
+
+TIED = ("ties", "breadcrumbs", "sce_half")
+"""Cases that are also made with weights of few digits, among whose updates many magnitudes tie."""
 
 A, B, C, D = "A", "B", "C", "D"
 """The base and others near it, D with another vocabulary; each runner puts its folders in their place."""
@@ -205,3 +209,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 """Configs of base and others in float32; where nothing else is said the output is bfloat16."""
+
+
+FUSIONS: dict[str, dict[str, Any]] = {
+    f"arcee_fusion_{dtype}": {"merge_method": "arcee_fusion", "base_model": A, "models": models(B), "dtype": dtype}
+    for dtype in ("bfloat16", "float32")
+}
+"""Configs that take the setting `merge.methods.arcee_fusion.variant=mergekit` to give mergekit's bits."""

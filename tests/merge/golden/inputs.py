@@ -1,7 +1,9 @@
 """Inputs of the golden results, made from a seed with numpy alone, so that any environment makes the same ones."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -18,6 +20,11 @@ def weights(seed: int, models: int, shape: tuple[int, ...] = SHAPE, update: floa
     base = random.normal(scale=0.05, size=shape)
     others = [base + random.normal(scale=update * (1 + k), size=shape) for k in range(models)]
     return [tensor.astype(np.float32) for tensor in (base, *others)]
+
+
+def coarse(tensors: Sequence[Any]) -> list[Any]:
+    """The tensors rounded to multiples of 1/1024: exact in bfloat16, and among their updates many magnitudes tie."""
+    return [(tensor * 1024).round() / 1024 for tensor in tensors]
 
 
 def uniform(seed: int, draw: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Makes the golden results: what mergekit 0.1.5 answers to `cases.py`. Run in an environment that has it:
 
-python -m tests.merge.golden.make        # from the root; writes methods.safetensors, configs.safetensors
+python -m tests.merge.golden.make        # from the root; writes methods, tied and configs.safetensors
 """
 
 import re
@@ -19,8 +19,8 @@ from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
 from safetensors.torch import load_file, save_file
 
-from tests.merge.golden.cases import CONFIGS, METHODS, Case
-from tests.merge.golden.inputs import uniform, weights, write_models
+from tests.merge.golden.cases import CONFIGS, FUSIONS, METHODS, TIED, Case
+from tests.merge.golden.inputs import coarse, uniform, weights, write_models
 
 HERE = Path(__file__).parent
 
@@ -38,9 +38,11 @@ def masks_from(seed: int) -> Iterator[None]:
         yield
 
 
-def merge_tensor(seed: int, case: Case) -> torch.Tensor:
-    """What mergekit makes of one case, float32."""
+def merge_tensor(seed: int, case: Case, few_digits: bool = False) -> torch.Tensor:
+    """What mergekit makes of one case, float32; of weights of `few_digits`."""
     base, *others = (torch.from_numpy(w) for w in weights(seed, case.models, case.shape, case.update))
+    if few_digits:
+        base, *others = coarse([base, *others])
     tensors = [base, *others] if case.base or not others else others
     group = TensorGroup.from_tensors(tensors, base_index=0 if case.base and others else None, name="w")
     with masks_from(seed):
@@ -75,9 +77,13 @@ def main() -> None:
         {name: merge_tensor(seed, case) for seed, (name, case) in enumerate(METHODS.items())},
         HERE / "methods.safetensors",
     )
+    seeds = {name: seed for seed, name in enumerate(METHODS)}
+    save_file({name: merge_tensor(seeds[name], METHODS[name], True) for name in TIED}, HERE / "tied.safetensors")
     with tempfile.TemporaryDirectory() as scratch:
         folders = write_models(Path(scratch))
-        merged = {name: merge_models(config, folders, Path(scratch, name)) for name, config in CONFIGS.items()}
+        merged = {
+            name: merge_models(config, folders, Path(scratch, name)) for name, config in (CONFIGS | FUSIONS).items()
+        }
     save_file(merged, HERE / "configs.safetensors")
 
 

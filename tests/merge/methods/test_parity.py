@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from bm.merge.mergekit.methods import METHODS as ENTRIES
 from bm.merge.mergekit.methods import REQUIRED
 from bm.merge.tensors import Run, Tensors, Tile
-from tests.merge.golden.cases import METHODS
-from tests.merge.golden.inputs import uniform, weights
+from tests.merge.golden.cases import METHODS, TIED
+from tests.merge.golden.inputs import coarse, uniform, weights
 from tests.merge.methods import oracles
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "methods.safetensors")
+GOLDEN_TIED = load_file(Path(__file__).parents[1] / "golden" / "tied.safetensors")
 SEEDS = {name: seed for seed, name in enumerate(METHODS)}
 
 
@@ -180,3 +181,35 @@ def test_mergekit_itself_still_gives_the_golden_results():
 
     for name, case in METHODS.items():
         torch.testing.assert_close(merge_tensor(SEEDS[name], case), GOLDEN[name], rtol=0, atol=0)
+
+
+def boundaries(case, scores, k):
+    """The places in ascending order between which a selection from these scores is cut."""
+    n = scores.numel()
+    if case.method == "sce":
+        return [n - int(int(scores.count_nonzero()) * case.shared["select_topk"])]
+    kept = int(case.per_model["density"][k] * n)
+    outliers = int(case.per_model["gamma"][k] * n) if "gamma" in case.per_model else 0
+    first = max(0, n - kept - outliers)
+    return [first, first + kept - 1, first + kept]
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_where_a_selection_is_not_mergekits_magnitudes_tie(name):
+    """Updates of bfloat16 weights have few digits: where magnitudes tie at the cut, mergekit keeps some of them, in the
+    order of its sort, and here all of them are kept. Entries that do not tie are the same."""
+    case = METHODS[name]
+    base, *others = coarse([torch.from_numpy(w) for w in weights(SEEDS[name], case.models, case.shape)])
+    ours = merged(Tensors.held(base, others), bound(case)[0])
+    updates = torch.stack([other - base for other in others])
+    scores = updates.var(0, correction=0)[None] if case.method == "sce" else updates.abs()
+    tied = torch.zeros(case.shape, dtype=torch.bool)
+    for k, score in enumerate(scores):
+        for place in boundaries(case, score, k):
+            tied |= torch.isclose(
+                score, score.flatten().sort().values[min(place, score.numel() - 1)], rtol=1e-4, atol=0
+            )
+    changed, theirs = ours != base, GOLDEN_TIED[name] != base
+    apart = (changed != theirs) if case.method == "sce" else (ours - GOLDEN_TIED[name]).abs() > 1e-6
+    assert apart.any()  # otherwise nothing is shown
+    assert (tied | ~apart).all()
