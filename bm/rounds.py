@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bm.config import Component, Experiment
 from bm.errors import UserError, nearest
@@ -56,13 +56,25 @@ def models(
     merged = {
         said + name: stages.merge(name, method, order, student, experts, traces) for name, method, order in merges
     }
+    keys = {id(method): key for key, method in config.merge.methods.items()}
+    made = {said + name: _made_of(keys[id(method)], order) for name, method, order in merges}
 
     tested = partial(_tested, stages, questions)
     subjects = [replace(before, kind="student", task=None) if before else tested(f"{said}student", "student", student)]
-    subjects += [tested(said + name, "expert", e, config.domains[name].task) for name, e in experts.items()]
+    experts_tested = {name: tested(said + name, "expert", e, config.domains[name].task) for name, e in experts.items()}
+    subjects += [replace(expert, domains=(name,)) for name, expert in experts_tested.items()]
     subjects += [tested(f"{said}mixture", "mixture", mixture)] if mixture else []
     out = _raced(stages, questions, merged, subjects[0])
-    return subjects + [tested(name, "merge", model, first=out.get(name)) for name, model in merged.items()]
+    tests = {name: tested(name, "merge", model, first=out.get(name)) for name, model in merged.items()}
+    subjects += [replace(merge, **made[name]) for name, merge in tests.items()]
+    return [replace(subject, round=number) for subject in subjects]
+
+
+def _made_of(method: str, order: "Order") -> dict[str, Any]:
+    """What a merge's row says of how it was made."""
+    from bm.merge.order import base_leaf, leaves
+
+    return {"method": method, "order": str(order), "base": base_leaf(order), "domains": tuple(leaves(order))}
 
 
 def chosen(which: str, results: "Results", subjects: "Sequence[Subject]") -> "Subject":

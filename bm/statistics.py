@@ -11,12 +11,13 @@ scores near a bound. Equal scores share their weight, so a draw costs as many nu
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, comb, cos, pi, sin, sqrt, tan
-from statistics import NormalDist, fmean, stdev
+from math import ceil, comb, sqrt
+from statistics import NormalDist, fmean, variance
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 Outcome = Literal["better", "worse", "undecided"]
@@ -108,16 +109,32 @@ def retention(
     return Interval(share, min(float(low), share), max(float(high), share))
 
 
-def over_seeds(values: Sequence[float], confidence: float) -> Interval:
-    """Mean of one value a seed and its interval (Student 1908): the noise of training and of questions alike.
+@dataclass(frozen=True)
+class OverSeeds:
+    """The mean of one value a seed, which holds the noise of training and of questions alike (Student 1908)."""
+
+    mean: float
+    error: float
+    """Its standard error."""
+    seeds: int
+
+    def interval(self, confidence: float) -> Interval:
+        reach = float(stats.t.ppf((1 + confidence) / 2, self.seeds - 1)) * self.error
+        return Interval(self.mean, self.mean - reach, self.mean + reach)
+
+    def p(self, bound: float) -> float:
+        """The error level at which the interval would end at `bound`."""
+        return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.seeds - 1))
+
+
+def over_seeds(values: Sequence[float], noise: float = 0.0) -> OverSeeds:
+    """`noise`: the least variance of one seed's value, for seeds that agree more closely than they can have by skill.
 
     ValueError for fewer than two values: they do not tell how far seeds differ.
     """
     if len(values) < 2:
         raise ValueError("an interval over seeds needs two of them")
-    mean = fmean(values)
-    reach = _student(confidence, len(values) - 1) * stdev(values) / sqrt(len(values))
-    return Interval(mean, mean - reach, mean + reach)
+    return OverSeeds(fmean(values), sqrt(max(variance(values), noise) / len(values)), len(values))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -148,23 +165,6 @@ def majority(answers: Sequence[str], accepted: Sequence[bool]) -> float:
     verdict = dict(zip(answers, accepted, strict=True))
     winners = [answer for answer, count in votes.items() if count == most]
     return sum(verdict[answer] for answer in winners) / len(winners)
-
-
-def _student(confidence: float, freedom: int) -> float:
-    """The t that |t| stays below with this probability: √ν·tan θ, bisected for θ (Abramowitz and Stegun 26.7.3, 4)."""
-
-    def within(theta: float) -> float:
-        term, total, odd = cos(theta) ** (freedom % 2), 0.0, freedom % 2
-        for k in range(odd, freedom - 1, 2):
-            total += term
-            term *= (k + 1) / (k + 2) * cos(theta) ** 2
-        return (theta + sin(theta) * total) * 2 / pi if odd else sin(theta) * total
-
-    low, high = 0.0, pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < confidence else (low, middle)
-    return sqrt(freedom) * tan(low)
 
 
 class _Bootstrap:

@@ -213,14 +213,14 @@ def test_retention_covers_the_truth_93_to_98_percent_of_the_time(questions, samp
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5, 10, 31])
 def test_interval_over_seeds_is_students(seeds, confidence):
     values = np.random.default_rng(seeds).normal(0.5, 0.1, seeds)
-    got = over_seeds(list(values), confidence)
+    got = over_seeds(list(values)).interval(confidence)
     want = stats.t.interval(confidence, seeds - 1, values.mean(), stats.sem(values))
     assert (got.low, got.high) == pytest.approx(want, rel=1e-9)
 
 
 def test_one_seed_has_no_interval():
     with pytest.raises(ValueError, match="two"):
-        over_seeds([0.5], 0.95)
+        over_seeds([0.5])
 
 
 def test_holm_published_example():

@@ -91,7 +91,19 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
             raise UserError(f"{times} models are called '{name}'; give each its own name")
     rows = ordered(
         [
-            Row(s.name, s.kind, scores(s.evaluation.path, s.seen), cost(s.model), s.model.key, s.out_after)
+            Row(
+                s.name,
+                s.kind,
+                scores(s.evaluation.path, s.seen),
+                cost(s.model),
+                s.model.key,
+                s.out_after,
+                round=s.round,
+                method=s.method,
+                order=s.order,
+                base=s.base,
+                domains=s.domains,
+            )  # fmt: skip
             for s in subjects
         ]
     )

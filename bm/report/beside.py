@@ -30,14 +30,21 @@ def pairs(grid: Grid, published: Published | None) -> list[Pair]:
 
 def paper_columns(grid: Grid, published: Published | None) -> dict[str, tuple[int, str]]:
     """By task of the grid, the place and the title of the paper's column that is about its domain, or about it."""
-    domains = {v.name: v.task for cell in grid.cells for v in cell.verdicts if v.claim == "expert over student"}
+    domains = {domain: task for cell in grid.cells for domain, task in cell.domains.items()}
     named = published.columns.items() if published else ()
     tasks = [(place, title, domains.get(about, about)) for place, (title, about) in enumerate(named)]
     return {task: (place, title) for place, title, task in tasks if task in grid.tasks}
 
 
 def _row(entry: Entry, rows: Sequence[PublishedRow]) -> PublishedRow | None:
-    return next((row for row in rows if row.kind == entry.kind and row.row in (entry.name, entry.label)), None)
+    """What the paper reports of such a model; where it tells no order, of every order."""
+    model = next(iter(entry.found.values()))[0]
+
+    def alike(row: PublishedRow) -> bool:
+        of = (row.kind, row.method, row.order or model.order, row.domain)
+        return of == (model.kind, model.method, model.order, model.domains[0] if model.kind == "expert" else None)
+
+    return next(filter(alike, rows), None)
 
 
 def _values(columns: Mapping[str, tuple[int, str]], row: PublishedRow | None) -> dict[str, float]:

@@ -1,33 +1,61 @@
-"""An experiment's claims, each tested over the seeds of its grid: a difference, an order, a ratio or a cosine.
+"""An experiment's claims, each tested over the seeds of its grid: a difference, an order, a ratio or cosines.
 
-The same statistic is taken of the paper's rows. At another scale than the paper's only its sign or its bound is
-compared with ours, not its value.
+A claim is true within its bounds. What is measured there supports it, and what is measured outside refutes it, where
+Student's test against the bound says so after Holm's allowance for the number of the experiment's claims. An order and
+the cosines of several pairs have parts: they hold where every part does and fail where one does. The same statistic is
+taken of the paper's rows. At another scale than the paper's only its sign or its bound is compared with ours.
 """
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from bm.report.grid import CONFIDENCE, Cell, Grid
-from bm.report.published import RECIPE, AnyClaim, Cosine, Difference, Models, Order, Published, PublishedRow, Ratio
-from bm.report.results import Kind, Row
-from bm.statistics import Interval, over_seeds
+from bm.report.measures import Value, by_seed, cosines_by_seed
+from bm.report.published import (
+    RECIPE,
+    AnyClaim,
+    Cosine,
+    Difference,
+    Models,
+    Order,
+    Published,
+    PublishedRow,
+    Ratio,
+    Stated,
+)
+from bm.report.results import Cost, Kind, Row, Score
+from bm.statistics import OverSeeds, holm, over_seeds
 
 Truth = Literal["supported", "refuted", "undecided", "not tested at this scale"]
-ENDS: Mapping[Any, Callable[[Iterable[Any]], Any]] = {"lowest": min, "highest": max}
 CAUTION = "Another scale than the paper's: claims are compared (signs, orders, ratios), not values."
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a grid says of a claim. `published`, `measured`, `low`, `high`: differences of pass@1 as shares, ratios, or
-    cosines, by `test`. None: the paper does not report it; no run tested it; one seed tells no interval.
+class Part:
+    """What was measured of a claim, or of one of the steps or pairs that it is about. `measured`, `low`, `high`:
+    differences of pass@1 as shares, ratios, or cosines. None: no run tested it; one seed tells no interval.
     """
+
+    of: str
+    published: float | None
+    """What the paper reports; None: nothing."""
+    measured: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    p: float | None
+    """Of Student's test against the bound that decides, for this part alone."""
+    inside: bool | None
+    """Whether the measured value is where the claim is true."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a grid says of a claim, in the figures of the part that decides it."""
 
     id: str
     claim: str
@@ -40,34 +68,19 @@ class Claim:
     low: float | None
     high: float | None
     seeds: int
+    p: float | None
+    """Of the whole claim, adjusted for the number of claims that were tested (Holm); the interval is of it alone."""
     verdict: Truth
-
-
-@dataclass(frozen=True)
-class _Model:
-    kind: Kind
-    name: str
-    scores: Mapping[str, float]
-    """pass@1 by domain, or by task where it is no domain's."""
-    tokens: Mapping[str, float]
-    gpu_hours: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    """A cell, or the paper's table as if it were one."""
-
-    settings: Mapping[str, Any]
-    domains: Sequence[str]
-    models: Sequence[_Model]
-    cosines: Mapping[str, Mapping[str, float]]
+    alone: Truth
+    """The verdict if this were the only claim."""
+    parts: tuple[Part, ...] = ()
+    """Each step of an order and each pair of cosines."""
 
 
 def claims(grid: Grid, published: Published) -> list[Claim]:
-    """Every claim of an experiment, in its file's order, with an interval over seeds of each by itself."""
-    seeds = [[_cell(cell) for cell in grid.cells if cell.seed == seed] for seed in grid.seeds]
-    return [_tested(claim, seeds, [_paper(published)]) for claim in published.claims]
+    """Every claim of an experiment, in its file's order. Intervals are of each by itself, verdicts allow for them all."""
+    paper = [_paper(published)]
+    return _allowed([_whole(claim, list(_parts(claim, grid.cells, paper))) for claim in published.claims])
 
 
 def caution(recipe: str) -> str | None:
@@ -75,12 +88,55 @@ def caution(recipe: str) -> str | None:
     return None if recipe == RECIPE else CAUTION
 
 
-def _tested(claim: AnyClaim, seeds: Sequence[Sequence[_Sheet]], paper: Sequence[_Sheet]) -> Claim:
-    if isinstance(claim, Order):
-        steps = [_step(claim, *pair) for pair in pairwise(claim.of)]
-        confidence = 1 - (1 - CONFIDENCE) / len(steps)  # Bonferroni: all of them at once
-        return _weakest(claim, [_measured(step, seeds, paper, confidence) for step in steps])
-    return _measured(claim, seeds, paper, CONFIDENCE)
+def _allowed(found: Sequence[Claim]) -> list[Claim]:
+    """Verdicts after Holm's allowance for every claim that was tested."""
+    tested = [claim.p for claim in found if claim.p is not None]
+    adjusted = iter(holm(tested))
+    return [
+        replace(claim, p=(p := next(adjusted)), verdict=claim.alone if p < 1 - CONFIDENCE else "undecided")
+        if claim.p is not None
+        else claim
+        for claim in found
+    ]
+
+
+def _whole(claim: AnyClaim, parts: Sequence[Part]) -> Claim:
+    """True where every part is (the largest p counts), false where any is (the smallest, times the number of parts)."""
+    known = [part for part in parts if part.p is not None]
+    outside = [part for part in known if not part.inside]
+    against = min(outside, key=lambda part: part.p or 0.0, default=None)
+    weakest = max(known, key=lambda part: (not part.inside, part.p or 0.0), default=None)
+    p = None if against is None else min(1.0, len(parts) * (against.p or 0.0))
+    alone: Truth = "undecided"
+    if p is not None and p < 1 - CONFIDENCE:
+        alone, shown = "refuted", against
+    elif not all(part.seeds for part in parts) or not parts:
+        alone, shown, p = "not tested at this scale", None, None
+    elif len(known) < len(parts):
+        shown, p = next(part for part in parts if part.p is None), None
+    else:
+        shown = weakest
+        p = p if p is not None else weakest.p if weakest else None
+        alone = "supported" if p is not None and not outside and p < 1 - CONFIDENCE else "undecided"
+    about = shown or Part("", None, None, None, None, 0, None, None)
+    told = [part.published for part in parts if part.published is not None]
+    smallest = min(told) if told and len(told) == len(parts) else None
+    return Claim(
+        claim.id, claim.claim, claim.test, claim.above, claim.below, smallest, about.measured, about.low, about.high,
+        about.seeds, p, alone, alone, tuple(parts) if len(parts) > 1 else (),
+    )  # fmt: skip
+
+
+def _parts(claim: AnyClaim, cells: Sequence[Cell], paper: Sequence[Cell]) -> Iterator[Part]:
+    match claim:
+        case Order():
+            for step in (_step(claim, *pair) for pair in pairwise(claim.of)):
+                yield _part(step, f"{_said(step.of)} over {_said(step.against)}", by_seed(step, cells), paper)
+        case Cosine():
+            for pair, values in cosines_by_seed(claim, cells).items():
+                yield _part(claim, pair, values, [])
+        case _:
+            yield _part(claim, f"{_said(claim.of)} against {_said(claim.against)}", by_seed(claim, cells), paper)
 
 
 def _step(order: Order, first: Models, second: Models) -> Difference:
@@ -91,153 +147,49 @@ def _step(order: Order, first: Models, second: Models) -> Difference:
     )
 
 
-def _weakest(order: Order, steps: Sequence[Claim]) -> Claim:
-    """An order holds where each step does, and fails where one fails; its figures are those of its smallest step."""
-    verdicts = [step.verdict for step in steps]
-    ranks: tuple[Truth, ...] = ("not tested at this scale", "refuted", "undecided", "supported")
-    verdict = next(rank for rank in ranks if rank in verdicts)
-    known = [step for step in steps if step.measured is not None]
-    shown = min(known, key=lambda step: step.measured or 0.0) if len(known) == len(steps) else steps[0]
-    told = [step.published for step in steps if step.published is not None]
-    smallest = min(told) if len(told) == len(steps) else None
-    return replace(shown, test="order", published=smallest, verdict=verdict)
+def _said(which: Models) -> str:
+    base = [f"with base {which.base}"] if which.base else []
+    return " ".join([which.method or which.domain or which.kind, *base])
 
 
-def _measured(
-    claim: Difference | Ratio | Cosine, seeds: Sequence[Sequence[_Sheet]], paper: Sequence[_Sheet], confidence: float
-) -> Claim:
-    values = [value for sheets in seeds if (value := _statistic(claim, sheets)) is not None]
-    interval = _interval(values, confidence, claim.test == "ratio") if len(values) > 1 else None
-    single = values[0] if len(values) == 1 else None
-    return Claim(
-        id=claim.id, claim=claim.claim, test=claim.test, above=claim.above, below=claim.below,
-        published=_statistic(claim, paper), measured=interval.mean if interval else single,
-        low=interval.low if interval else None, high=interval.high if interval else None,
-        seeds=len(values), verdict=_verdict(claim, interval) if values else "not tested at this scale",
-    )  # fmt: skip
+def _part(claim: Difference | Ratio | Cosine, of: str, values: Sequence[Value], paper: Sequence[Cell]) -> Part:
+    told = None if isinstance(claim, Cosine) else next((value.value for value in by_seed(claim, paper)), None)
+    if len(values) < 2:
+        return Part(of, told, values[0].value if values else None, None, None, len(values), None, None)
+    logarithms = claim.test == "ratio"  # then which of two is held against the other does not matter
+    scale, back = (math.log, math.exp) if logarithms else (float, float)
+    over = over_seeds([scale(v.value) for v in values], fmean(v.noise for v in values))
+    if not over.error:  # seeds that agree to the last digit do not tell how far seeds differ
+        return Part(of, told, back(over.mean), None, None, len(values), None, None)
+    span, (inside, p) = over.interval(CONFIDENCE), _decided(claim, over, scale)
+    return Part(of, told, back(over.mean), back(span.low), back(span.high), len(values), p, inside)
 
 
-def _interval(values: Sequence[float], confidence: float, logarithms: bool) -> Interval:
-    """Over seeds; of ratios in their logarithms, so that which of two is held against the other does not matter."""
-    if not logarithms:
-        return over_seeds(values, confidence)
-    found = over_seeds([math.log(value) for value in values], confidence)
-    return Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
+def _decided(claim: Stated, over: OverSeeds, scale: Callable[[float], float]) -> tuple[bool, float]:
+    """Whether the mean is within the claim's bounds, and the p of the bound that it must be told from."""
+    above, below = (None if bound is None else scale(bound) for bound in (claim.above, claim.below))
+    if above is not None and over.mean <= above:
+        return False, over.p(above)
+    if below is not None and over.mean >= below:
+        return False, over.p(below)
+    return True, max((over.p(bound) for bound in (above, below) if bound is not None), default=1.0)
 
 
-def _verdict(claim: AnyClaim, interval: Interval | None) -> Truth:
-    """Supported where the whole interval is between the claim's bounds, refuted where all of it is outside of one."""
-    if interval is None:
-        return "undecided"
-    above = -math.inf if claim.above is None else claim.above
-    below = math.inf if claim.below is None else claim.below
-    if above < interval.low and interval.high < below:
-        return "supported"
-    return "refuted" if interval.high < above or interval.low > below else "undecided"
-
-
-def _statistic(claim: Difference | Ratio | Cosine, sheets: Sequence[_Sheet]) -> float | None:
-    """Of one seed's cells; None where they lack what the claim is about."""
-    match claim:
-        case Difference():
-            return _difference(claim, sheets)
-        case Ratio():
-            return _ratio(claim, sheets)
-        case Cosine():
-            return _mean(value for sheet in sheets for value in sheet.cosines.get(claim.of, {}).values())
-
-
-def _difference(claim: Difference, sheets: Sequence[_Sheet]) -> float | None:
-    """Mean (or best) over the models of their score less that of what they are held against, on the same tasks."""
-    found = []
-    for sheet, model in _chosen(claim.of, sheets):
-        tasks = _tasks(claim.measure, model, sheet)
-        rivals = [_score(rival, tasks) for _, rival in _chosen(claim.against, sheets, own=sheet)]
-        own, other = _score(model, tasks), _one(claim.against, [r for r in rivals if r is not None])
-        if own is not None and other is not None:
-            found.append(own - other)
-    return _one(claim.of, found)
-
-
-def _ratio(claim: Ratio, sheets: Sequence[_Sheet]) -> float | None:
-    ratios = []
-    for sheet, model in _chosen(claim.of, sheets):
-        for _, rival in _chosen(claim.against, sheets, own=sheet):
-            pairs = [(_mean(model.tokens.values()), _mean(rival.tokens.values()))]
-            if claim.measure == "cost":
-                pairs = [(model.gpu_hours, rival.gpu_hours), (model.seconds, rival.seconds)]
-            ratios += [math.log(a / b) for a, b in pairs if a and b][:1]
-    mean = _mean(ratios)
-    return None if mean is None else math.exp(mean)
-
-
-def _chosen(which: Models, sheets: Sequence[_Sheet], own: _Sheet | None = None) -> list[tuple[_Sheet, _Model]]:
-    """The models meant, each with its cell; those of the cell `own` where no settings are given."""
-    cells = [own] if own and which.where is None else _holding(which.where or {}, sheets)
-    return [
-        (cell, m) for cell in cells for m in cell.models if m.kind == which.kind and fnmatchcase(m.name, which.name)
-    ]
-
-
-def _holding(where: Mapping[str, Any], sheets: Sequence[_Sheet]) -> list[_Sheet]:
-    """The cells with these settings."""
-    for name, wanted in where.items():
-        sheets = [sheet for sheet in sheets if name in sheet.settings]
-        if sheets and wanted in ENDS:
-            wanted = ENDS[wanted](sheet.settings[name] for sheet in sheets)
-        sheets = [sheet for sheet in sheets if sheet.settings[name] == wanted]
-    return list(sheets)
-
-
-def _one(which: Models, values: Sequence[float]) -> float | None:
-    return max(values, default=None) if which.best else _mean(values)
-
-
-def _tasks(measure: str | tuple[str, ...], model: _Model, sheet: _Sheet) -> list[str]:
-    """Domains, or tasks that are no domain's, that a claim is about; none where the cell has no such."""
-    named = [domain for domain in sheet.domains if domain in re.split(r"[^\w.-]+", model.name)]
-    match measure:
-        case "mean":
-            return list(sheet.domains)
-        case "own":
-            return named
-        case "others":
-            return [domain for domain in sheet.domains if domain not in named] if named else []
-    wanted = [measure] if isinstance(measure, str) else measure
-    return [task for task in wanted if task in model.scores][:1]
-
-
-def _score(model: _Model, tasks: Sequence[str]) -> float | None:
-    """Mean over the tasks; None where the model was not asked one of them."""
-    return _mean(model.scores[task] for task in tasks) if all(task in model.scores for task in tasks) else None
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return fmean(found) if found else None
-
-
-def _cell(cell: Cell) -> _Sheet:
-    """A cell with its scores by domain, as far as its verdicts on experts name the domains' tasks."""
-    names = {v.task: v.name for v in cell.verdicts if v.claim == "expert over student"}
-    models = [_model(row, names) for row in cell.rows if row.out_after is None]
-    return _Sheet(cell.settings, list(names.values()), models, cell.cosines)
-
-
-def _model(row: Row, names: Mapping[str, str]) -> _Model:
-    scores = {names.get(task, task): score for task, score in row.scores.items()}
-    means, tokens = ({n: getattr(s, of) for n, s in scores.items()} for of in ("mean", "response_tokens"))
-    return _Model(row.kind, row.name, means, tokens, row.cost.gpu_hours, row.cost.seconds)
-
-
-def _paper(published: Published) -> _Sheet:
-    """The paper's rows of models that a run makes too."""
+def _paper(published: Published) -> Cell:
+    """The paper's rows of models that a run makes too, as if they were a run of one seed."""
     columns = list(published.columns.values())
 
-    def known(values: Sequence[float | None], unit: float) -> dict[str, float]:
-        return {c: v / unit for c, v in zip(columns, values, strict=bool(values)) if v is not None}
+    def row(told: PublishedRow, kind: Kind) -> Row:
+        lengths = told.tokens or [None] * len(columns)
+        scores = {
+            column: Score(value / 100, 0.0, 1.0, 1, 1, length or 0.0)
+            for column, value, length in zip(columns, told.values, lengths, strict=True)
+            if value is not None
+        }
+        domains = (told.domain,) if told.domain else ()
+        cost = Cost(0.0, told.gpu_hours or 0.0, 0)
+        return Row(told.name, kind, scores, cost, told.name, method=told.method, order=told.order, domains=domains)
 
-    def model(row: PublishedRow, kind: Kind) -> _Model:
-        return _Model(kind, row.row or "", known(row.values, 100), known(row.tokens, 1), row.gpu_hours or 0.0, 0.0)
-
-    return _Sheet({}, columns, [model(row, row.kind) for row in published.rows if row.kind is not None], {})
+    return Cell(
+        None, 0, {}, tuple(row(r, r.kind) for r in published.rows if r.kind), (), domains={c: c for c in columns}
+    )

@@ -32,6 +32,13 @@ class Subject:
     """By task, questions that are among the traces the model was trained on; None: these are not known."""
     out_after: int | None = None
     """Questions of each task after which it left a race; None: all were asked."""
+    round: int = 1
+    method: str | None = None
+    """Of a merge, with its order and the expert that is its base."""
+    order: str | None = None
+    base: str | None = None
+    domains: tuple[str, ...] = ()
+    """Those that an expert was trained on, or that a merge has experts of."""
 
 
 @dataclass(frozen=True)

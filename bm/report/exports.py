@@ -35,11 +35,16 @@ def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, 
             look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
             chart.figure.savefig(folder / f"{stem}.png", **look)
         write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
-    for stem, table in (("models", models), ("claims", claims)):
-        if table.rows:
-            names = [column.name for column in table.columns]
-            write_text(folder / f"{stem}.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
-            write_text(folder / f"{stem}.tex", latex(table))
+    export_table("models", models, folder)
+    export_table("claims", claims, folder)
+
+
+def export_table(stem: str, table: Table, folder: Path) -> None:
+    """`folder`/<stem>.csv and .tex; neither of a table without rows."""
+    if table.rows:
+        names = [column.name for column in table.columns]
+        write_text(folder / f"{stem}.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
+        write_text(folder / f"{stem}.tex", latex(table))
 
 
 def latex(table: Table) -> str:

@@ -27,8 +27,8 @@ APART = ("recipe", "experiment", "seed", "output", "paths", "tracker", "trainer"
 class Cell:
     """One run of the grid."""
 
-    run: Path
-    """Its folder."""
+    run: Path | None
+    """Its folder; None: it is known from a record alone."""
     seed: int
     settings: Mapping[str, Any]
     """By dotted name, the resolved settings that differ between the grid's cells: a number, text, truth or None."""
@@ -39,6 +39,8 @@ class Cell:
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
     command: str = ""
     """What makes it again."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """The task that is each domain's own."""
 
     @cached_property
     def results(self) -> Results:
@@ -179,7 +181,17 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     found = list(latest.values())
     differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
     cells = [
-        Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines, run.command)
+        Cell(
+            path,
+            run.seed,
+            settings,
+            results.rows,
+            results.verdicts,
+            results.retention,
+            results.cosines,
+            run.command,
+            results.domains,
+        )  # fmt: skip
         for (path, results, run, _), settings in zip(found, differ, strict=True)
     ]
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
@@ -252,6 +264,6 @@ def _interval(seeds: Sequence[Sequence[Score]]) -> Interval | None:
     low = mean - sum((s.mean - s.low) ** 2 for s in scores) ** 0.5 / len(scores)
     high = mean + sum((s.high - s.mean) ** 2 for s in scores) ** 0.5 / len(scores)
     if len(seeds) > 1:
-        over = over_seeds(means, CONFIDENCE)
+        over = over_seeds(means).interval(CONFIDENCE)
         low, high = min(low, over.low), max(high, over.high)
     return Interval(mean, max(0.0, low), min(1.0, high))

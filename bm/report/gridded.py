@@ -3,9 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,9 +18,10 @@ from bm.report.exports import export, slug
 from bm.report.grid import Grid, gather
 from bm.report.page import script, write_page
 from bm.report.published import SOURCE, Published, names, published
+from bm.report.record import FILE, command, measured
 from bm.report.tabular import claimed, tabled
 from bm.report.terminal import show_grid
-from bm.report.wording import TRUTHS, count, spent
+from bm.report.wording import TRUTHS, allowed, count, spent
 from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
 
 
@@ -50,33 +49,8 @@ def report_grid(
             export(drawn, models, verdicts, record / "figures", rasters=False)
         _publish(grid, paper, found, drawn, made, remarks, home / "index.html")
     if record:
-        write_json(record / "measured.json", measured(grid, found, made))
+        write_json(record / FILE, measured(grid, found, made))
     show_grid(_title(grid, paper), models, verdicts, remarks, Console())
-
-
-def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
-    """What was found, as a repository keeps it. `made`: versions, machine and commit behind the grid's models."""
-    about = {name: made[name] for name in ("processor", "GPUs") if name in made}
-    rows = [
-        {"settings": dict(cell.settings), "seed": cell.seed}
-        | {name: value for name, value in asdict(row).items() if name != "out_after"}
-        for cell in grid.cells
-        for row in cell.rows
-    ]
-    return {
-        "experiment": grid.experiment,
-        "recipe": grid.recipe,
-        "command": command(grid),
-        "commit": made.get("commit", ""),
-        "hardware": about,
-        "versions": {name: value for name, value in made.items() if name not in {*about, "commit"}},
-        "rows": rows,
-        "claims": [asdict(claim) for claim in found],
-    }
-
-
-def command(grid: Grid) -> str:
-    return f"bm run -m experiment={grid.experiment} recipe={grid.recipe}"
 
 
 def _models(grid: Grid, outputs: Path) -> list[Artefact]:
@@ -101,6 +75,7 @@ def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:
     verdicts = ", ".join(f"{fell[truth]} {truth}" for truth in TRUTHS if fell[truth])
     lines = [f"Of {count(len(found), 'claim')}: {verdicts}."] if found else []
     lines += [said] if found and (said := caution(grid.recipe)) else []
+    lines += [line for claim in found if (line := allowed(claim))]
     merges = sum(entry.kind == "merge" for entry in grid.entries)
     ran = [count(len(grid.cells), "run"), count(len(grid.seeds), "seed"), count(len(grid.entries), "model")]
     return [*lines, f"{', '.join(ran)}, {count(merges, 'merge')} among them; recipe {grid.recipe}."]

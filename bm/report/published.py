@@ -31,8 +31,12 @@ class PublishedRow:
     values: tuple[float | None, ...]
     """In percent, one a column; None: not reported."""
     kind: Kind | None = None
-    row: str | None = None
-    """What a run calls such a model; None, as its kind: nothing that a run makes."""
+    """None: nothing that a run makes."""
+    domain: str | None = None
+    """An expert's."""
+    method: str | None = None
+    """A merge's, and its order; None: the paper does not say it."""
+    order: str | None = None
     gpu_hours: float | None = None
     tokens: tuple[float | None, ...] = ()
     """Mean tokens of a response, one a column."""
@@ -40,10 +44,16 @@ class PublishedRow:
 
 @dataclass(frozen=True, config=STRICT)
 class Models:
-    """Which rows of a grid: of a kind, with names that fit a shell's pattern, from the cells with these settings."""
+    """Which rows of a grid, and from the cells with which settings. `!name` is any other than that name."""
 
     kind: Kind
-    name: Line = "*"
+    domain: Line | None = None
+    """One that the model was made for, as an expert or from its expert; here and below None: any."""
+    method: Line | None = None
+    order: Line | tuple[Line, ...] | None = None
+    """Of several, every one must have been run."""
+    base: Line | None = None
+    """The expert whose weights a merge keeps where it takes nothing."""
     where: Mapping[str, str | float | bool | None] | None = None
     """Settings by dotted name, `lowest` and `highest` among a seed's cells; None: any cell, and for what a model is
     held against: that model's own cell.
@@ -70,13 +80,13 @@ class Difference(Stated):
     of: Models
     against: Models
     measure: str | tuple[str, ...]
-    """`mean` over the domains; `own` or `others`: those that the model's name names, or the rest; a domain; or tasks,
-    of which the first that was asked counts."""
+    """`mean` over the domains; `own` or `others`: those that the model was made for, or the rest; `base` or `taken`: a
+    merge's base's, or those of the experts merged into it; a domain; or tasks, of which the first that was asked counts."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Order(Stated):
-    """Each is above the next; the statistic is the smallest of these differences, at an interval for all of them."""
+    """Each is above the next: every step must hold."""
 
     test: Literal["order"]
     of: Annotated[tuple[Models, ...], Field(min_length=2)]
@@ -95,7 +105,7 @@ class Ratio(Stated):
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Cosine(Stated):
-    """Mean over pairs of domains (appendix C)."""
+    """Of every pair of domains (appendix C)."""
 
     test: Literal["cosine"]
     of: Literal["updates", "gradients"]

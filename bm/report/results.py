@@ -53,6 +53,13 @@ class Row:
     """Questions of each task after which the row left a race: its scores rest on these alone. None: all were asked."""
     total: Cost | None = None
     """Of the model and of everything it was made from, each artefact once; None: it was not asked."""
+    round: int = 1
+    method: str | None = None
+    """Of a merge, with its order and the expert that is its base."""
+    order: str | None = None
+    base: str | None = None
+    domains: tuple[str, ...] = ()
+    """Those that an expert was trained on, or that a merge has experts of; none of a student or a mixture."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,12 @@ class Results:
     """Of the whole run, each artefact once, evaluations too; None: it was not asked."""
 
     @property
+    def domains(self) -> dict[str, str]:
+        """The task that is each domain's own, as the verdicts on experts have it."""
+        own = {v.name: v.task for v in self.verdicts if v.claim == "expert over student"}
+        return {row.domains[0]: own[row.name] for row in self.rows if row.name in own and row.domains}
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Every task that a row was tested on: first those that the mean is over, then by name."""
         found = {task for row in self.rows for task in row.scores}
@@ -175,7 +188,7 @@ def read(path: Path) -> Results:
         values = json.loads(path.read_text())
         retention = tuple(Retained(**r) for r in values.get("retention", []))
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
-        rows = tuple(_row(r) for r in values["rows"])
+        rows = tuple(row_of(r) for r in values["rows"])
         return Results(
             rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}), _cost(values.get("spent"))
         )
@@ -185,16 +198,18 @@ def read(path: Path) -> Results:
         raise UserError(f"{path} is not a results.json ({problem}); remove it and repeat its run") from problem
 
 
-def _row(values: dict[str, Any]) -> Row:
+def row_of(values: Mapping[str, Any]) -> Row:
+    """A row as JSON has it."""
     if values["kind"] not in KINDS:
         raise ValueError(f"no such kind: {values['kind']}")
     scores = {task: Score(**score) for task, score in values["scores"].items()}
     cost = Cost(**values["cost"])
+    made = {name: values[name] for name in ("round", "method", "order", "base") if name in values}
     return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"),
-               _cost(values.get("total")))  # fmt: skip
+               _cost(values.get("total")), **made, domains=tuple(values.get("domains", ())))  # fmt: skip
 
 
-def _cost(values: dict[str, Any] | None) -> Cost | None:
+def _cost(values: Mapping[str, Any] | None) -> Cost | None:
     return None if values is None else Cost(**values)
 
 

@@ -1,9 +1,13 @@
 """Numbers as people read them, and a run's finding in words."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bm.ledger import Cost
 from bm.report.results import MEAN, Results, Row, Verdict
+
+if TYPE_CHECKING:
+    from bm.report.claims import Claim
 
 MARKS = {"better": "↑", "worse": "↓", "undecided": "≈"}
 TRUTHS = {"supported": "✓", "refuted": "✗", "undecided": "≈", "not tested at this scale": "–"}
@@ -58,9 +62,18 @@ def compared(verdict: Verdict) -> str:
     """How one model stands against another: `9.8 points above student (+6.1 to +13.2)`."""
     where = f"({points(verdict.low)} to {points(verdict.high)})"
     if verdict.verdict == "undecided":
-        return f"not told apart from {verdict.against}: {points(verdict.difference)} {where}"
+        alone = verdict.low > 0 or verdict.high < 0  # by itself it would be told apart
+        many = f" among so many verdicts (Holm, p = {probability(verdict.p)})" if alone else ""
+        return f"not told apart from {verdict.against}{many}: {points(verdict.difference)} {where}"
     side = "above" if verdict.verdict == "better" else "below"
     return f"{100 * abs(verdict.difference):.1f} points {side} {verdict.against} {where}"
+
+
+def allowed(claim: "Claim") -> str | None:
+    """Why a claim is undecided beside an interval that would decide it; None where it is otherwise."""
+    if claim.verdict == claim.alone or claim.p is None:
+        return None
+    return f"Among so many claims this is undecided (Holm, p = {probability(claim.p)}), alone {claim.alone}: {claim.claim}."
 
 
 def sentence(verdict: Verdict) -> str:

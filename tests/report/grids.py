@@ -1,6 +1,7 @@
 """Grids of runs as they are on disk, without the stages that would make them: scores from a seeded draw."""
 
 import random
+import re
 from collections.abc import Mapping
 from itertools import permutations, product
 from pathlib import Path
@@ -51,7 +52,11 @@ def _row(name: str, seed: int, kind: Kind, skill: float, made_of: Any = None) ->
         scores[task] = Score(mean, max(0.0, mean - 0.06), min(1.0, mean + 0.06), 150, 2, 40 + 20 * mean)
     seconds = SECONDS[kind] * draw.uniform(0.95, 1.1) * (1 + 0.3 * (name == "dare_ties"))
     total = Cost(3 * seconds, 0.0, int(seconds * 20_000), 1e12, 0.01)
-    return Row(name, kind, scores, Cost(seconds, 0.0, int(seconds * 9000)), key, total=total)
+    method, _, order = name.partition(" ") if kind == "merge" else (None, "", "")
+    domains = tuple(re.findall("[a-z]+", order)) if kind == "merge" else (name,) if kind == "expert" else ()
+    base = domains[-1] if order else None
+    return Row(name, kind, scores, Cost(seconds, 0.0, int(seconds * 9000)), key, total=total,
+               method=method, order=order or None, base=base, domains=domains)  # fmt: skip
 
 
 def shared(seed: int) -> dict[str, dict[str, Any]]:

@@ -63,7 +63,20 @@ def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:
-        assert set(row) == {"name", "kind", "scores", "cost", "key", "out_after", "total"}
+        assert set(row) == {
+            "name",
+            "kind",
+            "scores",
+            "cost",
+            "key",
+            "out_after",
+            "total",
+            "round",
+            "method",
+            "order",
+            "base",
+            "domains",
+        }
         assert row["kind"] in ("student", "expert", "mixture", "merge")
         assert set(row["cost"]) == {"seconds", "gpu_hours", "tokens", "flops", "money"}
         assert set(row["scores"]) == set(TASKS)

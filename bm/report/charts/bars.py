@@ -65,4 +65,4 @@ def cosines(grid: Grid) -> Iterator[Chart]:
 
 
 def _spread(values: Sequence[float]) -> Interval:
-    return over_seeds(values, CONFIDENCE) if len(values) > 1 else Interval(values[0], values[0], values[0])
+    return over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else Interval(values[0], values[0], values[0])

@@ -10,6 +10,7 @@ from bm.report.charts.chart import MEAN, MOST_ROWS, Chart, best, left_out, score
 from bm.report.charts.curves import number, numeric
 from bm.report.charts.heat import Cell, heat
 from bm.report.grid import CONFIDENCE, Entry, Grid, said
+from bm.report.results import Row
 from bm.report.wording import percent, points
 from bm.statistics import over_seeds
 
@@ -38,12 +39,12 @@ def orders(grid: Grid) -> Iterator[Chart]:
     """How far each order of a merge is from the mean of its orders, where there are two or more; by base."""
     groups: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in grid.entries:
-        if order := _order(entry):
+        if order := _model(entry).order:
             groups[entry.label.replace(f"order={order}", "").replace(order, "").strip()][order] = entry
     for name, of in groups.items():
         if len(of) > 1:
             tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
-            known = sorted(of, key=lambda order: (order.split()[-1], order))
+            known = sorted(of, key=lambda order: (_model(of[order]).base or "", order))
             apart = {(order, task): _apart(of, order, task) for order in known for task in tasks}
             cells = {at: Cell(fmean(d), points(fmean(d)), _over(d)) for at, d in apart.items() if d}
             figure = heat(known, tasks, cells, around_zero=True)
@@ -56,11 +57,8 @@ def orders(grid: Grid) -> Iterator[Chart]:
             )
 
 
-def _order(entry: Entry) -> str | None:
-    """The order that a merge is of, where its settings or its name tell one."""
-    told = str(entry.settings.get("merge.order", ""))
-    named = entry.name.partition(" ")[2]
-    return named if "&" in named else told if "&" in told and ", " not in told else None
+def _model(entry: Entry) -> Row:
+    return next(iter(entry.found.values()))[0]
 
 
 def _apart(of: Mapping[str, Entry], order: str, task: str) -> list[float]:
@@ -83,7 +81,7 @@ def _by_seed(entry: Entry, task: str) -> dict[int, float]:
 def _over(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "one seed"
-    reach = over_seeds(values, CONFIDENCE)
+    reach = over_seeds(values).interval(CONFIDENCE)
     return f"{points(reach.low)} to {points(reach.high)}"
 
 
