@@ -103,7 +103,7 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
                 order=s.order,
                 base=s.base,
                 domains=s.domains,
-            )  # fmt: skip
+            )
             for s in subjects
         ]
     )

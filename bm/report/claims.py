@@ -78,7 +78,7 @@ class Claim:
 
 
 def claims(grid: Grid, published: Published) -> list[Claim]:
-    """Every claim of an experiment, in its file's order. Intervals are of each by itself, verdicts allow for them all."""
+    """Every claim of an experiment, in its file's order: an interval of each by itself, verdicts that allow for all."""
     paper = [_paper(published)]
     return _allowed([_whole(claim, list(_parts(claim, grid.cells, paper))) for claim in published.claims])
 

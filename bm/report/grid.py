@@ -191,7 +191,7 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
             results.cosines,
             run.command,
             results.domains,
-        )  # fmt: skip
+        )
         for (path, results, run, _), settings in zip(found, differ, strict=True)
     ]
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))

@@ -111,7 +111,7 @@ def _tokens(row: Row) -> float:
 
 
 def _chosen(which: Models, cells: Sequence[Cell]) -> list[Placed]:
-    """The models meant, each with its cell. `lowest` and `highest` are those of the whole grid, whichever runs failed."""
+    """The models meant, each with its cell. `lowest` and `highest`: of the whole grid, whichever runs failed."""
     for name, wanted in (which.where or {}).items():
         cells = [cell for cell in cells if name in cell.settings]
         if cells and wanted in ENDS:

@@ -81,7 +81,7 @@ class Difference(Stated):
     against: Models
     measure: str | tuple[str, ...]
     """`mean` over the domains; `own` or `others`: those that the model was made for, or the rest; `base` or `taken`: a
-    merge's base's, or those of the experts merged into it; a domain; or tasks, of which the first that was asked counts."""
+    merge's base's, or those of the experts merged into it; a domain; or tasks, of which the first asked counts."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -73,7 +73,8 @@ def allowed(claim: "Claim") -> str | None:
     """Why a claim is undecided beside an interval that would decide it; None where it is otherwise."""
     if claim.verdict == claim.alone or claim.p is None:
         return None
-    return f"Among so many claims this is undecided (Holm, p = {probability(claim.p)}), alone {claim.alone}: {claim.claim}."
+    why = f"Undecided among so many claims (Holm, p = {probability(claim.p)}), alone {claim.alone}"
+    return f"{why}: {claim.claim}."
 
 
 def sentence(verdict: Verdict) -> str:
