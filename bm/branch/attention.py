@@ -15,6 +15,8 @@ from bm.branch.parallel import heads_for_tokens, tokens_for_heads
 
 ISOLATED = "bm_isolated"
 """The name under which transformers knows this attention."""
+OWN = "eager"
+"""What every architecture has: its own attention, over one causal sequence."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ def micro_batch(documents: Documents, packs: Sequence[Sequence[int]], isolate: b
     return flat(parts, documents.prompts[members].tolist(), segments, members)
 
 
+def packed(documents: Documents, members: NDArray[np.int64], config: Branch) -> list[list[int]]:
+    """Some documents in packs, as `config.packing` has them."""
+    if config.packing == "none":
+        return [[i] for i in members.tolist()]
+    return [members[b].tolist() for b in best_fit_decreasing(documents.lengths[members], config.sequence_length)]
+
+
 def epoch_packs(documents: Documents, weights: Sequence[float], config: Branch, epoch: int) -> list[list[int]]:
     """The packs of one epoch in training order: drawn, packed and shuffled from (seed, epoch) alone."""
     draw = np.random.default_rng([config.seed, epoch])
@@ -86,10 +93,8 @@ def epoch_packs(documents: Documents, weights: Sequence[float], config: Branch, 
         members = draw.permutation(np.flatnonzero((documents.domain == domain) & ~documents.held_out))
         chosen.append(np.tile(members, math.ceil(weight))[: round(weight * len(members))])
     order = draw.permutation(np.concatenate(chosen))
-    if config.packing == "none":
-        return [[i] for i in order.tolist()]
-    bins = best_fit_decreasing(documents.lengths[order], config.sequence_length)
-    return [order[bins[i]].tolist() for i in draw.permutation(len(bins))]
+    packs = packed(documents, order, config)
+    return packs if config.packing == "none" else [packs[i] for i in draw.permutation(len(packs))]
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ class TraceData(L.LightningDataModule):
         self.prepare_data_per_node = False
         self.student, self.traces, self.config, self.work, self.first = student, traces, config, work, first
         self.place = Place()
+        self.one_segment = False
+        """Whether a forward pass is one segment, as a model with attention of its own needs."""
 
     def prepare_data(self) -> None:
         """On one process alone."""
@@ -144,7 +151,8 @@ class TraceData(L.LightningDataModule):
 
     def batches(self, packs: Sequence[Sequence[int]]) -> list[MicroBatch]:
         """This rank's share of some packs, at most `micro_batch` a forward pass; equally many passes on every rank."""
-        size, isolate, place = self.config.micro_batch, self.config.packing != "packing", self.place
+        size = 1 if self.one_segment else self.config.micro_batch
+        isolate, place = self.config.packing != "packing", self.place
         mine = packs[place.data_rank :: place.data_size]
         passes = math.ceil(math.ceil(len(packs) / place.data_size) / size)
         groups = [mine[i * size : (i + 1) * size] for i in range(passes)]

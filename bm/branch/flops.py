@@ -15,7 +15,7 @@ class Flops:
     """Operations of one optimiser step of a model, forward and backward, without what checkpointing computes again."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        config, head = model.config, model.lm_head
+        config, head = model.config, model.get_output_embeddings()  # type: ignore[no-untyped-call]
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._token = 6.0 * sum(m.weight.numel() for m in linear)

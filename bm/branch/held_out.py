@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from bm.branch.data import MicroBatch, TraceData
+from bm.branch.data import MicroBatch, TraceData, packed
 from bm.branch.module import Sft
-from bm.branch.packing import best_fit_decreasing
 from bm.branch.parallel import summed
 
 ENTRIES = 1 << 22
@@ -27,8 +26,7 @@ class HeldOut:
         for index, source in enumerate(data.traces):
             members = np.flatnonzero(documents.held_out & (documents.domain == index))
             if len(members):
-                bins = best_fit_decreasing(documents.lengths[members], data.config.sequence_length)
-                packs = [members[b].tolist() for b in bins]
+                packs = packed(documents, members, data.config)
                 self.batches[source.domain] = data.batches(packs)
                 self.labels[source.domain] = documents.supervised(packs)
         self.pairs = list(combinations(self.batches, 2))

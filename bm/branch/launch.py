@@ -107,5 +107,7 @@ def rank(path: Path) -> None:
     except UserError as mistake:
         write_text(job.work / FAULT, str(mistake))
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # who started the ranks was interrupted too, and says so
     if first:
         write_json(job.work / FACTS, facts)

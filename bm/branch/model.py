@@ -21,57 +21,65 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 from bm.branch import parallel
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
-from bm.branch.loss import label_loss
+from bm.branch.loss import Head, label_loss
 from bm.branch.parallel import Place
 from bm.config import Trainer
 from bm.errors import UserError
-
-RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Settings of models that change the logits after the last matrix product, which the loss would not know of."""
 
 
 class Student(nn.Module):
     """A causal language model whose forward pass ends in its share of the step's loss."""
 
-    def __init__(self, model: PreTrainedModel, offload: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, attention: str = ISOLATED, offload: bool = False) -> None:
+        """`attention` is ISOLATED, or OWN for micro-batches that are one segment each."""
         super().__init__()
-        self.model, self.offload = model, offload
+        self.model, self.isolated, self.offload = model, attention == ISOLATED, offload
 
     def forward(self, batch: MicroBatch, denominator: float) -> Tensor:
         """The micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32."""
+        apart = {"position_ids": batch.positions, "segments": batch.segments} if self.isolated else {}
         with self._saved(batch.ids.is_cuda):
-            hidden = self.model.base_model(
-                input_ids=batch.ids, position_ids=batch.positions, segments=batch.segments, use_cache=False
-            ).last_hidden_state[0]
-        return label_loss(hidden[batch.labelled], self.model.lm_head.weight, batch.targets, denominator)
+            hidden = self.model.base_model(input_ids=batch.ids, use_cache=False, **apart).last_hidden_state[0]
+        return label_loss(hidden[batch.labelled], head_of(self.model), batch.targets, denominator)
 
     def _saved(self, cuda: bool) -> AbstractContextManager[Any]:
         """Where activations wait for the backward pass."""
         return torch.autograd.graph.save_on_cpu(pin_memory=cuda) if self.offload else nullcontext()
 
 
-def load(folder: Path, longest: int, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+def head_of(model: PreTrainedModel) -> Head:
+    """A model's last layer, with what its configuration does to the logits; UserError if it is not a plain product."""
+    layer, config = model.get_output_embeddings(), model.config  # type: ignore[no-untyped-call]
+    if not isinstance(layer, nn.Linear) or layer.bias is not None:
+        raise UserError(
+            f"{config.model_type}: its last layer is not a product with a matrix alone, which the loss needs"
+        )
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer.weight, scale, getattr(config, "final_logit_softcapping", None))
+
+
+def load(folder: Path, longest: int, attention: str, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
     """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given.
 
-    `longest` is the most tokens that attend to each other. UserError if the model does not allow the training.
+    `longest` is the most tokens that attend to each other, `attention` how they do. UserError if that is more than
+    the model's context, or if the folder's weights are not whole.
     """
     config = AutoConfig.from_pretrained(folder)
-    check_config(config, longest)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and longest > limit:
+        raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
     if mesh is not None:
-        return _sharded(folder, config, trainer, mesh)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ISOLATED)
-    return _student(model, trainer)
+        return _sharded(folder, config, attention, trainer, mesh)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    return _student(model, attention, trainer)
 
 
-def _student(model: PreTrainedModel, trainer: Trainer) -> Student:
-    head = getattr(model, "lm_head", None)
-    if not isinstance(head, nn.Linear) or head.bias is not None:
-        raise UserError(f"{model.config.model_type}: its last layer is not a plain `lm_head`, which the loss needs")
+def _student(model: PreTrainedModel, attention: str, trainer: Trainer) -> Student:
     if trainer.activation_checkpointing != "none":
         selective = {"context_fn": partial(create_selective_checkpoint_contexts, keep_products)}
         more = selective if trainer.activation_checkpointing == "selective" else {}
         model.activation_checkpointing_enable({"use_reentrant": False, **more})
-    return Student(model, trainer.activation_offload).train()
+    return Student(model, attention, trainer.activation_offload).train()
 
 
 def keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
@@ -80,13 +88,17 @@ def keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> Checkpoin
     return CheckpointPolicy.MUST_SAVE if costly else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _sharded(folder: Path, config: PreTrainedConfig, trainer: Trainer, mesh: DeviceMesh) -> Student:
+def _sharded(folder: Path, config: PreTrainedConfig, attention: str, trainer: Trainer, mesh: DeviceMesh) -> Student:
     """FSDP2 of every block by itself and of the rest, read block by block: no rank ever holds the whole model."""
     with parameters_on_meta():
-        settings = {"dtype": torch.float32, "attn_implementation": ISOLATED}
+        settings = {"dtype": torch.float32, "attn_implementation": attention}
         model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]
     parallel.check_heads(model, trainer.sequence_parallel)
-    student, ranks, mixed = _student(model, trainer), mesh._flatten("ranks"), trainer.precision == "bf16-mixed"
+    student, ranks, mixed = (
+        _student(model, attention, trainer),
+        mesh._flatten("ranks"),
+        trainer.precision == "bf16-mixed",
+    )
     weights = Weights(folder)
     for prefix, block in parallel.blocks(model):
         weights.into(block, prefix)
@@ -137,22 +149,11 @@ def _names(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def check_config(config: PreTrainedConfig, longest: int) -> None:
-    """UserError for a model that cannot isolate documents, changes its logits in the end, or has a short context."""
-    if longest > config.max_position_embeddings:
-        limit = config.max_position_embeddings
-        raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds or getattr(config, "attn_logit_softcapping", None):
-        what = ", ".join(sorted(kinds)) or "attn_logit_softcapping"
-        raise UserError(f"{config.model_type}: packed documents cannot be isolated in a model with {what}")
-    if reshaped := [name for name in RESHAPED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]:
-        raise UserError(f"{config.model_type}: a model with {reshaped[0]} is not supported; its loss would be wrong")
-
-
 @torch.no_grad()
 def prove_isolation(student: Student, place: Place, device: torch.device) -> None:
     """UserError unless a document has the same loss beside another document, beside a changed one, and alone."""
+    if not student.isolated:
+        return  # a forward pass is one segment: there are no neighbours
     first, second = np.arange(1, 6, dtype=np.int32), np.arange(6, 13, dtype=np.int32)
     losses = []
     student.eval()  # no dropout: losses must be comparable

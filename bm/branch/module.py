@@ -8,8 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import AutoConfig
 
 from bm.branch import model
+from bm.branch.architecture import attention_for
+from bm.branch.attention import OWN
 from bm.branch.data import MicroBatch, TraceData
 from bm.branch.parallel import Place, summed
 from bm.branch.schedules import rate
@@ -34,7 +37,10 @@ class Sft(L.LightningModule):
     def configure_model(self) -> None:
         if not hasattr(self, "student"):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
-            self.student = model.load(self.folder, self.data.longest_segment(), self.resources, self.device_mesh)
+            attention = attention_for(AutoConfig.from_pretrained(self.folder), self.config, self.resources)
+            self.data.one_segment = attention == OWN
+            longest = self.data.longest_segment()
+            self.student = model.load(self.folder, longest, attention, self.resources, self.device_mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from bm.branch import checkpoint, documents, model
+from bm.branch.architecture import check_devices
 from bm.branch.data import TraceData
 from bm.branch.launch import Job, alone, launch
 from bm.branch.module import Sft
@@ -42,6 +44,7 @@ def train(
 
 def run(job: Job) -> dict[str, Any]:
     """The training itself, on every rank."""
+    check_devices(job.trainer)
     state = checkpoint.reached(job.work)
     data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
     module = Sft(job.student, job.config, job.trainer, data)
@@ -63,15 +66,23 @@ def run(job: Job) -> dict[str, Any]:
 
 def fit(module: Sft, data: TraceData, trainer: Trainer, watch: Watch) -> None:
     """Lightning's loop over the steps; everything that it would do besides, `watch` does."""
+    handler = signal.getsignal(signal.SIGINT)
     ranks, sequence = trainer.devices * trainer.nodes, trainer.sequence_parallel
     sharded = ModelParallelStrategy(data_parallel_size=ranks // sequence, tensor_parallel_size=sequence)
-    L.Trainer(
+    loop = L.Trainer(
         accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.nodes,
         strategy=sharded if ranks > 1 else "auto",
         precision="32-true" if ranks > 1 else trainer.precision,  # of a sharded model its own policy takes care
         max_epochs=1, callbacks=[watch], logger=False, use_distributed_sampler=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    ).fit(module, datamodule=data)  # fmt: skip
+    )  # fmt: skip
+    try:
+        loop.fit(module, datamodule=data)
+    except SystemExit as end:  # what Lightning makes of Ctrl-C, after which it ignores further ones
+        if isinstance(end.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextmanager

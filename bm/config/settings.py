@@ -14,6 +14,7 @@ STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -48,7 +49,7 @@ class Branch:
     eps: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Annotated[float, Field(gt=0)]
-    seed: int
+    seed: Seed
     held_out: Annotated[int, Field(ge=0)]
     """Traces of each domain kept from training to measure its loss and its gradient."""
     watch_every: Annotated[int, Field(gt=0), NoKey]

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from bm.branch.attention import ISOLATED
 from bm.branch.data import flat
 from bm.branch.model import load, prove_isolation
 from bm.branch.module import clip
@@ -28,8 +29,8 @@ def compare(
     mesh = init_device_mesh("cpu", (data, sequence), mesh_dim_names=("data_parallel", "tensor_parallel"))
     place = Place.on(mesh)
     single, sharded = (
-        load(folder, 40, trainer(), None),
-        load(folder, 40, trainer(sequence_parallel=sequence, **resources), mesh),
+        load(folder, 40, ISOLATED, trainer(), None),
+        load(folder, 40, ISOLATED, trainer(sequence_parallel=sequence, **resources), mesh),
     )
     loss, labels, total = torch.zeros(()), 0.0, torch.zeros(())
     batches = []

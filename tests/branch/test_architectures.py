@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     LlamaConfig,
@@ -18,8 +17,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
-from bm.branch.model import check_config, load, prove_isolation
+from bm.branch.model import load, prove_isolation
 from bm.branch.parallel import Place
 from bm.config import Trainer
 from bm.errors import UserError
@@ -69,7 +69,7 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
 
 
 def packed(path: Path, batch: MicroBatch, resources: Trainer) -> tuple[float, torch.Tensor]:
-    student = load(path, max(LENGTHS), resources, None)
+    student = load(path, max(LENGTHS), ISOLATED, resources, None)
     loss = student(batch, float(sum(LENGTHS) - sum(PROMPTS)))
     loss.backward()
     return loss.item(), gradient(student.model)
@@ -106,7 +106,7 @@ def test_saving_memory_changes_nothing(checkpointing: str, offload: bool, tmp_pa
 
 def held(path: Path, checkpointing: str) -> int:
     """Bytes that the forward pass keeps for the backward pass."""
-    student, kept = load(path, 30, trainer(activation_checkpointing=checkpointing), None), {}
+    student, kept = load(path, 30, ISOLATED, trainer(activation_checkpointing=checkpointing), None), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
@@ -123,34 +123,19 @@ def test_checkpointing_keeps_less(tmp_path: Path) -> None:
     assert blocks < 0.5 * everything
 
 
-def test_models_that_cannot_isolate_are_refused() -> None:
-    recurrent = Qwen2Config(**SMALL)
-    recurrent.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(UserError, match="cannot be isolated in a model with linear_attention"):
-        check_config(recurrent, 1)
-    with pytest.raises(UserError, match="attn_logit_softcapping"):
-        check_config(Gemma2Config(**SMALL), 1)
-
-
-def test_a_changed_last_layer_is_refused() -> None:
-    capped = GemmaConfig(**SMALL)
-    capped.final_logit_softcapping = 30.0
-    with pytest.raises(UserError, match="final_logit_softcapping is not supported"):
-        check_config(capped, 1)
-
-
-def test_documents_longer_than_the_context_are_refused() -> None:
-    with pytest.raises(UserError, match="exceeds the student's context of 128"):
-        check_config(CONFIGS["qwen2"], 129)
+def test_documents_longer_than_the_context_are_refused(tmp_path: Path) -> None:
+    path = folder(CONFIGS["qwen2"], tmp_path)
+    with pytest.raises(UserError, match="129 tokens exceeds the student's context of 128"):
+        load(path, 129, ISOLATED, trainer(), None)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_isolation_is_proven_on_the_model_itself(name: str, tmp_path: Path) -> None:
-    prove_isolation(load(folder(CONFIGS[name], tmp_path), 30, trainer(), None), Place(), torch.device("cpu"))
+    prove_isolation(load(folder(CONFIGS[name], tmp_path), 30, ISOLATED, trainer(), None), Place(), torch.device("cpu"))
 
 
 def test_a_leak_is_caught_at_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    student = load(folder(CONFIGS["qwen2"], tmp_path), 30, trainer(), None)
+    student = load(folder(CONFIGS["qwen2"], tmp_path), 30, ISOLATED, trainer(), None)
     monkeypatch.setattr("bm.branch.model.flat", lambda d, p, lengths: flat(d, p, [sum(lengths)]))
     with pytest.raises(UserError, match="depends on its neighbours"):
         prove_isolation(student, Place(), torch.device("cpu"))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bm.branch import Traces, train
+from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
 from bm.branch.schedules import rate
 from bm.config import Branch
@@ -113,6 +113,30 @@ def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tm
     stable = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens", "held_out_math")
     for mine, theirs in zip(rows(work), rows(tmp_path / "undisturbed"), strict=True):
         assert {k: mine[k] for k in stable} == {k: theirs[k] for k in stable}
+
+
+def test_interrupted_by_ctrl_c(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """SIGINT ends a training as Ctrl-C ends everything else, and it goes on from its checkpoint."""
+    undisturbed = trained(student, traces, tmp_path / "undisturbed", branch())
+    (work := tmp_path / "work").mkdir()
+    handler, save = signal.getsignal(signal.SIGINT), checkpoint.save
+
+    def save_and_interrupt(*arguments: Any) -> None:
+        save(*arguments)
+        if checkpoint.reached(work).step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", save_and_interrupt)
+        trained(student, traces, work, branch(checkpoint_seconds=0.001))
+    assert signal.getsignal(signal.SIGINT) is handler, "a second Ctrl-C counts too"
+    assert checkpoint.reached(work).step == 5
+    assert trained(student, traces, work, branch()) == undisturbed
+
+
+def test_a_negative_seed_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"seed: must be greater than or equal to 0, not -1"):
+        branch(seed=-1)
 
 
 def test_bf16_arithmetic_over_fp32_weights(student: Path, traces: list[Traces], tmp_path: Path) -> None:
