@@ -42,9 +42,9 @@ def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> No
 
 def check_devices(trainer: Trainer) -> None:
     """UserError if the GPUs that this process is to train on are not there."""
-    if trainer.accelerator == "gpu" and torch.accelerator.device_count() < trainer.devices:
+    if trainer.accelerator == "gpu" and (there := torch.accelerator.device_count()) < trainer.devices:
         raise UserError(
-            f"trainer.accelerator=gpu: this machine has {torch.accelerator.device_count()} of the {trainer.devices} GPUs; "
+            f"trainer.accelerator=gpu: this machine has {there} of the {trainer.devices} GPUs; "
             "set trainer.devices, or choose trainer=cpu"
         )
 
