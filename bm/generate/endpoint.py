@@ -13,6 +13,8 @@ from typing import Any
 import openai
 
 from bm.errors import UserError
+from bm.generate.attempts import Toll
+from bm.progress import say
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before the first repetition, doubled with each, and at most: drawn between half of it and all of it."""
@@ -25,6 +27,10 @@ QUOTA = "insufficient_quota"
 """A 429 that no waiting changes."""
 BUSY = (408, 409, 425, 429)
 """Answers below 500 after which the same request may succeed."""
+UNBILLED = (400, 401, 402, 403, 404, 405, 406, 410, 413, 422, 429)
+"""Answers to a request that was turned away before anything was generated."""
+NEWS = 10.0
+"""Seconds between two lines about requests that are asked again."""
 INTERRUPTED = ("insufficient_system_resource",)
 """Finish reasons (DeepSeek's) of a response that the endpoint itself broke off."""
 
@@ -64,30 +70,40 @@ class Endpoint:
             raise UserError(f"the endpoint {base_url} needs a key: set the environment variable {key}")
         self.served, self.base_url, self._retries = served, base_url, retries
         self._client = openai.OpenAI(base_url=base_url, api_key=self._secret or "none", timeout=timeout, max_retries=0)
-        self._not_before = 0.0
+        self._not_before = self._next_news = 0.0
+        self._reached = False
+        """Whether anybody has ever answered, if only to say that there is no room."""
 
     @property
     def name(self) -> str:
         return f"{self.base_url} ({self.served})"
 
-    def ask(self, request: Mapping[str, Any], stopped: Event) -> Answer:
-        """The answer to a request (the endpoint's parameters); UserError for what would meet every other one too."""
+    def ask(self, request: Mapping[str, Any], stopped: Event, toll: Toll) -> Answer:
+        """The answer to a request (the endpoint's parameters); UserError for what would meet every other one too.
+
+        Before each attempt the toll is asked, whose NoRoomError ends the request.
+        """
         for attempt in count():
             stopped.wait(max(0.0, self._not_before - time.monotonic()))
             if stopped.is_set():
                 raise ExhaustedError("stopped")
+            toll.begin()
             try:
                 return self._streamed(request, stopped)
             except (openai.OpenAIError, _CutError, ValueError) as problem:  # ValueError: a line that is no JSON
-                said = self._said(problem)
-                status = getattr(problem, "status_code", 0)
+                said, status = self._said(problem), getattr(problem, "status_code", 0)
+                if status in UNBILLED or _unconnected(problem):
+                    toll.free()
+                if _unconnected(problem) and not self._reached:
+                    raise UserError(f"{self.name} cannot be reached: {said}; check its base_url") from None
+                self._reached = self._reached or not _unconnected(problem)
                 if status in HOPELESS or getattr(problem, "code", None) == QUOTA:
                     raise UserError(f"{self.name} {HOPELESS.get(status, 'is out of quota')}: {said}") from None
                 if 400 <= status < 500 and status not in BUSY:
                     raise RefusedError(said) from None
                 if attempt == self._retries:
                     raise ExhaustedError(said) from None
-                self._pause(problem, attempt, stopped)
+                self._pause(problem, said, attempt, stopped)
         raise AssertionError
 
     def _streamed(self, request: Mapping[str, Any], stopped: Event) -> Answer:
@@ -96,6 +112,7 @@ class Endpoint:
             model=self.served, stream=True, stream_options={"include_usage": True}, **request
         ) as chunks:
             for chunk in chunks:
+                self._reached = True
                 usage = chunk.usage or usage
                 for choice in chunk.choices:
                     thought.append(_thought(choice.delta))
@@ -108,16 +125,27 @@ class Endpoint:
         prompt_tokens, tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
         return Answer(_joined("".join(thought), "".join(text)), finish == "stop", prompt_tokens, tokens)
 
-    def _pause(self, problem: Exception, attempt: int, stopped: Event) -> None:
+    def _pause(self, problem: Exception, said: str, attempt: int, stopped: Event) -> None:
         told = min(_retry_after(problem), LONGEST_WAIT)
-        self._not_before = max(self._not_before, time.monotonic() + told)
+        now = time.monotonic()
+        self._not_before = max(self._not_before, now + told)
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
-        stopped.wait(told + random.uniform(longest / 2, longest))  # drawn, so that not all come back at once
+        pause = told + random.uniform(longest / 2, longest)  # drawn, so that not all come back at once
+        if now >= self._next_news and not stopped.is_set():
+            self._next_news = now + NEWS
+            say(f"{self.name}: {said}; asked again in {pause:.1f} s (attempt {attempt + 2} of {self._retries + 1})")
+        stopped.wait(pause)
 
     def _said(self, problem: Exception) -> str:
         """The problem in one line, without the key: some endpoints repeat what they were sent."""
-        line = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        cause = problem.__cause__ if isinstance(problem, openai.APIConnectionError) else None
+        line = (str(cause or problem).strip().splitlines() or [type(cause or problem).__name__])[0]
         return line.replace(self._secret, "***") if self._secret else line
+
+
+def _unconnected(problem: Exception) -> bool:
+    """Whether no connection came about: refused, no such host, nobody there. The client has httpx or httpx2 below it."""
+    return type(problem.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
 
 
 def _retry_after(problem: Exception) -> float:

@@ -70,7 +70,7 @@ def vllm(
 def openai(
     model: Any,
     served: str,
-    base_url: Annotated[str, AfterValidator(_without_secrets)],
+    base_url: Annotated[str, AfterValidator(_without_secrets), NoKey],
     key: Annotated[str | None, AfterValidator(_variable), NoKey],
     parallel: Annotated[int, Field(gt=0, le=1000), NoKey],
     timeout: Annotated[float, Field(gt=0), NoKey],

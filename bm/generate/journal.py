@@ -3,36 +3,71 @@
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
-from bm.generate.samples import Engine, Sample, Sampling
+from bm.errors import UserError
+from bm.generate.attempts import Attempts
+from bm.generate.characters import whole_characters
+from bm.generate.samples import Billed, Engine, Row, Sample, Sampling
 from bm.progress import Bar, say
+
+BLOCK = 1 << 20
+"""Bytes of a journal's end that are read at a time to find its last whole line."""
 
 
 def sample(
-    engine: Engine, prompts: Sequence[str], sampling: Sampling, journal: Path, bar: Bar | None = None
+    engine: Engine,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    journal: Path,
+    bar: Bar | None = None,
+    others: Sequence[Path] = (),
 ) -> list[list[Sample]]:
-    """`n` samples of every prompt, in order, or all that the engine has. What `journal` holds is not asked again.
+    """`n` samples of every prompt, in order, or all that the engine has. What a journal holds is not asked again.
 
-    Every batch is on the disk before the engine is asked for the next. One engine a journal: its identity is not in
-    the key. Of two processes that want the same journal one waits, and then finds what the other has generated.
+    Every batch is in `journal` on the disk before the engine is asked for the next; `others` are journals of the same
+    engine that are only read. The engine's identity is not in the keys. Of two processes that want the same journal one
+    waits, and then finds what the other has generated. The attempts of an engine
+    that has a price are in the journal too.
     """
     keys = [sampling.key(prompt) for prompt in prompts]
+    rows = [(p, i) for p in range(len(prompts)) for i in range(sampling.n)]
     with appending(journal) as file:
-        found = {(e["key"], e["index"]): e for e in entries(journal)}
-        rows = [(p, i) for p in range(len(prompts)) for i in range(sampling.n)]
+        found, begun = _read([journal, *(other for other in others if other != journal)], set(keys))
         known = {(p, i): _sample(p, i, e) for p, i in rows if (e := found.get((keys[p], i)))}
+        if bar and known:
+            bar.advance(len(known))
+
+        def note(row: Row, more: int) -> None:
+            write(file, [{"key": keys[row[0]], "index": row[1], "attempts": more}])
+
+        if isinstance(engine, Billed) and engine.price:
+            engine.attempts = Attempts({(p, i): begun[keys[p], i] for p, i in rows if begun[keys[p], i]}, note)
         for batch in engine.generate(prompts, sampling, known):
-            new = [s for s in batch if (s.prompt, s.index) not in known]
+            new = [replace(s, response=whole_characters(s.response)) for s in batch if (s.prompt, s.index) not in known]
             write(file, [_entry(keys[s.prompt], s) for s in new])
             known.update({(s.prompt, s.index): s for s in new})
             if bar:
                 bar.advance(len(new), f"{sum(s.tokens for s in batch) / len(batch):.0f} tokens a response")
     return [[known[p, i] for i in range(sampling.n) if (p, i) in known] for p in range(len(prompts))]
+
+
+def _read(journals: Sequence[Path], keys: set[str]) -> tuple[dict[tuple[str, int], Any], Counter[tuple[str, int]]]:
+    """What journals have of these keys, by (key, index): answers, the first of several, and how many attempts."""
+    answers: dict[tuple[str, int], Any] = {}
+    begun = Counter[tuple[str, int]]()
+    for entry in (e for journal in journals for e in entries(journal) if e["key"] in keys):
+        place = entry["key"], entry["index"]
+        if "attempts" in entry:
+            begun[place] += entry["attempts"]
+        else:
+            answers.setdefault(place, entry)
+    return answers, begun
 
 
 def _entry(key: str, sample: Sample) -> dict[str, Any]:
@@ -45,26 +80,48 @@ def _sample(prompt: int, index: int, entry: Mapping[str, Any]) -> Sample:
 
 
 def entries(journal: Path) -> Iterator[Any]:
-    """What a journal's whole lines hold."""
-    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-    return map(json.loads, lines)
+    """What a journal's whole lines hold; a full disk may have left half of one among them too."""
+    if journal.exists():
+        with journal.open("rb") as file:
+            for line in file:
+                with suppress(ValueError):
+                    yield json.loads(line)
 
 
 @contextmanager
 def appending(journal: Path) -> Iterator[IO[bytes]]:
     """Opened at the end of the last whole line, for this process alone: a crash may have left half of one."""
-    with journal.open("ab") as file:
+    with journal.open("ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"waiting for another process that writes {journal}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+        os.truncate(journal, _whole(journal))
         yield file
 
 
+def _whole(journal: Path) -> int:
+    """Bytes of a journal up to the end of its last whole line."""
+    end = journal.stat().st_size
+    with journal.open("rb") as file:
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            if (at := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + at + 1
+            end = start
+    return 0
+
+
 def write(file: IO[bytes], lines: Iterable[Any]) -> None:
-    """Append entries, and have them on the disk before anything else happens."""
-    file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-    file.flush()
-    os.fsync(file.fileno())
+    """Append entries, and have them on the disk before anything else happens; UserError if they do not fit there."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    data = text.encode("utf-8", "surrogatepass")
+    try:
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
+    except OSError as problem:
+        kept = "what was written before is kept, and the same command goes on"
+        raise UserError(f"{file.name} cannot be written ({problem.strerror}): {kept}") from problem

@@ -1,6 +1,7 @@
 """Any endpoint that speaks OpenAI's chat completions: vLLM's and SGLang's servers, DeepSeek, OpenAI."""
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import openai
 
 from bm.errors import UserError
+from bm.generate.attempts import Attempts, Budget, NoRoomError, Toll
 from bm.generate.draw import stream
 from bm.generate.endpoint import Answer, Endpoint, ExhaustedError, RefusedError
 from bm.generate.price import Price
@@ -24,8 +26,8 @@ class OpenAIEngine:
     """One request a sample, at most `parallel` of them asked and not yet handed on.
 
     A request whose retries are used up does not end the others: they are asked, and one UserError at the end counts
-    what is missing. With a `budget` no request is begun that could take the total over it, what is already known and
-    the worst case of what is under way included.
+    what is missing. With a `budget` no attempt is begun that could take the total over it: what is known counts with
+    its tokens, each other attempt, under way or failed, with the most that it can have cost.
     """
 
     def __init__(
@@ -37,10 +39,19 @@ class OpenAIEngine:
         budget: float | None,
     ) -> None:
         self.endpoint, self.parallel, self.refused, self.price, self.budget = endpoint, parallel, refused, price, budget
+        self.attempts = Attempts()
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "openai", "version": openai.__version__, "model": self.endpoint.served,
-                "base_url": self.endpoint.base_url, "dtype": None, "parallelism": self.parallel}  # fmt: skip
+                "base_url": self.endpoint.base_url, "dtype": None, "parallelism": self.parallel, "gpus": 0}  # fmt: skip
+
+    def identity(self) -> dict[str, Any]:
+        """A model counts by its name, wherever it is served: another address or key pays for nothing again."""
+        return {"engine": "openai", "model": self.endpoint.served}
+
+    def failed(self, rows: Mapping[Row, Sample]) -> int:
+        """Attempts that may be on the bill but brought no answer to one of these rows."""
+        return sum(max(0, begun - (row in rows)) for row, begun in self.attempts.begun.items())
 
     def render(self, messages: Sequence[Message]) -> str:
         """The endpoint has the chat template: the prompt is the conversation itself, as JSON."""
@@ -59,15 +70,23 @@ class _Run:
     def __init__(
         self, engine: OpenAIEngine, prompts: Sequence[str], sampling: Sampling, known: Mapping[Row, Sample]
     ) -> None:
+        self._known = dict(known)
         self._engine, self._endpoint, self._prompts, self._sampling = engine, engine.endpoint, prompts, sampling
-        self._rows = [(p, i) for p in range(len(prompts)) for i in range(sampling.n) if (p, i) not in known]
-        self._next = self._answered = self._in_a_row = 0
-        self._spent = engine.price.total(known.values()) if engine.price else 0.0
+        self._rows = deque((p, i) for p in range(len(prompts)) for i in range(sampling.n) if (p, i) not in known)
+        self._answered = self._in_a_row = 0
         self._works = bool(known)
-        self._flying: dict[Future[Answer], tuple[Row, float]] = {}
+        self._flying: dict[Future[Answer], tuple[Row, Toll]] = {}
         self._stopped = Event()
         self._failed: list[str] = []
         self._hopeless: UserError | None = None
+        self._budget = Budget(engine.budget, self._spent(known))
+        self._missing = len(self._rows)
+
+    def _spent(self, known: Mapping[Row, Sample]) -> float:
+        """What is known, and the worst of every attempt beyond."""
+        begun = self._engine.attempts.begun.items()
+        lost = (max(0, attempts - (row in known)) * self._worst(row) for row, attempts in begun)
+        return sum(lost, self._engine.price.total(known.values()) if self._engine.price else 0.0)
 
     def samples(self) -> Iterator[list[Sample]]:
         with ThreadPoolExecutor(self._engine.parallel) as pool:
@@ -82,26 +101,22 @@ class _Run:
 
     def _begin(self, pool: ThreadPoolExecutor) -> bool:
         """Ask as long as there is room; whether anything is under way."""
-        while len(self._flying) < self._engine.parallel and self._next < len(self._rows) and not self._over():
-            row = self._rows[self._next]
-            worst = self._worst(self._prompts[row[0]])
-            if not self._affords(worst):
+        while self._rows and len(self._flying) < self._engine.parallel and not self._over():
+            row = self._rows[0]
+            toll = Toll(row, self._worst(row), self._engine.attempts, self._budget)
+            if not self._budget.take(toll.worst):
                 break
-            self._flying[pool.submit(self._endpoint.ask, self._request(row), self._stopped)] = row, worst
-            self._next += 1
+            self._rows.popleft()
+            self._flying[pool.submit(self._endpoint.ask, self._request(row), self._stopped, toll)] = row, toll
         return bool(self._flying)
 
     def _over(self) -> bool:
         return self._hopeless is not None or self._in_a_row >= max(AWAY, self._engine.parallel)
 
-    def _worst(self, prompt: str) -> float:
-        """The most that an answer can cost: a token for every byte of the prompt, and all that may be generated."""
-        price = self._engine.price
+    def _worst(self, row: Row) -> float:
+        """The most that an attempt can cost: a token for every byte of the prompt, and all that may be generated."""
+        price, prompt = self._engine.price, self._prompts[row[0]]
         return price.of(len(prompt.encode()) + TEMPLATE, self._sampling.max_new_tokens) if price else 0.0
-
-    def _affords(self, worst: float) -> bool:
-        under_way = sum(cost for _, cost in self._flying.values())
-        return self._engine.budget is None or self._spent + under_way + worst <= self._engine.budget
 
     def _request(self, row: Row) -> dict[str, Any]:
         prompt, sampling = self._prompts[row[0]], self._sampling
@@ -116,11 +131,14 @@ class _Run:
 
     def _arrived(self, future: "Future[Answer]") -> Sample | None:
         """The sample, if there is one; what went wrong is kept for the end."""
-        (prompt, index), _ = self._flying.pop(future)
+        (prompt, index), toll = self._flying.pop(future)
         try:
             answer = future.result()
+        except NoRoomError:  # asked again as soon as what is under way leaves room
+            self._rows.appendleft((prompt, index))
+            return None
         except UserError as problem:
-            self._hopeless = problem
+            self._hopeless = self._hopeless or problem
             return None
         except (RefusedError, ExhaustedError) as problem:
             if isinstance(problem, RefusedError) and self._engine.refused == "empty" and self._works:
@@ -133,24 +151,26 @@ class _Run:
         if self._engine.budget is not None and answer.tokens is None:
             self._hopeless = UserError(f"{self._endpoint.name} reports no token counts, so no budget can be held")
         sample = Sample(prompt, index, answer.text, answer.tokens or 0, answer.finished, answer.prompt_tokens or 0)
-        self._spent += self._engine.price.total([sample]) if self._engine.price else 0.0
+        self._known[prompt, index] = sample
+        self._budget.give_back(toll.worst - (self._engine.price.total([sample]) if self._engine.price else 0.0))
         return sample
 
     def _conclude(self) -> None:
         """Nothing if all was answered, else a UserError of one line."""
-        missing = len(self._rows) - self._answered
+        missing = self._missing - self._answered
         if self._hopeless:
             raise self._hopeless
         kept = "what was answered is kept, and the same command goes on"
         if self._failed:
-            said = f"{missing} of {len(self._rows)} responses are missing ({self._failed[-1]})"
+            said = f"{missing} of {self._missing} responses are missing ({self._failed[-1]})"
             raise UserError(f"{self._endpoint.name}: {said}; {kept}")
-        if self._next < len(self._rows):
+        if self._rows:
             answered = len(self._prompts) * self._sampling.n - missing
             budget = f"the budget of {self._engine.budget:g} has no room for another response"
-            raise UserError(
-                f"{budget}: {self._spent:.4g} spent, {answered} answered, {missing} to go; raise it: {kept}"
-            )
+            lost = self._engine.failed(self._known)
+            counted = f" ({lost} failed attempt{'s' * (lost > 1)} at the most they can have cost)" if lost else ""
+            raise UserError(f"{budget}: {self._budget.spent:.4g} spent{counted}, {answered} answered, {missing} to go;"
+                            f" raise it: {kept}")  # fmt: skip
 
 
 def _messages(prompt: str) -> Any:

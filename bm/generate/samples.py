@@ -5,7 +5,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from bm.generate.attempts import Attempts
+    from bm.generate.price import Price
 
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -58,7 +62,7 @@ class Engine(Protocol):
     """Anything that writes responses."""
 
     def facts(self) -> dict[str, Any]:
-        """Engine, version, numeric type and parallelism: what must be known beside a score."""
+        """Engine, version, numeric type, parallelism and `gpus`: what must be known beside a score and a bill."""
 
     def render(self, messages: Sequence[Message]) -> str:
         """A conversation as the prompt that `generate` takes: the assistant's turn begins, or goes on if it is last."""
@@ -71,3 +75,12 @@ class Engine(Protocol):
         What is `known` is not generated. Batches of an engine of this machine depend only on what remains, in a fixed
         order, so a run that was interrupted between two of them goes on with the same batches.
         """
+
+
+@runtime_checkable
+class Billed(Protocol):
+    """An engine whose attempts cost money, those that fail as well."""
+
+    price: "Price | None"
+    attempts: "Attempts"
+    """Of the rows that are asked for; whoever keeps a journal puts them there."""

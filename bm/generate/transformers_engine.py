@@ -54,7 +54,8 @@ class TransformersEngine:
     def facts(self) -> dict[str, Any]:
         return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,
                 "dtype": str(self.model.dtype).removeprefix("torch."), "device": self.model.device.type,
-                "parallelism": 1, "attention": self.model.config._attn_implementation}  # fmt: skip
+                "parallelism": 1, "attention": self.model.config._attn_implementation,
+                "gpus": int(self.model.device.type == "cuda")}  # fmt: skip
 
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)

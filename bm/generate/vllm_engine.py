@@ -48,7 +48,8 @@ class VLLMEngine:
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "vllm", "version": version("vllm"), "dtype": self._settings["dtype"], "device": "cuda",
-                "parallelism": {"data": self.replicas, "tensor": self.tensor_parallel}}  # fmt: skip
+                "parallelism": {"data": self.replicas, "tensor": self.tensor_parallel},
+                "gpus": self.replicas * self.tensor_parallel}  # fmt: skip
 
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)

@@ -192,7 +192,7 @@ def test_a_budget_is_never_passed_and_more_of_it_goes_on(server, tmp_path):
     ) as said:
         sample(engine(server, price=PRICE, budget=1.5), questions, ONE, journal)
     assert str(said.value).count("\n") == 0
-    first = len(journal.read_text().splitlines())
+    first = len([line for line in journal.open() if "response" in line])
     assert first == len(server.requests) == sum(server.answered.values())
     assert PRICE.of(server.bill["prompt"], server.bill["output"]) <= 1.5
     assert PRICE.of(server.bill["prompt"], server.bill["output"]) + 0.64 + 0.04 > 1.5, "stopped no earlier than it must"
@@ -210,3 +210,84 @@ def test_a_budget_needs_a_price_and_token_counts(server, tmp_path):
     with pytest.raises(UserError, match="no token counts"):
         sample(engine(server, price=PRICE, budget=100), ["a"], ONE, tmp_path / "j.jsonl")
     assert sample(engine(server, price=PRICE), ["a"], ONE, tmp_path / "j.jsonl")[0][0].response == "A"
+
+
+WORST = PRICE.of(len("q0") + 64, 64)
+"""Of an attempt at a question of two characters."""
+
+
+def billed_attempts(server, kind):
+    """Every attempt goes wrong in this way, and each is on the endpoint's bill with all that it could generate."""
+    server.fault = lambda number: kind
+
+
+@pytest.mark.parametrize("kind", ["busy", "cut within", "silence", "error within", "broken off"])
+def test_a_budget_holds_where_failed_attempts_are_billed_and_a_resume_does_not_pass_it(server, tmp_path, kind):
+    """Room for one attempt begins one: neither its retries, nor the other questions, nor the next run, have any."""
+    billed_attempts(server, kind)
+    for most, begun in ((1.5 * WORST, 1), (1.5 * WORST, 1), (3.5 * WORST, 3), (3.5 * WORST, 3)):
+        with pytest.raises(UserError, match=rf"budget of {most:g} .* 0 answered, 6 to go") as said:
+            limited = engine(server, price=PRICE, budget=most, retries=5, timeout=0.3)
+            sample(limited, [f"q{i}" for i in range(6)], ONE, tmp_path / "j.jsonl")
+        assert len(server.requests) == begun
+        assert f"{begun * WORST:.4g} spent" in str(said.value)
+        assert f"{begun} failed attempt" in str(said.value)
+
+
+def test_an_attempt_is_charged_on_the_disk_before_it_begins(server, tmp_path):
+    """A process that is killed with requests under way has them on its bill."""
+    journal, seen = tmp_path / "j.jsonl", []
+    server.fault = lambda number: seen.append(journal.read_text().count('"attempts": 1'))
+    sample(engine(server, price=PRICE, parallel=1), [f"q{i}" for i in range(3)], ONE, journal)
+    assert seen == [1, 2, 3]
+
+
+def test_requests_that_were_turned_away_cost_nothing(server, tmp_path):
+    server.fault = faults(*["rate limit"] * 4)
+    limited = engine(server, price=PRICE, budget=1.5 * WORST, retries=5)
+    ((got,),) = sample(limited, ["q0"], ONE, tmp_path / "j.jsonl")
+    assert got.response == "Q0"
+    assert limited.failed({(0, 0): got}) == 0
+
+
+def test_a_retry_without_room_is_asked_when_what_is_under_way_has_left_some(server, tmp_path):
+    server.fault = faults("cut within")
+    limited = engine(server, price=PRICE, budget=2.2 * WORST, parallel=2)
+    got = sample(limited, [f"q{i}" for i in range(4)], ONE, tmp_path / "j.jsonl")
+    assert [s.response for (s,) in got] == ["Q0", "Q1", "Q2", "Q3"]
+    assert limited.failed({(p, 0): s for p, (s,) in enumerate(got)}) == 1
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://nobody.invalid/v1"])
+def test_an_endpoint_that_cannot_be_reached_is_one_line_at_once(tmp_path, address, capsys, monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30)
+    asked = openai(None, "r1", address, None, 4, 5, 8, "stop", None, None)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=rf"{address} \(r1\) cannot be reached: .*check its base_url") as said:
+        sample(asked, [f"q{i}" for i in range(50)], ONE, tmp_path / "j.jsonl")
+    assert time.monotonic() - begun < 5
+    assert "\n" not in str(said.value)
+
+
+def test_a_server_that_dies_is_asked_again_and_that_is_shown(server, tmp_path, capsys):
+    asked = engine(server, retries=1, parallel=1)
+    sample(asked, ["a"], ONE, tmp_path / "j.jsonl")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UserError, match="2 of 2 responses are missing .*refused.*the same command goes on"):
+        sample(asked, ["b", "c"], ONE, tmp_path / "j.jsonl")
+    shown = capsys.readouterr().err.split("asked again in")
+    assert len(shown) == 2, "one line for all in ten seconds"
+    assert "attempt 2 of 2" in shown[1]
+
+
+def test_an_emoji_in_two_halves_is_one_and_costs_nothing_again(server, tmp_path):
+    server.message = lambda body: {"content": "\ud83d\ude00"}  # the server sends each half in a piece of its own
+    for _ in range(2):
+        ((got,),) = sample(engine(server), ["a"], ONE, tmp_path / "j.jsonl")
+        assert got.response == "\U0001f600"
+    server.message = lambda body: {"content": "x\ud83d"}
+    for _ in range(2):
+        ((got,),) = sample(engine(server), ["b"], ONE, tmp_path / "j.jsonl")
+        assert got.response == "x\ufffd"
+    assert len(server.requests) == 2

@@ -1,0 +1,64 @@
+"""What has been begun and what it may cost: an attempt is on the disk and on the bill before it begins."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from bm.generate.samples import Row
+
+
+class NoRoomError(Exception):
+    """The budget has no room for an attempt while others are under way, or at all."""
+
+
+class Attempts:
+    """How often each row was asked, failures included; `note` puts a change of that number on the disk."""
+
+    def __init__(
+        self, begun: Mapping[Row, int] | None = None, note: Callable[[Row, int], None] = lambda row, more: None
+    ) -> None:
+        self.begun, self._note, self._lock = Counter(begun or {}), note, Lock()
+
+    def count(self, row: Row, more: int) -> None:
+        """Called from any thread; returns when it is on the disk."""
+        with self._lock:
+            self._note(row, more)
+            self.begun[row] += more
+
+
+class Budget:
+    """Money that may be spent: `most`, None for any amount. An attempt takes its worst case and gives back the rest."""
+
+    def __init__(self, most: float | None, spent: float) -> None:
+        self.spent, self._most, self._lock = spent, most, Lock()
+
+    def take(self, worst: float) -> bool:
+        """Whether there is room; if so it is taken."""
+        with self._lock:
+            if self._most is not None and self.spent + worst > self._most:
+                return False
+            self.spent += worst
+            return True
+
+    def give_back(self, amount: float) -> None:
+        with self._lock:
+            self.spent -= amount
+
+
+class Toll:
+    """What one row pays at the gate: its first attempt is taken from the budget already when it is asked."""
+
+    def __init__(self, row: Row, worst: float, attempts: Attempts, budget: Budget) -> None:
+        self.worst, self._row, self._attempts, self._budget, self._paid = worst, row, attempts, budget, True
+
+    def begin(self) -> None:
+        """Before each attempt; NoRoomError if the budget has none for it."""
+        if not self._paid and not self._budget.take(self.worst):
+            raise NoRoomError
+        self._paid = False
+        self._attempts.count(self._row, 1)
+
+    def free(self) -> None:
+        """The attempt reached nobody, or was turned away: it cost nothing."""
+        self._attempts.count(self._row, -1)
+        self._budget.give_back(self.worst)
