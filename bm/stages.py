@@ -123,11 +123,13 @@ class Stages:
 
             apart = {task: prompts.path / QUESTIONS for task, prompts in tasks.items()}
             verifying = self.config.verify
-            facts = distill(domain, teacher, distilling, verifying, asked, count, seed, apart, work, skip)
+            facts = distill(domain, teacher, distilling, verifying, asked, count, seed, apart, work, skip, answers)
             return {**facts, "unchecked": unread}
 
         label = f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
-        inputs = [*self._model_of(teacher), *tasks.values()]
+        models = self._model_of(teacher)
+        answers = self.store.journals(models[0]) if models else self.store.root / "samples" / "endpoints"
+        inputs = [*models, *tasks.values()]
         return self._make("distill", label, settings, inputs, ["distill", "verify"], build)
 
     def _part(self, domain: Domain, part: Literal["train", "student"]) -> "Wanted | None":

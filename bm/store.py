@@ -4,6 +4,7 @@ outputs/store/<stage>/<key>/            files and manifest.json, complete or abs
 outputs/store/<stage>/<key>.work/       being made; survives a crash, and the next run goes on in it
 outputs/store/<stage>/.<key>.lock       held by the one process that is making it
 outputs/store/samples/<digest>/         every sample of a model, by what the model is
+outputs/store/samples/endpoints/        every answer of a model behind an endpoint, by the model's name
 """
 
 import ast

@@ -1,14 +1,17 @@
 """Ask a teacher, keep what a verifier accepts and is worth learning from, and say what became of the rest."""
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.markup import escape
 
 from bm.config import Component, Distill, Domain, Verify
 from bm.distill.card import card
@@ -19,15 +22,20 @@ from bm.distill.screening import Screen
 from bm.distill.selection import UNVERIFIED, Question, Wanted, select
 from bm.distill.teachers import Teacher
 from bm.errors import UserError
-from bm.generate import sample
-from bm.progress import progress
-from bm.store import write_text
+from bm.generate import Engine, sample
+from bm.generate.samples import Lasting
+from bm.progress import progress, say
+from bm.store import digest, write_json, write_text
 from bm.verify import Case, Verdict, verify_all
 from bm.verify.final import stated
 from bm.verify.thinking import OPEN, answer, unclosed
 
 QUESTION = ("id", "domain", "source", "system", "prompt", "answer", "verifier", "metadata")
 TRACE = ("id", "domain", "source", "system", "prompt", "response", "answer", "verifier", "metadata")
+
+SCARCE = 0.02
+"""Share of responses kept below which something is likely to be wrong with their form."""
+FORM = "A trace is `<think>…</think>`, then the answer; a teacher that does not think in tags needs reasoning=wrapped."
 
 
 class Judged(NamedTuple):
@@ -60,13 +68,15 @@ def distill(
     tasks: Mapping[str, Path],
     work: Path,
     skip: int = 0,
+    answers: Path | None = None,
 ) -> dict[str, Any]:
     """Put `count` distinct questions of `part`, but for the first `skip`, to the teacher; good responses become traces.
 
     tasks: Parquet files with the prompts of each evaluation task, which no question may share words with. Writes
     `traces.parquet` (columns TRACE, all strings) and `rejected.parquet` (and `reason`), both in the order of the
-    questions, and `README.md`, the card of the set. What was answered before an interruption is found in `work` and not
-    asked again. Facts: see `bm.distill.funnel`.
+    questions, and `README.md`, the card of the set. answers: the folder of a teacher's model, or of
+    all endpoints: what a model has answered is kept there, whatever it was asked for, and not asked again. What costs
+    nothing, and all without such a folder, is kept in `work` until the set is complete. Facts: see `bm.distill.funnel`.
     """
     screen = Screen(
         settings, {task: _prompts(path) for task, path in tasks.items()} if settings.decontamination else {}
@@ -75,20 +85,50 @@ def distill(
     found = select(domain.source(domain.name, seed=seed), part, wanted, screen, short)
     chosen = found.questions[skip:]
     asked: Teacher = teacher(chosen, seed=seed)
-    journal, prompts = work / "responses.jsonl", [asked.prompt(question) for question in chosen]
+    prompts = [asked.prompt(question) for question in chosen]
+    kept_in = _answers(answers, asked.engine) if answers else None
+    journal = (kept_in or work) / (f"{quote(domain.name, safe='')}.jsonl" if kept_in else "responses.jsonl")
+    others = sorted(kept_in.glob("*.jsonl")) if kept_in else []
     with progress(f"distill {domain.name}", total=len(chosen) * asked.sampling.n, unit="responses") as bar:
-        answers = sample(asked.engine, prompts, asked.sampling, journal, bar)
+        responses = sample(asked.engine, prompts, asked.sampling, journal, bar, others)
     given = [(question, asked.response(prompt, one), one.tokens)
-             for question, prompt, ones in zip(chosen, prompts, answers, strict=True) for one in ones]  # fmt: skip
+             for question, prompt, ones in zip(chosen, prompts, responses, strict=True) for one in ones]  # fmt: skip
     judged = _chosen(_judged(given, settings, verifying, domain.name), settings)
     _write(work / "traces.parquet", TRACE, [_trace(one) for one in judged if not one.reason])
     refused = [_trace(one) | {"reason": one.reason} for one in judged if one.reason]
     _write(work / "rejected.parquet", (*TRACE, "reason"), refused)
+    said = {(p, i): one for p, ones in enumerate(responses) for i, one in enumerate(ones)}
     told = facts(domain, found, len(chosen), judged)
-    told["teacher"] = asked.facts([one for ones in answers for one in ones])
+    told["teacher"] = asked.facts(said)
+    told["gpus"] = told["teacher"].get("gpus", 0)
     write_text(work / "README.md", card(domain, settings, told))
-    journal.unlink()
+    if not kept_in:
+        journal.unlink()
+    _report(domain.name, told)
     return told
+
+
+def _answers(folder: Path, engine: Engine) -> Path | None:
+    """Where the answers of this engine are kept; None for one that says nothing of what its answers depend on."""
+    if not isinstance(engine, Lasting):
+        return None
+    identity = engine.identity()
+    own = folder / digest(json.dumps(identity, sort_keys=True).encode())[:16]
+    own.mkdir(parents=True, exist_ok=True)
+    write_json(own / "engine.json", identity)
+    return own
+
+
+def _report(name: str, told: Mapping[str, Any]) -> None:
+    """What the teacher's answers cost, and a warning where hardly any of them became a trace."""
+    teacher, answered, kept = told["teacher"], told["answered"], told["kept"]
+    if "cost" in teacher:
+        failed = teacher.get("failed_attempts", 0)
+        lost = f"; {failed} failed attempts may have cost up to {teacher['failed_at_most']:.4g} more" if failed else ""
+        say(f"{name}: {answered} responses for {teacher['cost']:.4g}{lost}")
+    if answered and kept < SCARCE * answered:
+        reasons = ", ".join(f"{why}: {number}" for why, number in told["rejected"].items())
+        say(f"[yellow]{escape(f'{name}: only {kept} of {answered} responses became traces ({reasons}). {FORM}')}[/]")
 
 
 def _judged(
@@ -161,5 +201,11 @@ def _write(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]
     rows = list(rows)
     table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns})
     unfinished = path.with_suffix(".unfinished")
-    pq.write_table(table, unfinished, compression="zstd")
-    os.replace(unfinished, path)
+    try:
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, path)
+    except OSError as problem:
+        why = os.strerror(problem.errno) if problem.errno else str(problem)
+        raise UserError(
+            f"{path} cannot be written ({why}): what was answered is kept, and the same command goes on"
+        ) from None

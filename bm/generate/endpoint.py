@@ -144,7 +144,7 @@ class Endpoint:
 
 
 def _unconnected(problem: Exception) -> bool:
-    """Whether no connection came about: refused, no such host, nobody there. The client has httpx or httpx2 below it."""
+    """Whether no connection came about: refused, no such host, nobody there. (The client has httpx or httpx2.)"""
     return type(problem.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
 
 

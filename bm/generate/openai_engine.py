@@ -39,7 +39,8 @@ class OpenAIEngine:
         budget: float | None,
     ) -> None:
         self.endpoint, self.parallel, self.refused, self.price, self.budget = endpoint, parallel, refused, price, budget
-        self.attempts = Attempts()
+        self.attempts, self.charged = Attempts(), 0.0
+        """Of the rows that were asked for last: what was begun, and what that counts for in the budget."""
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "openai", "version": openai.__version__, "model": self.endpoint.served,
@@ -49,9 +50,17 @@ class OpenAIEngine:
         """A model counts by its name, wherever it is served: another address or key pays for nothing again."""
         return {"engine": "openai", "model": self.endpoint.served}
 
-    def failed(self, rows: Mapping[Row, Sample]) -> int:
-        """Attempts that may be on the bill but brought no answer to one of these rows."""
-        return sum(max(0, begun - (row in rows)) for row, begun in self.attempts.begun.items())
+    def failed(self, known: Mapping[Row, Sample]) -> dict[Row, int]:
+        """By row, the attempts that may be on the bill but brought no answer."""
+        lost = {row: begun - (row in known) for row, begun in self.attempts.begun.items()}
+        return {row: number for row, number in lost.items() if number > 0}
+
+    def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
+        if self.price is None:
+            return {}
+        cost, number = self.price.total(said.values()), sum(self.failed(said).values())
+        failed = {"failed_attempts": number, "failed_at_most": round(self.charged - cost, 6)} if number else {}
+        return {"cost": round(cost, 6), **failed}
 
     def render(self, messages: Sequence[Message]) -> str:
         """The endpoint has the chat template: the prompt is the conversation itself, as JSON."""
@@ -84,8 +93,7 @@ class _Run:
 
     def _spent(self, known: Mapping[Row, Sample]) -> float:
         """What is known, and the worst of every attempt beyond."""
-        begun = self._engine.attempts.begun.items()
-        lost = (max(0, attempts - (row in known)) * self._worst(row) for row, attempts in begun)
+        lost = (attempts * self._worst(row) for row, attempts in self._engine.failed(known).items())
         return sum(lost, self._engine.price.total(known.values()) if self._engine.price else 0.0)
 
     def samples(self) -> Iterator[list[Sample]]:
@@ -97,6 +105,7 @@ class _Run:
                         yield arrived
             finally:
                 self._stopped.set()
+                self._engine.charged = self._budget.spent
         self._conclude()
 
     def _begin(self, pool: ThreadPoolExecutor) -> bool:
@@ -167,7 +176,7 @@ class _Run:
         if self._rows:
             answered = len(self._prompts) * self._sampling.n - missing
             budget = f"the budget of {self._engine.budget:g} has no room for another response"
-            lost = self._engine.failed(self._known)
+            lost = sum(self._engine.failed(self._known).values())
             counted = f" ({lost} failed attempt{'s' * (lost > 1)} at the most they can have cost)" if lost else ""
             raise UserError(f"{budget}: {self._budget.spent:.4g} spent{counted}, {answered} answered, {missing} to go;"
                             f" raise it: {kept}")  # fmt: skip

@@ -84,3 +84,14 @@ class Billed(Protocol):
     price: "Price | None"
     attempts: "Attempts"
     """Of the rows that are asked for; whoever keeps a journal puts them there."""
+
+    def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
+        """`cost` of these answers, and of failed attempts how many there were and what they may have cost at most."""
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """An engine whose answers are worth keeping for whoever asks the same."""
+
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on besides the model's files, the prompt and the sampling."""

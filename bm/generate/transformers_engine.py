@@ -57,6 +57,9 @@ class TransformersEngine:
                 "parallelism": 1, "attention": self.model.config._attn_implementation,
                 "gpus": int(self.model.device.type == "cuda")}  # fmt: skip
 
+    def identity(self) -> dict[str, Any]:
+        return self.facts()
+
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)
 

@@ -51,6 +51,9 @@ class VLLMEngine:
                 "parallelism": {"data": self.replicas, "tensor": self.tensor_parallel},
                 "gpus": self.replicas * self.tensor_parallel}  # fmt: skip
 
+    def identity(self) -> dict[str, Any]:
+        return self.facts()
+
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)
 

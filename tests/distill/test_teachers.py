@@ -59,13 +59,14 @@ def test_every_teacher_of_the_configuration_is_typed(name: str) -> None:
 
 def test_what_does_not_change_the_responses_is_not_in_the_key() -> None:
     same = ("teacher.engine.parallel=3", "teacher.engine.price={input: 1, output: 2}", "teacher.engine.budget=7",
-            "teacher.engine.timeout=9", "teacher.engine.retries=1")  # fmt: skip
+            "teacher.engine.timeout=9", "teacher.engine.retries=1",
+            "teacher.engine.base_url=http://x.org/v1")  # fmt: skip
     other = ("teacher.samples=4", "teacher.temperature=1", "teacher.engine.served=x", "teacher.reasoning=wrapped",
-             "teacher.prompt.system=x", "teacher.engine.base_url=http://x.org/v1")  # fmt: skip
+             "teacher.prompt.system=x")  # fmt: skip
     key = identity(configured("server"))
     assert all(identity(configured("server", change)) == key for change in same)
     assert all(identity(configured("server", change)) != key for change in other)
-    assert not {"price", "budget", "parallel", "key"} & key["engine"].keys()
+    assert not {"price", "budget", "parallel", "key", "base_url"} & key["engine"].keys()
 
 
 def test_questions_are_put_as_told_and_by_domain() -> None:

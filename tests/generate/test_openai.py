@@ -247,7 +247,7 @@ def test_requests_that_were_turned_away_cost_nothing(server, tmp_path):
     limited = engine(server, price=PRICE, budget=1.5 * WORST, retries=5)
     ((got,),) = sample(limited, ["q0"], ONE, tmp_path / "j.jsonl")
     assert got.response == "Q0"
-    assert limited.failed({(0, 0): got}) == 0
+    assert limited.failed({(0, 0): got}) == {}
 
 
 def test_a_retry_without_room_is_asked_when_what_is_under_way_has_left_some(server, tmp_path):
@@ -255,7 +255,8 @@ def test_a_retry_without_room_is_asked_when_what_is_under_way_has_left_some(serv
     limited = engine(server, price=PRICE, budget=2.2 * WORST, parallel=2)
     got = sample(limited, [f"q{i}" for i in range(4)], ONE, tmp_path / "j.jsonl")
     assert [s.response for (s,) in got] == ["Q0", "Q1", "Q2", "Q3"]
-    assert limited.failed({(p, 0): s for p, (s,) in enumerate(got)}) == 1
+    bill = limited.bill({(p, 0): s for p, (s,) in enumerate(got)})
+    assert bill == {"cost": 0.160008, "failed_attempts": 1, "failed_at_most": pytest.approx(WORST)}
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://nobody.invalid/v1"])
@@ -274,7 +275,7 @@ def test_a_server_that_dies_is_asked_again_and_that_is_shown(server, tmp_path, c
     sample(asked, ["a"], ONE, tmp_path / "j.jsonl")
     server.shutdown()
     server.server_close()
-    with pytest.raises(UserError, match="2 of 2 responses are missing .*refused.*the same command goes on"):
+    with pytest.raises(UserError, match=r"2 of 2 responses are missing .*refused.*the same command goes on"):
         sample(asked, ["b", "c"], ONE, tmp_path / "j.jsonl")
     shown = capsys.readouterr().err.split("asked again in")
     assert len(shown) == 2, "one line for all in ten seconds"

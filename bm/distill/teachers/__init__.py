@@ -1,6 +1,6 @@
 """Who answers: an engine, how it is asked, how its responses are drawn, and how they are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as checked
 from bm.distill.selection import Question
 from bm.distill.teachers.reading import tagged, wrapped
 from bm.generate import Engine, Sample, Sampling
-from bm.generate.price import Price
+from bm.generate.samples import Billed, Row
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
@@ -54,8 +54,9 @@ class Teacher:
         response = tagged(prompt, sample.response)
         return wrapped(response) if self.reasoning == "wrapped" and sample.finished else response
 
-    def facts(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def facts(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
         """Who answered, in how many tokens, and for how much, where that has a price."""
-        price: Price | None = getattr(self.engine, "price", None)  # engines of this machine have none
+        samples = said.values()
         spent = {"prompt_tokens": sum(s.prompt_tokens for s in samples), "tokens": sum(s.tokens for s in samples)}
-        return {**self.engine.facts(), **spent, **({"cost": round(price.total(samples), 6)} if price else {})}
+        bill = self.engine.bill(said) if isinstance(self.engine, Billed) else {}
+        return {**self.engine.facts(), **spent, **bill}
