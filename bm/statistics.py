@@ -5,7 +5,9 @@ the Bayesian bootstrap (Rubin 1981: each question gets a random weight, together
 question more at the lowest and half a one at the highest score there could be. With one sample a question that is
 exactly the interval of Jeffreys, whose coverage is near its level for any share and any number of questions (Brown, Cai
 and DasGupta 2001); with several samples it stays so where resampling whole questions falls short: few questions, and
-scores near a bound. Equal scores share their weight, so a draw costs as many numbers as there are distinct ones.
+scores near a bound. In a comparison of two models with several samples a question's difference cannot be as large as
+that by chance, so the two halves lie nearer to zero (`_reach`); `docs/statistics.md` has the simulation that this was
+chosen by. Equal scores share their weight, so a draw costs as many numbers as there are distinct ones.
 """
 
 from collections import Counter
@@ -24,6 +26,8 @@ Outcome = Literal["better", "worse", "undecided"]
 NORMAL = NormalDist()
 POWER = 0.8
 """How likely a difference of the seen size would be decided by the questions or samples said to be needed."""
+MOST_SAMPLES = 1_000_000
+"""Samples of a question that are worth naming as needed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def interval(
     scores: [questions] or [questions, samples], within `bounds`. All right or all wrong is no certainty: 150 right out
     of 150 is [0.983, 1].
     """
-    bootstrap = _Bootstrap([_per_question(scores)], resamples, seed, bounds)
+    bootstrap = _Bootstrap([_per_question(scores)], resamples, seed, [bounds])
     return Interval(bootstrap.mean, *bootstrap.interval(confidence))
 
 
@@ -71,8 +75,10 @@ def compare(
     first, second: by task, [questions] or [questions, samples] in [0, 1]; the same questions in the same order.
     Questions are drawn within each task.
     """
+    strata = [_Paired.of(first[task], second[task]) for task in first]
     differences = [_per_question(first[task]) - _per_question(second[task]) for task in first]
-    bootstrap = _Bootstrap(differences, resamples, seed, (-1, 1))
+    ends = [(-reach, reach) for reach in (stratum.reach(stratum.samples) for stratum in strata)]
+    bootstrap = _Bootstrap(differences, resamples, seed, ends)
     low, high = bootstrap.interval(confidence)
     questions = sum(len(d) for d in differences)
     # no test that may turn each question's sign gets below this, so fewer questions decide nothing
@@ -85,7 +91,7 @@ def compare(
         # standard error at which the interval excludes zero with probability POWER
         wanted = abs(bootstrap.mean) / (NORMAL.inv_cdf((1 + confidence) / 2) + NORMAL.inv_cdf(POWER))
         more_questions = max(questions + 1, ceil(questions * (bootstrap.error / wanted) ** 2))
-        more_samples = _samples_needed(list(first.values()), list(second.values()), bootstrap.error, wanted)
+        more_samples = _samples_needed(strata, abs(bootstrap.mean), confidence)
     return Comparison(bootstrap.mean, low, high, p, verdict, questions, more_questions, more_samples)
 
 
@@ -170,12 +176,15 @@ def majority(answers: Sequence[str], accepted: Sequence[bool]) -> float:
 class _Bootstrap:
     """The mean over strata of the mean of each, and its bootstrap distribution."""
 
-    def __init__(self, strata: Sequence[Array], resamples: int, seed: int, bounds: tuple[float, float]) -> None:
+    def __init__(
+        self, strata: Sequence[Array], resamples: int, seed: int, bounds: Sequence[tuple[float, float]]
+    ) -> None:
         self.mean = float(np.mean([s.mean() for s in strata]))
         self.error = sqrt(sum(s.var(ddof=len(s) > 1) / len(s) for s in strata)) / len(strata)
-        random, ends = np.random.default_rng(seed), np.array(bounds, float)[:, None]
-        means = sum(_means(s[:, None], ends, resamples, random)[:, 0] for s in strata) / len(strata)
-        self._means: Array = np.asarray(means)
+        random = np.random.default_rng(seed)
+        ends = [np.array(of, float)[:, None] for of in bounds]
+        means = sum(_means(s[:, None], e, resamples, random)[:, 0] for s, e in zip(strata, ends, strict=True))
+        self._means: Array = np.asarray(means) / len(strata)
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Holds the mean always, which the half questions at the bounds could leave outside."""
@@ -201,15 +210,69 @@ def _means(rows: Array, ends: Array, resamples: int, random: np.random.Generator
     return means
 
 
-def _samples_needed(first: Sequence[Array], second: Sequence[Array], error: float, wanted: float) -> int | None:
-    """Samples per question at which the standard error `error` falls to `wanted` with the same questions."""
-    sides = [*first, *second]
-    if any(s.ndim == 1 or s.shape[1] < 2 for s in sides):
+@dataclass(frozen=True)
+class _Paired:
+    """Where the spread of a task's differences comes from: variances of one answer and of one question."""
+
+    questions: int
+    samples: int
+    alone: float
+    """Of one answer of each model, whatever the question: the sum of both models' p(1 − p)."""
+    within: float
+    """Of one answer of each model to the same question, summed; 0 where each has but one."""
+    ease: float
+    """Of how easy questions are, summed over both models."""
+    differing: float
+    """Of the difference between both models' chances, over questions."""
+
+    @classmethod
+    def of(cls, first: Array, second: Array) -> "_Paired":
+        sides, samples = (first, second), min(1 if s.ndim == 1 else s.shape[1] for s in (first, second))
+        means = [_per_question(side) for side in sides]
+        within = sum(float(side.var(1, ddof=1).mean()) for side in sides) if samples > 1 else 0.0
+        alone = sum(float(of.mean() * (1 - of.mean())) for of in means)
+        ease = max(0.0, sum(float(of.var()) for of in means) - within / samples)
+        differing = max(0.0, float((means[0] - means[1]).var()) - within / samples)
+        return cls(len(first), samples, alone, within, ease, differing)
+
+    def spread(self, samples: int) -> float:
+        """Variance of a question's difference."""
+        return self.differing + self.within / samples
+
+    def reach(self, samples: int) -> float:
+        """How far from zero the halves of one question more are put.
+
+        As far as a question may well lie, 2.2 standard deviations, which also makes up for what a bootstrap of few
+        questions lacks beside Student's t; and at least as far as one independent answer can shift a question, of
+        which `samples` are worth fewer the more questions differ in ease.
+        """
+        seen = self.ease + self.within / samples
+        worth = min(float(samples), max(1.0, self.alone / seen)) if seen > 0 else 1.0
+        return min(1.0, max(2.2 * sqrt(self.spread(samples)), 1 / worth))
+
+    def error(self, samples: int) -> float:
+        """Variance of the bootstrap's mean."""
+        n = self.questions
+        return (n * self.spread(samples) + self.reach(samples) ** 2) / ((n + 1) * (n + 2))
+
+
+def _samples_needed(tasks: Sequence[_Paired], difference: float, confidence: float) -> int | None:
+    """The fewest samples of each of the same questions that decide a difference of this size with probability POWER."""
+    if any(task.samples < 2 for task in tasks):
         return None
-    # variance of a difference of means = between questions + within them, and only the second falls with samples
-    within: float = sum(float(s.var(1, ddof=1).mean()) / s.shape[1] / len(s) for s in sides) / len(first) ** 2
-    between = max(0.0, error * error - within)
-    if between >= wanted * wanted:
+    sure, likely = NORMAL.inv_cdf((1 + confidence) / 2), NORMAL.inv_cdf(POWER)
+
+    def decides(samples: int) -> bool:
+        """Whether the interval, shifted by the chance of these samples alone, still excludes zero."""
+        error = sum(task.error(samples) for task in tasks)
+        chance = sum(task.within / samples / task.questions for task in tasks)
+        return (sure * sqrt(error) + likely * sqrt(chance)) / len(tasks) < difference
+
+    low = max(task.samples for task in tasks)
+    if not decides(MOST_SAMPLES):
         return None
-    most = max(int(s.shape[1]) for s in sides)
-    return max(most + 1, ceil(most * within / (wanted * wanted - between)))
+    high = MOST_SAMPLES
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high

@@ -142,16 +142,57 @@ def test_questions_needed_decide_it_as_often_as_promised():
     assert 0.74 <= decided / 400 <= 0.86
 
 
-def test_samples_needed_only_where_samples_can_help():
-    """Two questions of 60 answered better once in four: all spread is within questions, so samples would decide it."""
-    second = np.tile([1.0, 1.0, 0.0, 0.0], (60, 1))
-    first = second.copy()
-    first[:2, 2] = 1
-    got = compare({"t": first}, {"t": second}, **SETTINGS)
-    assert got.verdict == "undecided"
-    within = (first.var(1, ddof=1).mean() + second.var(1, ddof=1).mean()) / 60
-    wanted = got.difference / (stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
-    assert got.samples_needed == pytest.approx(within / wanted**2, abs=1)
+def answers(random, chances, samples):
+    return (random.random((len(chances), samples)) < chances[:, None]).astype(float)
+
+
+def test_few_questions_with_many_samples_are_compared_about_as_sharply_as_by_a_paired_t():
+    """Thirty questions, sixteen samples, four points apart: half a question at ±1 would hide nearly all of it."""
+    random, runs = np.random.default_rng(7), 300
+    ours = theirs = false = 0
+    for seed in range(runs):
+        chances = 0.05 + 0.9 * random.beta(2.5, 2.5, 30)
+        better, worse = chances, np.clip(chances - 0.09, 0, 1)
+        one, other, equal = (answers(random, of, 16) for of in (better, worse, better))
+        ours += compare({"t": one}, {"t": other}, 500, 0.95, seed).verdict == "better"
+        theirs += stats.ttest_rel(one.mean(1), other.mean(1)).pvalue < 0.05
+        false += compare({"t": one}, {"t": equal}, 500, 0.95, seed).verdict != "undecided"
+    assert theirs / runs > 0.6
+    assert ours / theirs > 0.9
+    assert false / runs <= 0.07
+
+
+def test_the_simulated_method_is_the_one_that_compares():
+    from experiments.statistics.methods import bayesian_answer
+    from experiments.statistics.simulate import worth
+
+    random = np.random.default_rng(8)
+    first, second = (answers(random, np.linspace(0.2, low, 40), 8) for low in (0.8, 0.7))
+    got = compare({"t": first}, {"t": second}, 20_000, 0.95, 0)
+    means = first.mean(1)[None], second.mean(1)[None]
+    low, high = bayesian_answer(means[0] - means[1], worth(*means, 8), 8)
+    assert (got.low, got.high) == pytest.approx((low[0], high[0]), abs=0.02)
+
+
+@pytest.mark.parametrize(("questions", "samples", "gap"), [(30, 16, 0.04), (60, 4, 0.05)])
+def test_samples_needed_decide_it_as_often_as_promised(questions, samples, gap):
+    """Of comparisons that saw about the true difference and left it open, repeated with the samples asked for."""
+    random, decided, asked = np.random.default_rng(9), 0, 0
+    for seed in range(120):
+        chances = 0.1 + 0.8 * random.beta(2.5, 2.5, questions)
+        rival = np.clip(chances - gap, 0, 1)
+        got = compare({"t": answers(random, chances, samples)}, {"t": answers(random, rival, samples)}, 400, 0.95, seed)
+        if got.samples_needed is None or not 0.95 < got.difference / gap < 1.15:
+            continue
+        for again in range(3):
+            one, other = (answers(random, of, got.samples_needed) for of in (chances, rival))
+            decided += compare({"t": one}, {"t": other}, 400, 0.95, again).verdict == "better"
+            asked += 1
+    assert asked >= 20
+    assert decided / asked >= 0.68
+
+
+def test_samples_cannot_help_where_questions_decide_alike_every_time():
     always = np.repeat(np.repeat([1.0, 0.0, -1.0], [14, 78, 8])[:, None], 4, 1)
     between = compare({"t": np.clip(always, 0, 1)}, {"t": np.clip(-always, 0, 1)}, **SETTINGS)
     assert (between.verdict, between.samples_needed) == ("undecided", None)
