@@ -109,18 +109,18 @@ HEAD = """| method | coverage | worst | false verdicts | worst | power | of the 
 WORST = len(SKILLS) * len(SPREADS) * len(SHARED)
 INTRODUCTION = f"""# How two models are compared
 
-Made by `python -m experiments.statistics.simulate`, which says how models and questions are drawn. Each table is over
-{WORST} settings, {RUNS:,} comparisons of equal and as many of unequal models each; everything in percent.
+Made by `python -m experiments.statistics.simulate`, which says how models and questions are drawn. Each table is
+over {WORST} settings, {RUNS:,} comparisons of equal and as many of unequal models each; everything in percent.
 Coverage is the lower of the two. A share of {RUNS:,} has a standard error of 0.7 itself, so the worst of {WORST}
-settings is about 93.5 where all are 95, and false verdicts of 6.5 are what 5 look like; {RESAMPLES} resamples instead
-of 10,000 add up to half a point to those of the bootstraps. Power is held against the best method of each setting whose false verdicts are
-within that. "Chosen" is what `bm.statistics.compare` does.
+settings is about 93.5 where all are 95, and false verdicts of 6.5 are what 5 look like; {RESAMPLES} resamples
+instead of 10,000 add up to half a point to those of the bootstraps. Power is held against the best method of each
+setting whose false verdicts are within that. "Chosen" is what `bm.statistics.compare` does.
 
 The percentile bootstrap, BCa and the bootstrap-t decide more because they are wrong more often. The paired t misses
-rare large differences where questions are few and differ much. Half a question at ±1 is right and blunt: the more samples,
-the more power it gives away. The chosen method has 93 to 98 % of the power from thirty questions on, at a coverage of
-94 to 95 % on average. With ten questions it has 86 to 91 %, and there its coverage falls below 93 % in some settings
-(the worst: 89.3): no method of the table has both with so few.
+rare large differences where questions are few and differ much. Half a question at ±1 is right and blunt: the more
+samples, the more power it gives away. The chosen method has 93 to 98 % of the power from thirty questions on, at a
+coverage of 94 to 95 % on average. With ten questions it has 86 to 91 %, and there its coverage falls below 93 % in
+some settings (the worst: 89.3): no method of the table has both with so few.
 """
 
 
