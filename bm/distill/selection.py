@@ -93,6 +93,11 @@ def select(
             else:
                 chosen[question.id], stale = question, 0
     if count is not None and len(chosen) < count and not short:
+        if not chosen and refused[FILTERED]:
+            raise UserError(
+                f"the source refuses all of its {refused[FILTERED]} rows: none has a reference that its settings find;"
+                " check the answer's field and `answer_pattern`, or the source's other filters"
+            )
         purpose = f" for '{part}'" if part else ""
         raise UserError(
             f"the source has {len(chosen)} distinct questions{purpose} where {count} are asked for;"

@@ -96,3 +96,37 @@ def test_a_row_without_an_answer_is_refused_and_counted(tmp_path):
 def test_a_field_within_a_row_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no field 'meta\.gold'; there are level"):
         questions(tmp_path / "set.jsonl", [{"question": "a", "meta": {"level": 1}}], answer="meta.gold")
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "line"),
+    [
+        ({"question": "a", "answer": {"gold": 1}}, {}, "field 'answer' is no text or number"),
+        ({"question": "a", "answer": "1", "said": {"text": "x"}}, {"responses": "said"}, "field 'said' is no list"),
+        ({"question": "a", "answer": "1", "said": [{"text": "x"}]}, {"responses": "said"}, "response that is no text"),
+        ({"question": "a", "answer": "1", "said": 7}, {"responses": "said"}, "field 'said' is no list"),
+        ({"question": "a", "answer": "B", "options": "A)5 B)6"}, {"choices": "options"}, "field 'options' is no list"),
+        ({"question": "a", "answer": "1"}, {"answer_pattern": "#### (.+"}, "is no regular expression"),
+        ({"question": "a", "answer": "1"}, {"answer_pattern": "####"}, "has no group"),
+        ({"question": "a", "answer": "1"}, {"name": "openai/gsm8k"}, "has both `name`"),
+    ],
+)
+def test_what_a_source_cannot_mean_is_one_line(row, fields, line, tmp_path):
+    with pytest.raises(UserError, match=line):
+        questions(tmp_path / "set.jsonl", [row], **fields)
+
+
+def test_an_empty_file_and_a_pattern_that_matches_nothing_say_so(tmp_path):
+    with pytest.raises(UserError, match="has no rows"):
+        questions(tmp_path / "set.jsonl", [])
+    node = read(CONF / "domain" / "jsonl.yaml")
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": "a", "answer": "1"}) + "\n")
+    node["source"] |= {"path": str(tmp_path / "set.jsonl"), "answer_pattern": "#### (.+)"}
+    with pytest.raises(UserError, match=r"refuses all of its 1 rows.*answer_pattern"):
+        select(typed(Domain, node).source("jsonl", seed=1), None, 5)
+
+
+def test_half_a_character_in_a_row_can_be_written(tmp_path):
+    (question,) = questions(tmp_path / "set.jsonl", [{"question": "x\ud83d", "answer": "1"}]).questions
+    assert question.prompt == "x\ufffd"
+    assert question.id

@@ -43,12 +43,15 @@ def stream(
     """
     fields = [*prompt, *filter(None, (answer, choices, tests, responses))]
     columns = list(dict.fromkeys(field.split(".")[0] for field in fields))
-    pattern = re.compile(answer_pattern) if answer_pattern else None
+    pattern = _pattern(answer_pattern)
     where = str(path or name)
     for row in rows(name, path, columns, seed, config, split):
         asked = join.join(str(_field(row, field, where)).strip() for field in prompt)
-        options = _options(_field(row, choices, where)) if choices else []
-        reference = _reference(_field(row, answer, where), pattern, len(options)) if answer else ""
+        options = _options(_listed(_field(row, choices, where), choices, where)) if choices else []
+        given = _field(row, answer, where) if answer else None
+        if isinstance(given, Mapping | list):
+            raise UserError(f"{where}: a row's field '{answer}' is no text or number; name a field within it")
+        reference = _reference(given, pattern, len(options)) if answer else ""
         if reference is None:
             yield None
             continue
@@ -57,10 +60,23 @@ def stream(
         if tests:
             metadata["tests"] = _object(_field(row, tests, where), tests, where)
         said = _field(row, responses, where) if responses else ()
-        published = tuple(map(normalised, [said] if isinstance(said, str) else said or ()))
+        texts = _listed([said] if isinstance(said, str) else said or (), responses or "", where)
+        if any(not isinstance(text, str) for text in texts):
+            raise UserError(f"{where}: a row's field '{responses}' has a response that is no text")
+        published = tuple(map(normalised, texts))
         source = Path(where).stem if path else where
         said_of = json.dumps(metadata, ensure_ascii=False)
         yield Question(domain, source, system, asked + listed, reference, verifier, said_of, published)
+
+
+def _pattern(given: str | None) -> re.Pattern[str] | None:
+    try:
+        pattern = re.compile(given) if given else None
+    except re.error as problem:
+        raise UserError(f"answer_pattern: {given!r} is no regular expression ({problem})") from None
+    if pattern and not pattern.groups:
+        raise UserError(f"answer_pattern: {given!r} has no group; put the reference in parentheses, as in '#### (.+)'")
+    return pattern
 
 
 def _field(row: Row, field: str, where: str) -> Any:
@@ -72,6 +88,13 @@ def _field(row: Row, field: str, where: str) -> Any:
         except (KeyError, IndexError, TypeError, ValueError):
             there = f"; there are {', '.join(found)}" if isinstance(found, Mapping) else ""
             raise UserError(f"{where}: a row has no field '{field}'{there}") from None
+    return found
+
+
+def _listed(found: Any, field: str, where: str) -> Sequence[Any]:
+    """A list, or UserError: the letters of a text are no options."""
+    if isinstance(found, str | Mapping) or not isinstance(found, Sequence):
+        raise UserError(f"{where}: a row's field '{field}' is no list")
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bm.errors import UserError, nearest
+from bm.generate.characters import whole_characters
 
 Row = Mapping[str, Any]
 LINES = (".jsonl", ".json")
@@ -33,8 +34,12 @@ def rows(
     Parquet file, or a folder of such files, in its place. UserError if there is neither, if it cannot be read, or if a
     row lacks a column: it is named beside those that there are.
     """
+    if name and path:
+        raise UserError(f"the source has both `name` ({name}) and `path` ({path}); give one of them")
     where = str(path or name)
     table = _local(path) if path else _hub(name, config, split)
+    if not len(table):
+        raise UserError(f"{where} has no rows")
     for row in random.Random(seed).sample(range(len(table)), len(table)):
         found = table[row]
         for column in columns:
@@ -104,7 +109,7 @@ class Lines:
             opened.seek(start)
             line = opened.readline()
         try:
-            found = json.loads(line)
+            found = json.loads(whole_characters(json.dumps(json.loads(line), ensure_ascii=False)))
         except ValueError as problem:
             raise UserError(f"{file}: row {row + 1} is no JSON ({problem})") from problem
         if not isinstance(found, dict):

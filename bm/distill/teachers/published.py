@@ -18,7 +18,11 @@ def teacher(questions: Sequence[Question], seed: int, samples: Annotated[int, Fi
     """The first `samples` published responses of each question, null: all; UserError if a source has none at all."""
     most = max((len(question.responses) for question in questions), default=0)
     if not most:
-        raise UserError("the source has no published responses; choose a teacher that answers, such as teacher=openai")
+        domains = ", ".join(sorted({question.domain for question in questions}))
+        raise UserError(
+            f"the source of {domains} has no published responses: choose a teacher that does, such as teacher=openai;"
+            " a student with domains of its own (student.domains) asks the same teacher for them"
+        )
     sampling = Sampling(n=min(samples or most, most), temperature=1.0, top_p=1.0, max_new_tokens=1 << 20, seed=seed)
     return Teacher(Published({question.prompt: question.responses for question in questions}), sampling)
 
