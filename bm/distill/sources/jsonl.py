@@ -43,6 +43,8 @@ def stream(
     """
     fields = [*prompt, *filter(None, (answer, choices, tests, responses))]
     columns = list(dict.fromkeys(field.split(".")[0] for field in fields))
+    if name and path:
+        raise UserError(f"the source has both `name` ({name}) and `path` ({path}); give one of them")
     pattern = _pattern(answer_pattern)
     where = str(path or name)
     for row in rows(name, path, columns, seed, config, split):

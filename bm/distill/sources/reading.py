@@ -34,8 +34,6 @@ def rows(
     Parquet file, or a folder of such files, in its place. UserError if there is neither, if it cannot be read, or if a
     row lacks a column: it is named beside those that there are.
     """
-    if name and path:
-        raise UserError(f"the source has both `name` ({name}) and `path` ({path}); give one of them")
     where = str(path or name)
     table = _local(path) if path else _hub(name, config, split)
     if not len(table):
