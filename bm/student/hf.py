@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from bm.errors import UserError
+from bm.store import MANIFEST
 
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "README.md")
 """Weights as safetensors alone: nothing that would have to be unpickled or run."""
@@ -24,7 +25,8 @@ def build(output: Path, *, name: str, revision: str | None) -> dict[str, Any]:
     folder = Path(name) if local else _fetched(name, revision)
     for pattern in FILES:
         for file in folder.glob(pattern):
-            shutil.copy2(file, output / file.name)
+            if file.name != MANIFEST:  # of an artefact: it says what that folder is, not what this one will be
+                shutil.copy2(file, output / file.name)
     if not any(output.glob("*.safetensors")) or not (output / "config.json").exists():
         raise UserError(f"{name}: needs config.json and weights as safetensors")
     for index in output.glob("*.safetensors.index.json"):

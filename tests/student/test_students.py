@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm.errors import UserError
+from bm.store import Artefact, Store, external
 from bm.student import hf, scratch, smollm2
 
 
@@ -59,6 +60,22 @@ def test_a_folder_is_taken_without_what_would_be_run(built: Path, tmp_path: Path
         "modeling.py",
     }
     assert (output / "model.safetensors").read_bytes() == (built / "model.safetensors").read_bytes()
+
+
+def test_a_model_of_the_store_is_a_student(built: Path, tmp_path: Path) -> None:
+    """Its manifest stays behind: the artefact that the student becomes has its own, and is whole when it is used again."""
+    store = Store(tmp_path / "store")
+
+    def make(label: str, source: Path) -> Artefact:
+        return store.make(
+            "student", label, {"of": label}, [external(source)], [], lambda work: hf.build(work, name=str(source), revision=None)
+        )
+
+    first = make("first", built)
+    second = make("second", first.path)
+    assert {file.name for file in second.path.iterdir()} == {file.name for file in first.path.iterdir()}
+    assert store.find("student", second.key) is not None
+    assert make("second", first.path).key == second.key
 
 
 def test_a_folder_without_safetensors_is_refused(built: Path, tmp_path: Path) -> None:
