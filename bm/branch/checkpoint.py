@@ -3,20 +3,30 @@
 The format is torch's distributed checkpoint: every rank writes its shards, and any other number of ranks can read them.
 """
 
+import errno
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
+from bm.errors import UserError
+
 NAME = "checkpoint"
 STATE = "state.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRAPPED = r"os error (\d+)|\d+ requested and \d+ written"
+"""What safetensors and NumPy say of a write that failed, without the number that an OSError has."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,34 @@ def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
     into = {"model": weights, "optimizer": moments}
     state_dict_loader.load(into, checkpoint_id=_place(work), no_dist=not dist.is_initialized())
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+
+
+@contextmanager
+def room_on_disk(name: str, work: Path) -> Iterator[None]:
+    """A disk that fills up inside is a UserError; the last whole checkpoint of `work` stays, a half one does not."""
+    try:
+        yield
+    except (Exception, CheckpointException) as problem:
+        if not _disk_is_full(problem):
+            raise
+        shutil.rmtree(work / f".{NAME}.new", ignore_errors=True)
+        step = reached(work).step
+        raise UserError(
+            f"{name}: no room left on the disk of {work}; free some and rerun the command to resume "
+            + (f"after step {step}" if step else "from the beginning")
+        ) from problem
+
+
+def _disk_is_full(problem: BaseException | None) -> bool:
+    """Whether a disk, a quota or a limit on files ended a write, however the libraries have wrapped that."""
+    while problem is not None:
+        if isinstance(problem, CheckpointException):  # by rank: an exception and where it was raised
+            return any(_disk_is_full(failure) for failure, _ in problem.failures.values())
+        said = re.search(WRAPPED, str(problem))
+        if getattr(problem, "errno", None) in FULL or (said and (said[1] is None or int(said[1]) in FULL)):
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return False
 
 
 def remove(work: Path) -> None:

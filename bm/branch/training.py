@@ -48,7 +48,7 @@ def run(job: Job) -> dict[str, Any]:
     state = checkpoint.reached(job.work)
     data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
     module = Sft(job.student, job.config, job.trainer, data)
-    with quiet(), ExitStack() as stack:
+    with checkpoint.room_on_disk(job.name, job.work), quiet(), ExitStack() as stack:
         run = stack.enter_context(tracked(job.tracker, about(job)))
         run.uses(lineage([job.student, *(traces.path.parent for traces in job.traces)]))
         watch = Watch(job.name, job.work, state, run, stack)

@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +135,51 @@ def test_interrupted_by_ctrl_c(student: Path, traces: list[Traces], tmp_path: Pa
     assert signal.getsignal(signal.SIGINT) is handler, "a second Ctrl-C counts too"
     assert checkpoint.reached(work).step == 5
     assert trained(student, traces, work, branch()) == undisturbed
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(("checkpoints", "size"), [(0.001, 40_000), (600, 40_000), (600, 300)])
+def test_a_full_disk_is_one_line(
+    student: Path, traces: list[Traces], tmp_path: Path, checkpoints: float, size: int
+) -> None:
+    """While a checkpoint, the model or a table is written; the same command then goes on."""
+    (work := tmp_path / "work").mkdir()
+    with (
+        largest_file(size),
+        pytest.raises(UserError, match=r"no room left on .* from the beginning") as said,
+    ):
+        trained(student, traces, work, branch(checkpoint_seconds=checkpoints))
+    assert "\n" not in str(said.value) and not (work / ".checkpoint.new").exists()
+    assert trained(student, traces, work, branch()) == trained(student, traces, tmp_path / "other", branch())
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
+    student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work := tmp_path / "work").mkdir()
+    save = checkpoint.save
+
+    def save_on_a_disk_that_fills_up(folder: Path, model: Any, optimizer: Any, state: checkpoint.State) -> None:
+        with largest_file(40_000) if state.step == 3 else nullcontext():
+            save(folder, model, optimizer, state)
+
+    monkeypatch.setattr(checkpoint, "save", save_on_a_disk_that_fills_up)
+    with pytest.raises(UserError, match="rerun the command to resume after step 2"):
+        trained(student, traces, work, branch(checkpoint_seconds=0.001))
+    assert checkpoint.reached(work).step == 2
+    assert trained(student, traces, work, branch()) == trained(student, traces, tmp_path / "other", branch())
 
 
 def test_a_negative_seed_is_one_line() -> None:

@@ -63,12 +63,17 @@ def test_a_folder_is_taken_without_what_would_be_run(built: Path, tmp_path: Path
 
 
 def test_a_model_of_the_store_is_a_student(built: Path, tmp_path: Path) -> None:
-    """Its manifest stays behind: the artefact that the student becomes has its own, and is whole when it is used again."""
+    """Its manifest stays behind: the artefact that the student becomes has its own and stays whole."""
     store = Store(tmp_path / "store")
 
     def make(label: str, source: Path) -> Artefact:
         return store.make(
-            "student", label, {"of": label}, [external(source)], [], lambda work: hf.build(work, name=str(source), revision=None)
+            "student",
+            label,
+            {"of": label},
+            [external(source)],
+            [],
+            lambda work: hf.build(work, name=str(source), revision=None),
         )
 
     first = make("first", built)
