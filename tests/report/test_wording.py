@@ -55,6 +55,12 @@ def test_sentence_says_what_would_decide() -> None:
     )
 
 
+def test_an_interval_without_zero_that_decides_nothing_says_why() -> None:
+    said = w.sentence(_verdict("merge over student", "student", 0.03, 0.002, "undecided"))
+    assert "not told apart from student among so many verdicts (Holm, p = 0.01): +3.0 (+0.2 to +5.8)" in said
+    assert "Holm" not in w.sentence(_verdict("merge over student", "student", 0.03, -0.002, "undecided"))
+
+
 def test_without_merges_the_experts_are_the_finding() -> None:
     won = _verdict("expert over student", "student", 0.1, 0.05, "better")
     lost = _verdict("expert over student", "student", 0.1, -0.15, "undecided")
