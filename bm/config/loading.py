@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 def load(root: type[T], composed: DictConfig) -> T:
     """The composed YAML as a frozen `root`; UserError names the first setting that is missing, unknown or bad."""
-    for name in sorted(OmegaConf.missing_keys(composed)):
-        raise UserError(f"{name}: must be given")
     try:
+        for name in sorted(OmegaConf.missing_keys(composed)):
+            raise UserError(f"{name}: must be given")
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as problem:
         raise UserError(str(problem).splitlines()[0]) from problem

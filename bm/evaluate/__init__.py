@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bm.config import Evaluate, Verify
 from bm.evaluate.contamination import seen
+from bm.rooms import called
 from bm.store import code_version, digest, write_json
 
 if TYPE_CHECKING:
@@ -66,3 +67,6 @@ def _of_engine(journals: Path, engine: "Engine") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "engine.json", facts)
     return folder
+
+
+called(__name__)

@@ -4,6 +4,7 @@ from bm.merge.interference import interference
 from bm.merge.merging import merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders
 from bm.merge.statistics import measure
 from bm.merge.tensors import statistics_of
+from bm.rooms import called
 
 __all__ = [
     "interference",
@@ -16,3 +17,5 @@ __all__ = [
     "orders",
     "statistics_of",
 ]
+
+called(__name__)

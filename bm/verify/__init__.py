@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bm.config import Verify
 from bm.errors import UserError, nearest
 from bm.progress import Bar
+from bm.rooms import called
 from bm.verify import choice, instructions, llm, mathematics, number, programs, reasoning_gym, thinking
 from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Metadata, Verdict
 
@@ -76,3 +77,6 @@ def disagreement(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     """How many plain numbers math-verify and our own check judged differently, and how many both of them judged."""
     notes = [verdict.note for verdict in verdicts]
     return notes.count(DISAGREED), notes.count(DISAGREED) + notes.count(AGREED)
+
+
+called(__name__)
