@@ -347,7 +347,9 @@ class Stages:
             write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
-        return self._make("branch", name, config, [student, *traces.values()], ["branch"], build)
+        teacher = [self._artefact(settings.teacher)] if settings.teacher else []
+        code = ["branch", "losses.py", "optimizers.py"]
+        return self._make("branch", name, config, [student, *traces.values(), *teacher], code, build)
 
     def _make(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from bm.branch.data import MicroBatch, TraceData, packed
-from bm.branch.module import Sft
+from bm.branch.module import StudentTraining
 from bm.branch.parallel import summed
 
 ENTRIES = 1 << 22
@@ -35,7 +35,7 @@ class HeldOut:
     def columns(self) -> list[str]:
         return [f"held_out_{domain}" for domain in self.batches] + [f"cosine_{a}_{b}" for a, b in self.pairs]
 
-    def measure(self, trainer: L.Trainer, module: Sft) -> dict[str, float]:
+    def measure(self, trainer: L.Trainer, module: StudentTraining) -> dict[str, float]:
         """One value a column. The weights and the optimiser stay as they are."""
         losses, gradients = {}, []
         for domain, batches in self.batches.items():

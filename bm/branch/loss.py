@@ -1,5 +1,6 @@
-"""Cross entropy where there is a label, without ever holding the logits of a sequence."""
+"""A loss where there is a label, without ever holding the logits of a sequence."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bm.losses import sft
+
 CHUNK = 512
 """Labels whose logits exist at one time."""
+
+Loss = Callable[..., Tensor]
+"""One of `bm.losses`, its settings given."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +30,45 @@ class Head:
     def plain(self) -> bool:
         return self.scale == 1.0 and self.cap is None
 
+    def of(self, products: Tensor) -> Tensor:
+        """Logits from products with the weight."""
+        logits = products if self.scale == 1.0 else self.scale * products
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
-class _LabelLoss(torch.autograd.Function):
-    """Gradients are made with the loss, while a chunk's logits are there: (p − 1[label]) / denominator."""
+
+@dataclass(frozen=True)
+class Told:
+    """What a teacher says at the positions that predict a label."""
+
+    hidden: Tensor
+    """[S, width of the teacher]"""
+    head: Head
+
+    def logits(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        weight = self.head.weight.to(self.hidden.dtype)
+        return self.head.of((self.hidden[start:end] @ weight.t()).to(dtype))
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Gradients of hidden states and weight are made with the loss, while a chunk's logits are there."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, denominator: float, scale: float, cap: float | None
-    ) -> Tensor:
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, denominator: float, head: Head, loss: Loss,
+        told: Told | None,
+    ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=wide)
         total = hidden.new_zeros((), dtype=wide)
         for start in range(0, len(hidden), CHUNK):
-            part, label = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
-            logits = (part @ weight.t()).to(wide)  # and from here in place: they are the largest tensor of the step
-            slope = _reshape(logits, scale, cap)
-            logits -= logits.amax(-1, keepdim=True)
-            chosen = logits.gather(1, label)
-            sums = logits.exp_().sum(-1, keepdim=True)
-            total += (sums.log() - chosen).sum()
-            error = logits.div_(sums).scatter_add_(1, label, logits.new_full(label.shape, -1.0))
-            error = (error if slope is None else error.mul_(slope)).div_(denominator).to(hidden.dtype)
-            torch.mm(error, weight, out=hidden_gradient[start : start + CHUNK])
+            end = min(start + CHUNK, len(hidden))
+            part = hidden[start:end]
+            taught = None if told is None else told.logits(start, end, wide)
+            value, error = _differentiated((part @ weight.t()).to(wide), targets[start:end], head, loss, taught)
+            total += value
+            error = error.div_(denominator).to(hidden.dtype)
+            torch.mm(error, weight, out=hidden_gradient[start:end])
             if weight.dtype == wide:
                 weight_gradient.addmm_(error.t(), part)
             else:
@@ -57,40 +79,45 @@ class _LabelLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0], weight_gradient * gradients[0], None, None, None, None
+        return hidden_gradient * gradients[0], weight_gradient * gradients[0], None, None, None, None, None
 
 
-def _reshape(logits: Tensor, scale: float, cap: float | None) -> Tensor | float | None:
-    """Scale and cap products with the head's weight in place; returns what their gradient is to be multiplied with."""
-    if scale != 1.0:
-        logits *= scale
-    if cap is None:
-        return None if scale == 1.0 else scale
-    logits.div_(cap).tanh_()
-    slope = (1 - logits.square()).mul_(scale)  # d(cap · tanh(s x / cap)) / dx
-    logits *= cap
-    return slope
+def _differentiated(
+    products: Tensor, targets: Tensor, head: Head, loss: Loss, taught: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A chunk's loss and its gradient with respect to the products [S, V] of hidden states and weight."""
+    with torch.enable_grad():
+        logits = head.of(products.requires_grad_())
+        if taught is None:
+            value = loss(logits, targets)
+        else:  # rows that pad one of the two vocabularies are no tokens
+            entries = min(logits.shape[1], taught.shape[1])
+            value = loss(logits[:, :entries], targets, taught[:, :entries])
+        (error,) = torch.autograd.grad(value, products)
+    return value.detach(), error
 
 
-def label_loss(hidden: Tensor, head: Head, targets: Tensor, denominator: float) -> Tensor:
-    """Sum of −log softmax(head(hidden))[target] over `denominator`, the supervised tokens of the whole step.
+def chunked_loss(
+    hidden: Tensor, head: Head, targets: Tensor, denominator: float, loss: Loss = sft, told: Told | None = None
+) -> Tensor:
+    """The loss of head(hidden) over `denominator`, the supervised tokens of the whole step, chunk by chunk.
 
-    hidden [S, H] at the positions that predict a label; targets [S], int64. Logits, softmax and sum in
-    fp32 (float64 for float64 input); gradients exact. Peak memory: one chunk of logits and one gradient of `weight`.
-    On CUDA with liger-kernel installed its fused kernel does the same.
+    hidden [S, H] at the positions that predict a label; targets [S], int64. Logits, softmax and sum in fp32 (float64
+    for float64 input); gradients exact. Peak memory: one chunk of logits, of the teacher's too if it is `told`, and one
+    gradient of the head's weight. On CUDA with liger-kernel installed its fused kernel does the same for `sft`.
     """
     device, weight = hidden.device.type, head.weight
     if torch.is_autocast_enabled(device):
         hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
     with torch.autocast(device, enabled=False):
-        if device == "cuda" and head.plain and len(targets) and find_spec("liger_kernel"):
+        if device == "cuda" and loss is sft and head.plain and len(targets) and find_spec("liger_kernel"):
             return fused(hidden, weight, targets) / denominator
-        loss: Tensor = _LabelLoss.apply(hidden, weight, targets, denominator, head.scale, head.cap)  # type: ignore[no-untyped-call]
-        return loss
+        total: Tensor = _ChunkedLoss.apply(hidden, weight, targets, denominator, head, loss, told)  # type: ignore[no-untyped-call]
+        return total
 
 
 def fused(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The summed loss by liger-kernel, which needs at least one label."""
+    """The summed cross entropy by liger-kernel, which needs at least one label."""
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # type: ignore[import-not-found]
 
     loss: Tensor = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)(weight, hidden, targets)

@@ -21,10 +21,11 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 from bm.branch import parallel
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
-from bm.branch.loss import Head, label_loss
+from bm.branch.loss import Head, Loss, Told, chunked_loss
 from bm.branch.parallel import Place
 from bm.config import Trainer
 from bm.errors import UserError
+from bm.losses import sft
 
 
 class Student(nn.Module):
@@ -35,12 +36,23 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.isolated, self.offload = model, attention == ISOLATED, offload
 
-    def forward(self, batch: MicroBatch, denominator: float) -> Tensor:
+    def forward(self, batch: MicroBatch, denominator: float, loss: Loss = sft, told: Told | None = None) -> Tensor:
         """The micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32."""
+        hidden = self._hidden(batch)
+        return chunked_loss(hidden, head_of(self.model), batch.targets, denominator, loss, told)
+
+    @torch.no_grad()
+    def tell(self, batch: MicroBatch) -> Told:
+        """What this model says where the micro-batch has labels, for another one to learn from."""
+        return Told(self._hidden(batch), head_of(self.model))
+
+    def _hidden(self, batch: MicroBatch) -> Tensor:
+        """[S, H] at the positions that predict a label."""
         apart = {"position_ids": batch.positions, "segments": batch.segments} if self.isolated else {}
         with self._saved(batch.ids.is_cuda):
             hidden = self.model.base_model(input_ids=batch.ids, use_cache=False, **apart).last_hidden_state[0]
-        return label_loss(hidden[batch.labelled], head_of(self.model), batch.targets, denominator)
+        at_labels: Tensor = hidden[batch.labelled]
+        return at_labels
 
     def _saved(self, cuda: bool) -> AbstractContextManager[Any]:
         """Where activations wait for the backward pass."""
@@ -58,10 +70,10 @@ def head_of(model: PreTrainedModel) -> Head:
     return Head(layer.weight, scale, getattr(config, "final_logit_softcapping", None))
 
 
-def load(folder: Path, longest: int, attention: str, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+def load(folder: Path, attention: str, longest: int, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
     """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given.
 
-    `longest` is the most tokens that attend to each other, `attention` how they do. UserError if that is more than
+    `attention` is how tokens attend to each other, `longest` the most that do. UserError if that is more than
     the model's context, or if the folder's weights are not whole.
     """
     config = AutoConfig.from_pretrained(folder)

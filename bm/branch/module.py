@@ -1,6 +1,7 @@
 """The Lightning module: one optimiser step over all of its micro-batches, with one denominator."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -14,14 +15,17 @@ from bm.branch import model
 from bm.branch.architecture import attention_for
 from bm.branch.attention import OWN
 from bm.branch.data import MicroBatch, TraceData
+from bm.branch.loss import Loss
 from bm.branch.parallel import Place, summed
 from bm.branch.schedules import rate
+from bm.branch.teacher import load_teacher
 from bm.config import Branch, Trainer
+from bm.config.component import checked
 from bm.errors import UserError
 
 
-class Sft(L.LightningModule):
-    """Supervised fine-tuning by AdamW; the loss is the mean over the supervised tokens of the optimiser step."""
+class StudentTraining(L.LightningModule):
+    """Training on traces; the loss is the mean over the supervised tokens of the optimiser step."""
 
     student: model.Student
 
@@ -31,21 +35,30 @@ class Sft(L.LightningModule):
         self.folder, self.config, self.resources, self.data = folder, config, trainer, data
         self.done = 0
         """Optimiser steps so far, over interruptions."""
+        settings = checked(config.loss)
+        self.loss: Loss = partial(config.loss.function, **settings) if settings else config.loss.function
+        self.teachers: list[model.Student] = []
+        """At most one, in a list because it is no part of what is trained, moved and saved."""
         self.last: dict[str, float] = {}
         """Of the last step: loss, gradient_norm, learning_rate."""
 
     def configure_model(self) -> None:
         if not hasattr(self, "student"):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
-            attention = attention_for(AutoConfig.from_pretrained(self.folder), self.config, self.resources)
-            self.data.one_segment = attention == OWN
-            longest = self.data.longest_segment()
-            self.student = model.load(self.folder, longest, attention, self.resources, self.device_mesh)
+            folders = [self.folder, *[self.config.teacher] * bool(self.config.teacher)]
+            kinds = [attention_for(AutoConfig.from_pretrained(f), self.config, self.resources) for f in folders]
+            self.data.one_segment = OWN in kinds
+            where = self.data.longest_segment(), self.resources, self.device_mesh
+            self.student = model.load(self.folder, kinds[0], *where)
+            self.teachers = [load_teacher(f, kind, *where) for f, kind in zip(folders[1:], kinds[1:], strict=True)]
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teachers:
+            teacher.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        config = self.config
-        return torch.optim.AdamW(self.student.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.eps,
-                                 weight_decay=config.weight_decay, fused=True)  # fmt: skip
+        optimizer: torch.optim.Optimizer = self.config.optimizer(self.student, self.config.learning_rate)
+        return optimizer
 
     def training_step(self, batches: Sequence[MicroBatch], _: int) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
@@ -54,7 +67,8 @@ class Sft(L.LightningModule):
         denominator = float(self.data.documents.supervised(self.data.plan[self.done].packs))
         losses = []
         for batch in batches:
-            loss = self.student(batch, denominator)
+            told = next((teacher.tell(batch) for teacher in self.teachers), None)
+            loss = self.student(batch, denominator, self.loss, told)
             self.manual_backward(loss)
             losses.append(loss.detach())
         loss, norm = summed(torch.stack(losses).sum()), clip(self.student, self.config.gradient_clip)

@@ -18,7 +18,8 @@ from bm.branch import checkpoint, documents, model
 from bm.branch.architecture import check_devices
 from bm.branch.data import TraceData
 from bm.branch.launch import Job, alone, launch
-from bm.branch.module import Sft
+from bm.branch.module import StudentTraining
+from bm.branch.teacher import check_teacher
 from bm.branch.tracking import about
 from bm.branch.watch import Watch
 from bm.config import Branch, Component, Trainer
@@ -45,9 +46,11 @@ def train(
 def run(job: Job) -> dict[str, Any]:
     """The training itself, on every rank."""
     check_devices(job.trainer)
+    if job.config.teacher:
+        check_teacher(job.config.teacher, job.student)
     state = checkpoint.reached(job.work)
     data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
-    module = Sft(job.student, job.config, job.trainer, data)
+    module = StudentTraining(job.student, job.config, job.trainer, data)
     with checkpoint.room_on_disk(job.name, job.work), quiet(), ExitStack() as stack:
         run = stack.enter_context(tracked(job.tracker, about(job)))
         run.uses(lineage([job.student, *(traces.path.parent for traces in job.traces)]))
@@ -64,7 +67,7 @@ def run(job: Job) -> dict[str, Any]:
     return facts
 
 
-def fit(module: Sft, data: TraceData, trainer: Trainer, watch: Watch) -> None:
+def fit(module: StudentTraining, data: TraceData, trainer: Trainer, watch: Watch) -> None:
     """Lightning's loop over the steps; everything that it would do besides, `watch` does."""
     handler = signal.getsignal(signal.SIGINT)
     ranks, sequence = trainer.devices * trainer.nodes, trainer.sequence_parallel

@@ -20,7 +20,7 @@ from bm.branch.documents import realised
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.held_out import HeldOut
 from bm.branch.model import prove_isolation
-from bm.branch.module import Sft
+from bm.branch.module import StudentTraining
 from bm.progress import progress, say
 from bm.track import Tracked
 
@@ -52,13 +52,14 @@ class Watch(L.Callback):
         self.first = not dist.is_initialized()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Sft)
+        assert isinstance(module, StudentTraining)
         prove_isolation(module.student, module.data.place, module.device)
         if self.state.step:
             checkpoint.load(self.work, module.student, trainer.optimizers[0])
             module.done = self.state.step
         data, self.first = module.data, trainer.is_global_zero
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
+        self.teachers = [Flops(teacher.model) for teacher in module.teachers]
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
@@ -69,7 +70,7 @@ class Watch(L.Callback):
         self.began = self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        assert isinstance(module, Sft)
+        assert isinstance(module, StudentTraining)
         spent = time.monotonic() - self.began
         row = self._count(module, spent)
         if (module.done - 1) % module.config.watch_every == 0 or module.done == len(module.data.plan):
@@ -83,7 +84,7 @@ class Watch(L.Callback):
             self.saved = time.monotonic()
         self.began = time.monotonic()
 
-    def _count(self, module: Sft, spent: float) -> dict[str, float]:
+    def _count(self, module: StudentTraining, spent: float) -> dict[str, float]:
         """The step's row of metrics.csv, after adding the step to the state."""
         data = module.data
         step = data.plan[module.done - 1]
@@ -103,15 +104,16 @@ class Watch(L.Callback):
         }
 
     def _work(self, data: TraceData, packs: Sequence[Sequence[int]]) -> float:
-        return self.flops.step(data.documents, packs, data.config.packing != "packing")
+        what = data.documents, packs, data.config.packing != "packing"
+        return self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
 
-    def facts(self, module: Sft) -> dict[str, float]:
+    def facts(self, module: StudentTraining) -> dict[str, float]:
         """Of the whole run, for the manifest."""
         done, flops = self.state, sum(self._work(module.data, step.packs) for step in module.data.plan)
         return {"tokens": done.tokens, "supervised_tokens": done.supervised_tokens, "steps": done.step,
                 "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
 
-    def _due(self, module: Sft) -> bool:
+    def _due(self, module: StudentTraining) -> bool:
         """Whether to save now: the first rank's clock decides for all."""
         if module.done == len(module.data.plan):
             return False

@@ -1,10 +1,11 @@
 """The settings of each stage: their types and ranges; the defaults are in `conf/`."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bm.config.component import Target
@@ -26,7 +27,7 @@ class Paths:
 
 @dataclass(frozen=True, config=STRICT)
 class Branch:
-    """Supervised fine-tuning (paper, section 3.1 and its released launcher)."""
+    """Training on traces (paper, section 3.1 and its released launcher)."""
 
     epochs: Annotated[float, Field(gt=0)]
     batch: Positive
@@ -45,9 +46,12 @@ class Branch:
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine", "linear"]
     warmup_ratio: Share
-    betas: tuple[Share, Share]
-    eps: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    optimizer: Target
+    """What steps (`bm.optimizers`); its rate at each step is the schedule's."""
+    loss: Target
+    """What is minimised (`bm.losses`)."""
+    teacher: Annotated[Path | None, NoKey]
+    """A Hugging Face folder whose logits the loss sees beside the student's; what is in it counts for the key."""
     gradient_clip: Annotated[float, Field(gt=0)]
     seed: Seed
     held_out: Annotated[int, Field(ge=0)]
@@ -55,6 +59,14 @@ class Branch:
     watch_every: Annotated[int, Field(gt=0), NoKey]
     """Optimiser steps between those measurements."""
     checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
+
+    @model_validator(mode="after")
+    def _loss_and_teacher(self) -> Self:
+        if (asks := "teacher" in signature(self.loss.function).parameters) != (self.teacher is not None):
+            remedy = "set branch.teacher to its folder" if asks else "leave out branch.teacher, or choose loss=kd"
+            sees = "learns from a teacher's logits" if asks else "does not look at a teacher's logits"
+            raise ValueError(f"loss: `{self.loss.target}` {sees}; {remedy}")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -28,7 +28,12 @@ def settings(root: type[Any], file: str, **overrides: Any) -> Any:
 
 
 def branch(**overrides: Any) -> Branch:
-    return settings(Branch, "branch/default.yaml", **{**SHRUNK, **overrides})
+    """The real settings; `optimizer` and `loss` name files of conf/, or are components."""
+    chosen = {"optimizer": "adamw", "loss": "sft"} | overrides
+    for group in ("optimizer", "loss"):
+        if isinstance(name := chosen[group], str):
+            chosen[group] = settings(Target, f"{group}/{name}.yaml")
+    return settings(Branch, "branch/default.yaml", **{**SHRUNK, **chosen})
 
 
 def trainer(**overrides: Any) -> Trainer:

@@ -29,8 +29,8 @@ def compare(
     mesh = init_device_mesh("cpu", (data, sequence), mesh_dim_names=("data_parallel", "tensor_parallel"))
     place = Place.on(mesh)
     single, sharded = (
-        load(folder, 40, ISOLATED, trainer(), None),
-        load(folder, 40, ISOLATED, trainer(sequence_parallel=sequence, **resources), mesh),
+        load(folder, ISOLATED, 40, trainer(), None),
+        load(folder, ISOLATED, 40, trainer(sequence_parallel=sequence, **resources), mesh),
     )
     loss, labels, total = torch.zeros(()), 0.0, torch.zeros(())
     batches = []

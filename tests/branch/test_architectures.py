@@ -69,7 +69,7 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
 
 
 def packed(path: Path, batch: MicroBatch, resources: Trainer) -> tuple[float, torch.Tensor]:
-    student = load(path, max(LENGTHS), ISOLATED, resources, None)
+    student = load(path, ISOLATED, max(LENGTHS), resources, None)
     loss = student(batch, float(sum(LENGTHS) - sum(PROMPTS)))
     loss.backward()
     return loss.item(), gradient(student.model)
@@ -106,7 +106,7 @@ def test_saving_memory_changes_nothing(checkpointing: str, offload: bool, tmp_pa
 
 def held(path: Path, checkpointing: str) -> int:
     """Bytes that the forward pass keeps for the backward pass."""
-    student, kept = load(path, 30, ISOLATED, trainer(activation_checkpointing=checkpointing), None), {}
+    student, kept = load(path, ISOLATED, 30, trainer(activation_checkpointing=checkpointing), None), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
@@ -126,16 +126,16 @@ def test_checkpointing_keeps_less(tmp_path: Path) -> None:
 def test_documents_longer_than_the_context_are_refused(tmp_path: Path) -> None:
     path = folder(CONFIGS["qwen2"], tmp_path)
     with pytest.raises(UserError, match="129 tokens exceeds the student's context of 128"):
-        load(path, 129, ISOLATED, trainer(), None)
+        load(path, ISOLATED, 129, trainer(), None)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_isolation_is_proven_on_the_model_itself(name: str, tmp_path: Path) -> None:
-    prove_isolation(load(folder(CONFIGS[name], tmp_path), 30, ISOLATED, trainer(), None), Place(), torch.device("cpu"))
+    prove_isolation(load(folder(CONFIGS[name], tmp_path), ISOLATED, 30, trainer(), None), Place(), torch.device("cpu"))
 
 
 def test_a_leak_is_caught_at_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    student = load(folder(CONFIGS["qwen2"], tmp_path), 30, ISOLATED, trainer(), None)
+    student = load(folder(CONFIGS["qwen2"], tmp_path), ISOLATED, 30, trainer(), None)
     monkeypatch.setattr("bm.branch.model.flat", lambda d, p, lengths: flat(d, p, [sum(lengths)]))
     with pytest.raises(UserError, match="depends on its neighbours"):
         prove_isolation(student, Place(), torch.device("cpu"))

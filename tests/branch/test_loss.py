@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bm.branch import loss as module
-from bm.branch.loss import Head, label_loss
+from bm.branch.loss import Head, chunked_loss
 
 
 def data(labels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,13 +19,13 @@ def data(labels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 def test_gradients_are_exact(monkeypatch: pytest.MonkeyPatch, labels: int, scale: float, cap: float | None) -> None:
     monkeypatch.setattr(module, "CHUNK", 4)
     hidden, weight, targets = data(labels, torch.float64)
-    assert torch.autograd.gradcheck(lambda h, w: label_loss(h, Head(w, scale, cap), targets, 7.0), (hidden, weight))
+    assert torch.autograd.gradcheck(lambda h, w: chunked_loss(h, Head(w, scale, cap), targets, 7.0), (hidden, weight))
 
 
 @pytest.mark.parametrize("labels", [5, 700])
 def test_equals_cross_entropy(labels: int) -> None:
     hidden, weight, targets = data(labels, torch.float32)
-    ours = label_loss(hidden, Head(weight), targets, 3.0)
+    ours = chunked_loss(hidden, Head(weight), targets, 3.0)
     grads = torch.autograd.grad(2 * ours, (hidden, weight))
     plain = torch.nn.functional.cross_entropy(hidden.double() @ weight.double().t(), targets, reduction="sum") / 3.0
     expected = torch.autograd.grad(2 * plain, (hidden, weight))
@@ -39,12 +39,12 @@ def test_scaled_and_capped_logits() -> None:
     hidden, weight, targets = data(700, torch.float64)
     logits = 3.0 * torch.tanh(0.5 * hidden @ weight.t() / 3.0)
     plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / 3.0
-    torch.testing.assert_close(label_loss(hidden, Head(weight, 0.5, 3.0), targets, 3.0), plain, rtol=1e-12, atol=0)
+    torch.testing.assert_close(chunked_loss(hidden, Head(weight, 0.5, 3.0), targets, 3.0), plain, rtol=1e-12, atol=0)
 
 
 def test_large_logits_do_not_overflow() -> None:
     hidden, weight, targets = data(5, torch.float32)
-    loss = label_loss(hidden * 1e4, Head(weight), targets, 1.0)
+    loss = chunked_loss(hidden * 1e4, Head(weight), targets, 1.0)
     assert torch.isfinite(loss)
     loss.backward()
     assert hidden.grad is not None and torch.isfinite(hidden.grad).all()
@@ -52,7 +52,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_half_precision_sums_in_fp32() -> None:
     hidden, weight, targets = data(2000, torch.bfloat16)
-    loss = label_loss(hidden, Head(weight), targets, 2000.0)
+    loss = chunked_loss(hidden, Head(weight), targets, 2000.0)
     exact = torch.nn.functional.cross_entropy(hidden.double() @ weight.double().t(), targets)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), exact, rtol=2e-3, atol=0)
@@ -61,9 +61,9 @@ def test_half_precision_sums_in_fp32() -> None:
 def test_autocast_decides_the_products() -> None:
     hidden, weight, targets = data(300, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = label_loss(hidden, Head(weight), targets, 300.0)
+        loss = chunked_loss(hidden, Head(weight), targets, 300.0)
     loss.backward()
-    expected = label_loss(hidden.detach().bfloat16(), Head(weight.detach().bfloat16()), targets, 300.0)
+    expected = chunked_loss(hidden.detach().bfloat16(), Head(weight.detach().bfloat16()), targets, 300.0)
     assert torch.equal(loss.detach(), expected) and hidden.grad is not None and hidden.grad.dtype == torch.float32
 
 
@@ -72,5 +72,5 @@ def test_autocast_decides_the_products() -> None:
 def test_the_same_on_a_gpu() -> None:
     """With liger-kernel installed this is its kernel."""
     hidden, weight, targets = data(700, torch.float32)
-    on_gpu = label_loss(hidden.cuda(), Head(weight.cuda()), targets.cuda(), 700.0)
-    torch.testing.assert_close(on_gpu.cpu(), label_loss(hidden, Head(weight), targets, 700.0), rtol=1e-4, atol=1e-5)
+    on_gpu = chunked_loss(hidden.cuda(), Head(weight.cuda()), targets.cuda(), 700.0)
+    torch.testing.assert_close(on_gpu.cpu(), chunked_loss(hidden, Head(weight), targets, 700.0), rtol=1e-4, atol=1e-5)

@@ -66,7 +66,7 @@ def test_own_attention_needs_documents_that_stand_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ALONE)
 def test_own_attention_gives_the_loss_and_gradient_of_transformers(name: str, tmp_path: Path) -> None:
     path, total = folder(ALONE[name], tmp_path), float(sum(LENGTHS) - sum(PROMPTS))
-    student = load(path, max(LENGTHS), OWN, trainer(), None)
+    student = load(path, OWN, max(LENGTHS), trainer(), None)
     loss = torch.zeros(())
     for ids, prompt in zip(documents(), PROMPTS, strict=True):
         part = student(flat([ids], [prompt], [len(ids)]), total)

@@ -29,7 +29,8 @@ def test_each_domain_is_trained_as_the_paper_says(tinyr1, name):
     assert (branch.epochs, branch.batch, branch.packing, branch.schedule) == (epochs, batch, packing, schedule)
     assert branch.learning_rate == 1e-5
     assert (branch.sequence_length, branch.micro_batch, branch.seed) == (16_384, 1, 42)
-    assert (branch.betas, branch.eps, branch.weight_decay) == ((0.9, 0.95), 1e-8, 0.01)
+    assert branch.optimizer.target == "bm.optimizers.adamw" and branch.loss.target == "bm.losses.sft"
+    assert branch.optimizer.parameters == {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.01}
     assert (branch.gradient_clip, branch.warmup_ratio) == (1.0, 0.1)
 
 

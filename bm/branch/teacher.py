@@ -1,0 +1,38 @@
+"""A teacher that gives more than text: a local model whose logits a loss sees beside the student's."""
+
+from pathlib import Path
+
+from torch.distributed.device_mesh import DeviceMesh
+from transformers import AutoConfig, AutoTokenizer
+
+from bm.branch.model import Student, load
+from bm.config import Trainer
+from bm.errors import UserError
+
+
+def check_teacher(teacher: Path, student: Path) -> None:
+    """UserError unless both folders give every token the same number, so that their logits speak of the same tokens.
+
+    Rows of the heads beyond the vocabulary may differ: they are padding, and left out of the comparison.
+    """
+    if not (teacher / "config.json").is_file():
+        raise UserError(f"branch.teacher: {teacher} is not the folder of a model")
+    theirs, ours = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (teacher, student))
+    if theirs != ours:
+        token = min(theirs.items() ^ ours.items(), key=lambda entry: (entry[1], entry[0]))[0]
+        raise UserError(
+            f"branch.teacher: {teacher} has another vocabulary than the student ({len(theirs)} and {len(ours)} tokens; "
+            f"{token!r} is {theirs.get(token, 'missing')} and {ours.get(token, 'missing')}), so their logits cannot be "
+            "compared; take a teacher with the student's tokenizer, or learn from its traces alone with loss=sft"
+        )
+    for folder in (teacher, student):
+        rows = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+        if rows < len(ours):
+            raise UserError(f"{folder}: logits for {rows} tokens, but its tokenizer has {len(ours)}")
+
+
+def load_teacher(folder: Path, attention: str, longest: int, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+    """The folder as a model that only speaks: frozen, without dropout, sharded like the student."""
+    teacher = load(folder, attention, longest, trainer, mesh)
+    teacher.requires_grad_(False)
+    return teacher.eval()
