@@ -45,7 +45,7 @@ class StudentTraining(L.LightningModule):
     def configure_model(self) -> None:
         if not hasattr(self, "student"):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
-            folders = [self.folder, *[self.config.teacher] * bool(self.config.teacher)]
+            folders = [self.folder, *([self.config.teacher] if self.config.teacher else [])]
             kinds = [attention_for(AutoConfig.from_pretrained(f), self.config, self.resources) for f in folders]
             self.data.one_segment = OWN in kinds
             where = self.data.longest_segment(), self.resources, self.device_mesh
