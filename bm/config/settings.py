@@ -231,7 +231,7 @@ class Verify:
     seconds: Annotated[float, Field(gt=0)]
     """For a program on one test, or for one mathematical comparison."""
     memory_mb: Positive
-    """Of a program under test, which is one process with as many threads as fit."""
+    """Of a program under test, which is one process with 64 threads at most."""
     output_kb: Positive
     """What a program may write on one test."""
     disk_mb: Positive

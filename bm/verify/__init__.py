@@ -10,6 +10,7 @@ from bm.progress import Bar
 from bm.rooms import called
 from bm.verify import choice, instructions, llm, mathematics, number, programs, reasoning_gym, thinking
 from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Metadata, Verdict
+from bm.verify.scoring import NoJudgementError
 
 __all__ = ["AGREED", "DISAGREED", "JUDGED", "VERIFIERS", "Case", "Verdict", "disagreement", "verify", "verify_all"]
 
@@ -23,7 +24,7 @@ RULES: dict[str, Callable[[str, str, Metadata, Verify], Verdict]] = {
 }
 """Each takes what follows the reasoning, the reference answer, the question's metadata and the settings."""
 VERIFIERS = (*RULES, "judge")
-APART = ("math", "code")
+APART = ("math", "code", "reasoning_gym")
 """Verifiers that wait for processes of their own, and so can judge several responses at a time."""
 
 
@@ -69,8 +70,14 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
         return Verdict(False, "no answer", "")
     try:
         return RULES[case.verifier](text, case.answer, case.fields(), settings)
+    except UserError:
+        raise
     except BrokenCaseError as problem:
         return Verdict(False, f"broken question: {problem}", "")
+    except NoJudgementError as problem:
+        return Verdict(False, str(problem), text)
+    except Exception as problem:  # no response may end a run
+        return Verdict(False, f"verifier failed: {type(problem).__name__}: {problem}", text)
 
 
 def disagreement(verdicts: Sequence[Verdict]) -> tuple[int, int]:

@@ -57,7 +57,8 @@ def _prompt(text: str, case: Case) -> str:
     except BrokenCaseError:
         question = None
     asked = f"\n<question>\n{question}\n</question>\n" if question else ""
-    return PROMPT.format(question=asked, reference=case.answer, answer=text[-LONGEST:])
+    prompt = PROMPT.format(question=asked, reference=case.answer, answer=text[-LONGEST:])
+    return prompt.encode(errors="replace").decode()  # half a character cannot be sent
 
 
 def _verdict(text: str, said: str) -> Verdict:

@@ -5,7 +5,7 @@ import re
 from bm.config import Verify
 from bm.verify import final, numbers
 from bm.verify.cases import AGREED, DISAGREED, Metadata, Verdict, decided
-from bm.verify.equivalence import equivalent
+from bm.verify.scoring import NoJudgementError, judgement
 
 LONGEST = 1000
 """Characters of an answer or a reference; a longer one is refused."""
@@ -36,12 +36,13 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
 def _compared(
     reference: str, answer: str, known: numbers.Number | None, given: numbers.Number | None, settings: Verify
 ) -> Verdict:
-    equal = equivalent(THOUSANDS.sub(_joined, reference), THOUSANDS.sub(_joined, answer), settings.seconds)
-    if known and given:
-        same = numbers.same(known, given)
-        return decided(same, answer, AGREED if equal == same else DISAGREED)
-    if equal is None:
-        return Verdict(False, "time limit", answer)
+    number = known and given and decided(numbers.same(known, given), answer)
+    try:
+        equal = judgement("equal", [THOUSANDS.sub(_joined, reference), THOUSANDS.sub(_joined, answer)], settings)
+    except NoJudgementError as problem:
+        return number._replace(note=DISAGREED) if number else Verdict(False, str(problem), answer)
+    if number:
+        return number._replace(note=AGREED if equal == number.accepted else DISAGREED)
     return decided(equal and _allowed(reference, answer), answer)
 
 

@@ -1,10 +1,8 @@
-"""A procedural question's own scorer, as reasoning-gym ships it."""
-
-from functools import cache
-from typing import Any
+"""A procedural question's own scorer, as reasoning-gym ships it, in the sandbox: some of them evaluate the response."""
 
 from bm.config import Verify
 from bm.verify.cases import BrokenCaseError, Metadata, Verdict, decided
+from bm.verify.scoring import judgement
 
 
 def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Verdict:
@@ -12,18 +10,6 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
 
     `metadata` is the entry's; its `source_dataset` names the generator.
     """
-    if "source_dataset" not in metadata:
+    if not isinstance(metadata.get("source_dataset"), str):
         raise BrokenCaseError("metadata must name the generator as source_dataset")
-    entry = {"answer": reference, "metadata": metadata}
-    return decided(bool(_generator(metadata["source_dataset"]).score_answer(text, entry) >= 1), text)
-
-
-@cache
-def _generator(name: str) -> Any:
-    """Scorers look at the entry alone, so one generator with default settings judges questions made with any."""
-    from reasoning_gym import create_dataset  # 1 s of imports, wanted only where something is judged
-
-    try:
-        return create_dataset(name, seed=0, size=1)
-    except ValueError as problem:
-        raise BrokenCaseError(f"reasoning-gym has no generator '{name}'") from problem
+    return decided(judgement("score", [text, {"answer": reference, "metadata": metadata}], settings), text)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,8 @@ from bm.config import Verify
 from bm.errors import UserError
 
 RUNNER = Path(__file__).with_name("runner.py")
-START = 30.0
-"""Seconds in which an interpreter must have started and answered."""
+START = 120.0
+"""Seconds in which an interpreter must have started and answered, libraries imported."""
 Reply = Mapping[str, Any]
 
 
@@ -92,35 +92,38 @@ def _written(file: int, data: bytes) -> int:
 
 
 @contextmanager
-def sandbox(source: str, function: str | None, settings: Verify) -> Iterator[Sandbox]:
+def sandbox(source: str, function: str | None, settings: Verify, libraries: Sequence[str] = ()) -> Iterator[Sandbox]:
     """A sandbox that holds a Python program (or the function of that name in it) and ends with the block, all of it.
 
+    libraries: folders from which a program of our own imports; it is then run once, and each test calls its function.
     UserError where bubblewrap is wanted and there is none that works.
     """
     confined = settings.sandbox == "bubblewrap"
     if confined:
         check()
     home = None if confined else tempfile.mkdtemp(prefix="bm-unsafe-")
-    command = [*_bubblewrap(settings.disk_mb), *_python()] if confined else _python()
+    command = [*_bubblewrap(settings.disk_mb, libraries), *_python()] if confined else _python()
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
         cwd=home or "/", env={}, start_new_session=True,
     )  # fmt: skip
     assert process.stdin
+    owner = os.getpid()
     os.set_blocking(process.stdin.fileno(), False)
     try:
         running = Sandbox(process, settings)
-        running.begin(_setup(source, function, settings))
+        running.begin(_setup(source, function, settings, libraries))
         yield running
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # bubblewrap takes its whole process namespace with it
-        process.communicate()
+        if os.getpid() == owner:  # no fork ends what is not its own
+            os.killpg(process.pid, signal.SIGKILL)  # bubblewrap takes its whole process namespace with it
+            process.communicate()
         if home:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _setup(source: str, function: str | None, settings: Verify) -> dict[str, Any]:
-    return {"source": source, "function": function, "memory": settings.memory_mb << 20,
+def _setup(source: str, function: str | None, settings: Verify, libraries: Sequence[str]) -> dict[str, Any]:
+    return {"source": source, "function": function, "memory": settings.memory_mb << 20, "libraries": list(libraries),
             "output": settings.output_kb << 10, "seconds": settings.seconds}  # fmt: skip
 
 
@@ -138,7 +141,7 @@ def _trial(bwrap: str | None) -> str:
     """What is wrong with it, "" if nothing is."""
     if bwrap is None:
         return "there is no bubblewrap (bwrap)"
-    command = [*_bubblewrap(1), *_python()[:-1], "pass"]
+    command = [*_bubblewrap(1, ()), *_python()[:-1], "pass"]
     tried = subprocess.run(command, env={}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return (
         ""
@@ -157,7 +160,7 @@ def _interpreter() -> str:
     return os.path.realpath(base)
 
 
-def _bubblewrap(disk_mb: int) -> list[str]:
+def _bubblewrap(disk_mb: int, libraries: Sequence[str]) -> list[str]:
     """The command up to the program: new namespaces of every kind; interpreter and system libraries read-only; one
     folder of its own in memory; no environment, no capabilities, nobody's user."""
     view: list[str] = []
@@ -165,6 +168,8 @@ def _bubblewrap(disk_mb: int) -> list[str]:
         view += ["--ro-bind-try", path, path]
     for path in site.getsitepackages([sys.base_prefix]):
         view += ["--tmpfs", path] if os.path.isdir(path) else []
+    for path in libraries:
+        view += ["--ro-bind", path, path]
     return [
         shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
         "--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox", *view,

@@ -107,6 +107,10 @@ def test_results_of_functions_keep_their_shape():
     assert judged("def f(s): return pow(s, 2, 5)", [[3]], [4], "f").accepted
 
 
+def test_an_integer_beyond_every_float_is_wrong_and_ends_nothing():
+    assert judged("def f(x): return 10**400", [[1]], [1.5], "f").reason == "wrong output on test 1"
+
+
 def test_the_last_block_counts():
     wrong, right = "```python\nprint(0)\n```", f"```python\n{ADD}\n```"
     metadata = case("").metadata

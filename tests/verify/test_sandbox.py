@@ -99,6 +99,24 @@ def test_a_bomb_of_threads_ends_at_the_memory_limit(kind):
     assert run(bomb, kind) == "True\n status 0"
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
+@pytest.mark.parametrize("filters", ["listens=8", "listens=4096"], ids=["counted", "kernel cannot count"])
+def test_threads_are_few_however_small_their_stacks(kind, filters, monkeypatch):
+    from bm.verify import sandbox as module
+
+    source = module.RUNNER.read_text().replace("listens=8", filters)
+    monkeypatch.setattr(module, "_python", lambda: [module._interpreter(), "-I", "-X", "utf8", "-c", source])
+    bomb = (
+        "import threading as t, time\nt.stack_size(32768)\nmade = 0\nfor _ in range(300):\n"
+        "  try: t.Thread(target=time.sleep, args=(60,), daemon=True).start(); made += 1\n"
+        "  except RuntimeError: pass\nprint('threads', made)"
+    )
+    assert run(bomb, kind) == f"threads {63 if filters == 'listens=8' else 0}\n status 0"
+    many = "import threading as t\nfor _ in range(300):\n  x = t.Thread(target=int); x.start(); x.join()\nprint('all')"
+    if filters == "listens=8":
+        assert run(many, kind) == "all\n status 0"
+
+
 def test_memory_bombs_end_at_the_limit():
     assert "MemoryError" in run("x = []\nwhile True: x.append(bytearray(1 << 20))")
     assert "MemoryError" in run("x = 'a'\nwhile True: x += x")
@@ -251,7 +269,7 @@ def test_even_where_processes_can_be_forked_none_survives(monkeypatch):
     """The process namespace kills by itself, should a machine have no system call filter."""
     from bm.verify import sandbox as module
 
-    weak = module.RUNNER.read_text().replace("            confine()\n", "")
+    weak = module.RUNNER.read_text().replace("            confine(theirs)\n", "")
     assert weak != module.RUNNER.read_text()
     monkeypatch.setattr(module, "_python", lambda: [module._interpreter(), "-I", "-X", "utf8", "-c", weak])
     daemon = "import os, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid()\nprint('forked')\ntime.sleep(1000)"
