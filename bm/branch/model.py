@@ -25,6 +25,7 @@ from bm.branch.loss import Head, Loss, Told, chunked_loss
 from bm.branch.parallel import Place
 from bm.config import Trainer
 from bm.errors import UserError
+from bm.generate.weights import load_model
 from bm.losses import sft
 
 
@@ -82,7 +83,7 @@ def load(folder: Path, attention: str, longest: int, trainer: Trainer, mesh: Dev
         raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
     if mesh is not None:
         return _sharded(folder, config, attention, trainer, mesh)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    model = load_model(folder, torch.float32, attn_implementation=attention)
     return _student(model, attention, trainer)
 
 

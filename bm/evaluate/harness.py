@@ -16,6 +16,8 @@ from bm.evaluate.loading import Loaded, quiet
 from bm.evaluate.model import EngineLM
 from bm.verify import thinking
 
+FEWSHOT_SEED = 1234
+"""lm-eval's default `fewshot_random_seed`: its command line draws the same examples."""
 OVER_REPEATS = ("take_first_k", "majority_vote")
 """lm-eval filters that make one verdict of all repeats of a question."""
 
@@ -34,7 +36,7 @@ def run(
                 f"task {task.task_name} runs a model's code as it is; set evaluate.unsafe_code=true to let it"
             )
         task.set_config("num_fewshot", task.config.num_fewshot or 0)
-        task.set_fewshot_seed(config.seed)
+        task.set_fewshot_seed(FEWSHOT_SEED)
         if task.OUTPUT_TYPE == "generate_until":
             _sample(task, config, verifying)
     asked = {name: _asked(task, config, first) for name, task in loaded["tasks"].items()}

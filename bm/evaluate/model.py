@@ -49,7 +49,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         """lm-eval repeats a request n times in a row for n samples; they come back in the same order.
 
         Without a chat template stop strings end a response, as in lm-eval. In a conversation a model may think first,
-        so they do not end anything there: they are looked for in its answer alone.
+        so they do not end anything there: they are looked for in its answer alone, as lm-eval would. The blank lines
+        behind a thought are no part of that answer.
         """
         repeats: dict[int, list[Instance]] = defaultdict(list)
         for request in requests:
@@ -69,8 +70,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         if not self.conversing or unclosed(response):
             return response
         thought, end, said = response.rpartition(CLOSE)
-        begin = len(said) - len(said.lstrip())
-        found = (said.find(stop, begin) for stop in _stops(request.args[1]))
+        blank = len(said) - len(said.lstrip()) if end else 0
+        found = (said.find(stop, 0 if stop.strip() else blank) for stop in _stops(request.args[1]))
         return thought + end + said[: min((at for at in found if at >= 0), default=None)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

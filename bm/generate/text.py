@@ -59,6 +59,7 @@ def model_folder(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{folder} is not a model: it has no config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{folder} cannot be loaded: {str(problem).strip().splitlines()[0]}") from problem
+    except Exception as problem:  # a damaged tokenizer.json raises a bare Exception out of Rust
+        said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise UserError(f"the tokenizer of {folder} cannot be loaded: {said}") from problem
     return tokenizer

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bm.errors import UserError
 from bm.generate.cache import growing_cache, grows_everywhere
 from bm.generate.draw import draw, stream, uniforms
 from bm.generate.samples import Message, Sample, Sampling
 from bm.generate.text import Text, model_folder
+from bm.generate.weights import load_model
 
 STOP_CHECK = 16
 """Steps between two looks for stop strings. What is written past one is cut off, so this changes time alone."""
@@ -32,11 +33,7 @@ def load(folder: Path, dtype: str, device: str) -> Loaded:
     """Model and tokenizer of a Hugging Face folder, on a device; UserError if there is none or it cannot be read."""
     tokenizer = model_folder(folder)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{folder} cannot be loaded: {str(problem).strip().splitlines()[0]}") from problem
-    return model.to(place), tokenizer  # type: ignore[arg-type]  # the library wraps `to` without its type
+    return load_model(folder, dtype).to(place), tokenizer  # type: ignore[arg-type]  # the library's `to` has no type
 
 
 class TransformersEngine:

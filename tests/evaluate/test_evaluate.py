@@ -239,3 +239,25 @@ def test_a_model_in_memory_and_its_folder_score_the_same(tmp_path, sums, qwen2, 
     assert facts["engine"]["engine"] == "transformers"
     assert facts["engine"]["dtype"] == "float32"
     assert facts["samples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [("\n\nParis", ""), ("\nQ: more", ""), ("<think>\nwell\n\n</think>\n\nParis\n\nmore", "Paris"), ("Paris\nQ: x", "Paris")],
+)  # fmt: skip
+def test_a_stop_string_counts_within_leading_white_space_unless_a_thought_ends_there(tmp_path, said, left):
+    folder = own_task(tmp_path / "mine", OWN.replace('["\\n\\n"]', '["\\n\\n", "\\nQ:"]'))
+    script = {f"Capital of {c}?": [said] for c in ("France", "Peru", "Chad")}
+    _, rows, _ = run(tmp_path / "w", tiny(engine=scripted(script), include_path=folder, samples=1), ["capitals"])
+    assert rows[0]["response"].rpartition("</think>")[2].strip() == left
+
+
+def test_examples_are_drawn_by_lm_evals_seed_whatever_ours_is(tmp_path):
+    shots = OWN + "num_fewshot: 1\nfewshot_split: test\n"
+    folder = own_task(tmp_path / "mine", shots)
+    prompts = []
+    for seed in (1, 2, 42):
+        config = tiny(engine={"_target_": "tests.evaluate.scripted.echo"}, include_path=folder, samples=1, seed=seed)
+        _, rows, _ = run(tmp_path / str(seed), config, ["capitals"])
+        prompts.append([row["prompt"] for row in rows])
+    assert prompts[0] == prompts[1] == prompts[2]

@@ -1,0 +1,45 @@
+"""A Hugging Face folder as a model whose every weight came from its files: the one loader of all that run a model."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from bm.errors import UserError
+
+NAMED = 3
+"""Tensors that a message names before it counts the rest."""
+
+
+def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTrainedModel:
+    """The causal language model of `folder`, from safetensors alone: nothing is unpickled.
+
+    transformers fills what a checkpoint lacks with random numbers, which would be scored and trained like weights.
+    UserError names the tensors that are missing, that the architecture does not have, or that have another shape
+    (tied weights count once), and says what else keeps the folder from being loaded.
+    """
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True,
+            output_loading_info=True, **settings,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError, SafetensorError) as problem:
+        raise UserError(f"{folder} cannot be loaded: {_first_line(problem)}") from problem
+    reshaped = [f"{name} (has {list(has)}, needs {list(needs)})" for name, has, needs in info["mismatched_keys"]]
+    faults = {"without": info["missing_keys"], "with the wrong shape of": reshaped, "with": info["unexpected_keys"]}
+    said = [f"{how} {_named(names)}" for how, names in faults.items() if names]
+    if said:
+        raise UserError(f"{folder} is not a whole {model.config.model_type} model: its files come {'; '.join(said)}")
+    return model  # type: ignore[no-any-return]  # from_pretrained has no types
+
+
+def _named(names: Collection[str]) -> str:
+    first, rest = sorted(names)[:NAMED], len(names) - NAMED
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
