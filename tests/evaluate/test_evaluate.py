@@ -243,7 +243,8 @@ def test_a_model_in_memory_and_its_folder_score_the_same(tmp_path, sums, qwen2, 
 
 @pytest.mark.parametrize(
     ("said", "left"),
-    [("\n\nParis", ""), ("\nQ: more", ""), ("<think>\nwell\n\n</think>\n\nParis\n\nmore", "Paris"), ("Paris\nQ: x", "Paris")],
+    [("\n\nParis", ""), ("\nQ: more", ""),
+     ("<think>\nwell\n\n</think>\n\nParis\n\nmore", "Paris"), ("Paris\nQ: x", "Paris")],
 )  # fmt: skip
 def test_a_stop_string_counts_within_leading_white_space_unless_a_thought_ends_there(tmp_path, said, left):
     folder = own_task(tmp_path / "mine", OWN.replace('["\\n\\n"]', '["\\n\\n", "\\nQ:"]'))

@@ -87,5 +87,5 @@ def test_pickles_are_never_opened(tmp_path, monkeypatch):
 
 def test_a_damaged_tokenizer_is_one_line(tmp_path):
     (saved(tmp_path / "m") / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="the tokenizer of .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"the tokenizer of .* cannot be loaded"):
         load(tmp_path / "m", "float32", "cpu")
