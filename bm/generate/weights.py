@@ -21,8 +21,9 @@ def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTr
     UserError names the tensors that are missing, that the architecture does not have, or that have another shape
     (tied weights count once), and says what else keeps the folder from being loaded.
     """
+    loading: Any = AutoModelForCausalLM.from_pretrained  # typed as one model, but it gives a pair here
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = loading(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True,
             output_loading_info=True, **settings,
         )  # fmt: skip
@@ -33,7 +34,8 @@ def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTr
     said = [f"{how} {_named(names)}" for how, names in faults.items() if names]
     if said:
         raise UserError(f"{folder} is not a whole {model.config.model_type} model: its files come {'; '.join(said)}")
-    return model  # type: ignore[no-any-return]  # from_pretrained has no types
+    whole: PreTrainedModel = model
+    return whole
 
 
 def _named(names: Collection[str]) -> str:
