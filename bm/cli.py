@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bm import __version__
-from bm.errors import UserError, nearest
+from bm.errors import UserError, nearest, refusal
 
 STAGES = {
     "run": "the whole experiment: distill, branch, merge, evaluate, report (recipe=tiny unless told)",
@@ -25,7 +25,7 @@ usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
 
 {"".join(f"  {name:<10} {what}{chr(10)}" for name, what in STAGES.items())}
   bm run                                          the tiny experiment, in minutes on a laptop
-  bm run -m merge=arcee_fusion,linear             a sweep; what the jobs share is made once, what is done is skipped
+  bm run -m merge=arcee_fusion,linear             a sweep; what the jobs share is made once, finished jobs are skipped
   bm run -m hydra/launcher=joblib seed=1,2,3      jobs side by side (submitit_slurm, ray: on a cluster)
   bm run -m hydra/sweeper=optuna merge=arcee_fusion 'merge.methods.arcee_fusion.lam=interval(0.5,3)'    a search
   bm STAGE --help                                 the stage's groups and settings
@@ -56,26 +56,36 @@ def conf_dir() -> Path:
 def main() -> None:
     """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on a failed job or anything unforeseen."""
     atexit.register(gc.freeze)  # else the interpreter's last collection walks all of torch, for half a second
-    words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP)
-        return
-    if words[0] == "--version":
-        print(f"bm {__version__}")
-        return
-    if words[0] == "--shell-completion":
-        print(COMPLETION % " ".join(STAGES))
-        return
     try:
-        if words[0] not in STAGES:
-            raise UserError(f"there is no stage '{words[0]}'{nearest(words[0], STAGES)}")
-        _hydra(words[0], words[1:])
+        _main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as mistake:
         print(f"bm: {mistake}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("bm: interrupted; the same command goes on where it was", file=sys.stderr)
+        print("bm: interrupted; rerun the command to resume", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as problem:
+        if (said := refusal(problem)) is None:
+            raise
+        print(f"bm: {said}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _main(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP)
+    elif words[0] == "--version":
+        print(f"bm {__version__}")
+    elif words[0] == "--shell-completion":
+        print(COMPLETION % " ".join(STAGES))
+    elif words[0] not in STAGES:
+        raise UserError(f"there is no stage '{words[0]}'{nearest(words[0], STAGES)}")
+    else:
+        _hydra(words[0], words[1:])
 
 
 def _hydra(stage: str, words: list[str]) -> None:
@@ -83,11 +93,12 @@ def _hydra(stage: str, words: list[str]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; our own tell more
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us as they are, and we say what a user needs to know
     import hydra
+    import yaml
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from bm.overrides import explain, opened
+    from bm.overrides import explain, opened, unreadable_yaml
 
     for word in words:
         group, _, option = word.partition("=")
@@ -110,6 +121,8 @@ def _hydra(stage: str, words: list[str]) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
     except (HydraException, OmegaConfBaseException) as problem:
-        raise UserError(explain(problem, stage, conf_dir())) from problem
+        raise UserError(explain(problem, stage, conf_dir(), words)) from problem
+    except yaml.YAMLError as problem:
+        raise UserError(unreadable_yaml(problem)) from problem
     if mistakes:
         raise mistakes[0]

@@ -188,7 +188,7 @@ def _merge_folders(config: MergeFolders) -> Artefact:
     inputs = [*config.models, *([config.base] if config.base else [])]
     for path in inputs:
         if not path.is_dir():
-            raise UserError(f"{path} is no folder")
+            raise UserError(f"{path} is not a directory")
     settings = {**identity(config.merge), "base": str(config.base), "models": [str(m) for m in config.models]}
     build = partial(merge_folders, method, config.base, config.models, config.merge)
     return folder(config.output, settings, inputs, build)

@@ -1,25 +1,33 @@
 """The command line as Hydra takes it, and Hydra's complaints about it in one line with the nearest valid name."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from bm.errors import nearest
 
 CHOSEN = ("experiment=", "recipe=")
 """Groups of `bm run`; to `bm report` they say which grid."""
+OPEN = re.compile(
+    r"(merge\.(schedule|statistics)|mixture\.(ratio|branch)|evaluate\.data|student\.branch|prices\.gpus"
+    r"|domains\.[\w-]+\.(branch|distill))[.=]"
+)
+"""Settings that hold names of the user's own choice, which Hydra would want to be marked with `+`."""
 
 
 def opened(stage: str, words: Sequence[str]) -> list[str]:
-    """Overrides as Hydra takes them: those that it would call additions are marked as such, as any domain may be given
-    a ratio, and groups that a report does not compose become its settings."""
+    """Overrides as Hydra takes them: those that it would call additions are marked as such, and groups that a report
+    does not compose become its settings."""
     words = [f"grid.{word}" if stage == "report" and word.startswith(CHOSEN) else word for word in words]
     words = [_quoted(word) for word in words]
-    return [f"++{word}" if word.startswith("mixture.ratio.") else word for word in words]
+    return [f"++{word}" if OPEN.match(word) else word for word in words]
 
 
 def _quoted(word: str) -> str:
@@ -30,28 +38,55 @@ def _quoted(word: str) -> str:
     return f"{setting}={','.join(repr(order.strip()) for order in orders.split(','))}"
 
 
-def explain(problem: Exception, stage: str, conf: Path) -> str:
+def explain(problem: Exception, stage: str, conf: Path, words: Sequence[str]) -> str:
     """What is wrong with the overrides of `bm <stage>`, where, and what was probably meant."""
     text = str(problem)
+    first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
     if match := re.search(r"Could not override '([^']+)'", text):
         path = match[1].split("@")[0]
-        parent = path.rpartition(".")[0]
-        valid = [f"{parent}.{n}" if parent else n for n in _names(stage, conf, parent)]
-        return f"{path}: no such setting or group of `bm {stage}`{nearest(path, valid)}"
-    if match := re.search(r"Could not find '([^']+)'", text):
+        parent, _, name = path.rpartition(".")
+        hint = nearest(name, _names(stage, conf, words, parent), f"{parent}." if parent else "")
+        return f"{path}: no such setting or group of `bm {stage}`{hint}"
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or [file.stem for file in (conf / group).glob("*.yaml")]
         return f"{group}={option}: {group} has no option '{option}'{nearest(option, options)}"
     if "is not in struct" in text and (match := re.search(r"full_key: (\S+)", text)):
         return f"{match[1]}: no such setting of `bm {stage}`"
-    first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
-    return f"the overrides cannot be read: {first} (values with spaces, brackets or & need quotes)"
+    if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return f"~{match[1]}: `bm {stage}` has nothing of that name to leave out{nearest(match[1], _names(stage, conf, words))}"
+    if match := re.search(r"(\S+) appears more than once in the final defaults list", text):
+        return f"{match[1]} is chosen already; choose another option with {match[1]}=OPTION, without `+`"
+    if match := re.search(r"Error merging override \+*(\S+?)=(.*)", text):
+        return f"{match[1]}: a value of the wrong kind: {match[2]}"
+    if isinstance(problem, OverrideParseException):
+        return _unreadable(str(problem.override))
+    return first
 
 
-def _names(stage: str, conf: Path, parent: str) -> list[str]:
-    """The names that are valid below `parent`, without the overrides that failed."""
+def _unreadable(word: str) -> str:
+    """A word that is not in Hydra's grammar, and what usually makes it so."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        return f"`{word}` is not an override; write setting=value, or group=option"
+    quoted = shlex.quote(f'{name}="{value}"')
+    return f"`{word}` cannot be read; text with spaces, brackets or & needs quotes of its own: {quoted}"
+
+
+def unreadable_yaml(problem: yaml.YAMLError) -> str:
+    """Where a configuration file is not YAML."""
+    mark, what = getattr(problem, "problem_mark", None), getattr(problem, "problem", None)
+    if mark is None:
+        return f"a configuration file is not YAML: {str(problem).splitlines()[0]}"
+    return f"{mark.name}, line {mark.line + 1}: not YAML: {what}"
+
+
+def _names(stage: str, conf: Path, words: Sequence[str], parent: str = "") -> list[str]:
+    """The names that are valid below `parent` with the groups that were chosen, the other overrides left out."""
+    groups = [word for word in words if (conf / word.partition("=")[0]).is_dir()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        node = OmegaConf.select(compose(stage), parent) if parent else compose(stage)
-    groups = [] if parent else [d.name for d in conf.iterdir() if d.is_dir()]
-    return [*groups, *(str(name) for name in node)] if isinstance(node, DictConfig) else groups
+        composed = compose(stage, groups)
+        node = OmegaConf.select(composed, parent) if parent else composed
+    known = [] if parent else [d.name for d in conf.iterdir() if d.is_dir()]
+    return [*known, *(str(name) for name in node)] if isinstance(node, DictConfig) else known

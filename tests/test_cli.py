@@ -35,3 +35,15 @@ def test_tab_completes_options_and_settings(tmp_path: Path) -> None:
 
     assert completed("bm merge=arcee") == ["merge=arcee_fusion"]
     assert "branch.learning_rate=" in completed("bm branch.learning")
+
+
+def test_a_reader_that_has_had_enough_is_no_failure() -> None:
+    said = subprocess.run(["bash", "-c", f"'{BM}' --shell-completion | true"], capture_output=True, text=True)
+    assert said.stderr == ""
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        said = subprocess.run([BM, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert said.returncode == 2
+    assert said.stderr.startswith("bm: No space left on device") and said.stderr.count("\n") == 1

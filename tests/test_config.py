@@ -35,7 +35,25 @@ MISTAKES = [
     ("merge base=a models=[b]", "output: must be given"),
     ("evaluate model=nowhere output=x", "nowhere"),
     ("run mixture=null", "mixture=null: a group needs an option; leave it out with ~mixture"),
-    ("run branch.seed=[", "the overrides cannot be read"),
+    ("run branch.seed=[", "`branch.seed=[` cannot be read"),
+    ("run branch.seed", "`branch.seed` is not an override"),
+    ("run 'merge=[arcee_fusion,linaer]'", "merge has no option 'linaer'; did you mean 'linear'?"),
+    ("run teacher=openai teacher.max_tokens=3", "did you mean 'teacher.max_new_tokens'?"),
+    ("run merge.schedule=[0,1]", "merge.schedule: a value of the wrong kind: [0,1]"),
+    ("run 'merge.schedule={lam: [0,1]}' branch.epochs=-1", "branch.epochs: must be greater than 0, not -1"),
+    ("run +recipe=tiny", "recipe is chosen already"),
+    ("run ~teachr", "~teachr: `bm run` has nothing of that name to leave out; did you mean 'teacher'?"),
+    ("run seed=-1", "seed: must be greater than or equal to 0, not -1"),
+    ("run branch.seed=-1", "branch.seed: must be greater than or equal to 0, not -1"),
+    ("run seed=12345678901234567890123", "seed: must be less than 4294967296"),
+    ("run evaluate.include_path=nosuch", "evaluate.include_path: there is no folder nosuch"),
+    ("run evaluate.traces=[nosuch]", "evaluate.traces: there is no file nosuch"),
+    ("run evaluate.data.x=nosuch.jsonl", "evaluate.data.x: there is no file nosuch.jsonl"),
+    ("run domains.math.task=gsm8kk domains.math.questions=null", "no task 'gsm8kk'"),
+    ("run domains.coding.source.path=nosuch", "coding"),
+    ("run merge.device=cuda", "CUDA"),
+    ("run trainer=gpu", "GPU"),
+    ("run paths.outputs=/proc/nosuch", "/proc/nosuch"),
 ]
 
 
@@ -46,6 +64,14 @@ def test_a_mistake_is_one_clear_line(command: str, line: str, tmp_path: Path, bm
     assert line in answer.stderr
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_file_in_a_folder_of_settings_is_one_line(tmp_path: Path, bm: Bm) -> None:
+    (tmp_path / "mine/merge").mkdir(parents=True)
+    (tmp_path / "mine/merge/own.yaml").write_text("lam: [1")
+    answer = bm("run", "--config-dir=mine", "merge=own", cwd=tmp_path)
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1), answer.stderr
+    assert "mine/merge/own.yaml, line 1: not YAML" in answer.stderr
 
 
 def test_how_a_result_is_made_is_not_in_its_identity() -> None:

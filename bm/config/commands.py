@@ -22,6 +22,7 @@ from bm.config.settings import (
     Positive,
     Prices,
     Rounds,
+    Seed,
     Student,
     Trainer,
     Verify,
@@ -36,7 +37,7 @@ class Experiment:
     recipe: Name
     experiment: Name | None
     """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
-    seed: int
+    seed: Seed
     paths: Paths
     output: Path | None
     student: Student

@@ -186,7 +186,7 @@ class Merge:
     threads: Annotated[int, Field(ge=0), NoKey]
     """Worker threads; 0: one per core. The result does not depend on it."""
     max_shard_size: str
-    seed: int
+    seed: Seed
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -219,7 +219,7 @@ class Evaluate:
     confidence: Annotated[float, Field(gt=0, lt=1)]
     race: Annotated[float | None, Field(gt=0, lt=1), NoKey]
     """Merges that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
-    seed: int
+    seed: Seed
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -69,7 +69,7 @@ class Sweep(Sweeper):
             composed = self.context.config_loader.load_sweep_config(self.composed, list(words))
         except (HydraException, OmegaConfBaseException) as problem:
             (conf,) = (s.path for s in self.composed.hydra.runtime.config_sources if s.provider == "main")
-            raise UserError(explain(problem, self.stage, Path(conf))) from problem
+            raise UserError(explain(problem, self.stage, Path(conf), words)) from problem
         with open_dict(composed):
             del composed["hydra"]
         return jobs.settings(self.stage, composed)
@@ -121,7 +121,7 @@ class GridSweep(Sweep):
             said = f"{one.error} ({Path(one.folder) / TRACEBACK})" if one.state == "failed" else one.state
             say(escape(f"bm: {name}: {said}"))
         if wrong:
-            say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; the same command tries them again")
+            say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; rerun the command to try them again")
             raise SystemExit(1)
 
     def _jobs(self, found: Axes, chosen: Iterable[Cell]) -> list[Job]:
