@@ -93,7 +93,7 @@ def _hydra(stage: str, words: list[str]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers too; our own tell more
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us as they are, and we say what a user needs to know
     import hydra
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from bm import rounds
 from bm.config import EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile, identity, resolved
 from bm.errors import UserError
+from bm.preflight import preflight
 from bm.progress import console, say
 from bm.stages import Stages
 from bm.store import Artefact, Store, code_version, digest, external, folder, write_json, write_text
@@ -60,6 +61,7 @@ def _about(config: Experiment) -> About:
 def _checked(config: Experiment) -> "list[Merging]":
     merges = list(chosen_merges(config))
     rounds.check(config, [name for name, _, _ in merges])
+    preflight(config)
     return merges
 
 
@@ -131,6 +133,7 @@ def distill(config: Experiment) -> None:
     """The traces of the chosen domains."""
     from bm.distill import funnel_table
 
+    preflight(config)
     stages = _stages(config)
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     console.print(funnel_table({name: made.facts for name, made in traces.items()}))
@@ -148,6 +151,7 @@ def branch(config: Experiment) -> None:
         raise UserError(
             "choose one domain (domain=math) for an expert, or a mixture (mixture=proportional) for the baseline"
         )
+    preflight(config)
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
     if config.mixture:
@@ -198,6 +202,7 @@ def evaluate(config: EvaluateFolder) -> None:
     """A Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
     stages = _stages(config)
     model = external(config.model)
+    preflight(config)
     questions = stages.questions()
     found = stages.evaluate(model, questions)
     config.output.mkdir(parents=True, exist_ok=True)

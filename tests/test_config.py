@@ -50,7 +50,6 @@ MISTAKES = [
     ("run evaluate.traces=[nosuch]", "evaluate.traces: there is no file nosuch"),
     ("run evaluate.data.x=nosuch.jsonl", "evaluate.data.x: there is no file nosuch.jsonl"),
     ("run domains.math.task=gsm8kk domains.math.questions=null", "no task 'gsm8kk'"),
-    ("run domains.coding.source.path=nosuch", "coding"),
     ("run merge.device=cuda", "CUDA"),
     ("run trainer=gpu", "GPU"),
     ("run paths.outputs=/proc/nosuch", "/proc/nosuch"),

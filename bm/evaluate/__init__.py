@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bm.generate import Engine
     from bm.generate.transformers_engine import Loaded
 
-__all__ = ["evaluate", "prompts", "seen"]
+__all__ = ["check_tasks", "evaluate", "prompts", "seen"]
 
 
 def evaluate(
@@ -57,6 +57,13 @@ def prompts(tasks: Sequence[str], config: Evaluate) -> dict[str, list[str]]:
     from bm.evaluate import loading
 
     return loading.prompts(loading.load(tasks, {}, config))
+
+
+def check_tasks(names: Sequence[str], include_path: Path | None) -> None:
+    """UserError for a task that neither you, `bm` nor lm-eval has."""
+    from bm.evaluate import loading
+
+    loading.managers(names, include_path)
 
 
 def _of_engine(journals: Path, engine: "Engine") -> Path:

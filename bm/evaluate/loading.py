@@ -27,7 +27,7 @@ Loaded = dict[str, Any]
 
 def load(names: Sequence[str], questions: Mapping[str, Path], config: Evaluate) -> Loaded:
     """The tasks; one in `questions` is made of its questions.parquet, one in `config.data` has its data from there."""
-    managers = _managers([name for name in names if name not in questions], config.include_path)
+    managers = managers([name for name in names if name not in questions], config.include_path)
     files = {name: file for name, file in config.data.items() if file}
     for name in files:
         if name not in names or name in questions:
@@ -65,7 +65,7 @@ def question(task: Task, doc: Mapping[str, Any]) -> str:
     return str(doc["question"] if "verifier" in doc and "question" in doc else task.doc_to_text(doc))
 
 
-def _managers(names: Sequence[str], include_path: Path | None) -> dict[str, TaskManager]:
+def managers(names: Sequence[str], include_path: Path | None) -> dict[str, TaskManager]:
     """By task, whoever knows it. Tasks of `bm` do not stand in for parts of lm-eval's groups that have their names."""
     own = _own(include_path)
     if all(name in own.task_index for name in names):
