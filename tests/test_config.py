@@ -50,8 +50,8 @@ MISTAKES = [
     ("run evaluate.traces=[nosuch]", "evaluate.traces: there is no file nosuch"),
     ("run evaluate.data.x=nosuch.jsonl", "evaluate.data.x: there is no file nosuch.jsonl"),
     ("run domains.math.task=gsm8kk domains.math.questions=null", "no task 'gsm8kk'"),
-    ("run merge.device=cuda", "CUDA"),
-    ("run trainer=gpu", "GPU"),
+    ("run merge.device=cuda", "merge.device=cuda: this machine has no such device"),
+    ("run trainer=gpu", "trainer.accelerator=gpu: this machine has 0 of the 1 GPUs"),
     ("run paths.outputs=/proc/nosuch", "/proc/nosuch"),
 ]
 
