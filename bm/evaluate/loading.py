@@ -27,7 +27,7 @@ Loaded = dict[str, Any]
 
 def load(names: Sequence[str], questions: Mapping[str, Path], config: Evaluate) -> Loaded:
     """The tasks; one in `questions` is made of its questions.parquet, one in `config.data` has its data from there."""
-    managers = managers([name for name in names if name not in questions], config.include_path)
+    known = managers([name for name in names if name not in questions], config.include_path)
     files = {name: file for name, file in config.data.items() if file}
     for name in files:
         if name not in names or name in questions:
@@ -36,7 +36,7 @@ def load(names: Sequence[str], questions: Mapping[str, Path], config: Evaluate) 
     if config.unsafe_code:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # what lm-eval's graders of code look for, at their import
     for name in names:
-        if name in managers and not config.unsafe_code and _content(managers[name], name).get("unsafe_code"):
+        if name in known and not config.unsafe_code and _content(known[name], name).get("unsafe_code"):
             raise UserError(f"task {name} runs a model's code as it is; set evaluate.unsafe_code=true to let it")
         if name in questions:
             spec: Any = {
@@ -46,10 +46,10 @@ def load(names: Sequence[str], questions: Mapping[str, Path], config: Evaluate) 
             }
             found = _built(_own(None), name, spec)
         elif name in files:
-            spec = _with_data(managers[name], name, files[name])
-            found = _built(managers[name], name, spec)
+            spec = _with_data(known[name], name, files[name])
+            found = _built(known[name], name, spec)
         else:
-            found = _built(managers[name], name, name, _set_of(managers[name], name))
+            found = _built(known[name], name, name, _set_of(known[name], name))
         for part in loaded:
             loaded[part].update(found.get(part, {}))
     return loaded
