@@ -156,4 +156,4 @@ def _composed(stage: str, overrides: Sequence[str], config_dir: Path | str | Non
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose(stage, [*opened(stage, overrides), *yours])
     except (HydraException, OmegaConfBaseException) as problem:
-        raise UserError(explain(problem, stage, conf_dir())) from problem
+        raise UserError(explain(problem, stage, conf_dir(), overrides)) from problem
