@@ -54,7 +54,8 @@ def explain(problem: Exception, stage: str, conf: Path, words: Sequence[str]) ->
     if "is not in struct" in text and (match := re.search(r"full_key: (\S+)", text)):
         return f"{match[1]}: no such setting of `bm {stage}`"
     if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return f"~{match[1]}: `bm {stage}` has nothing of that name to leave out{nearest(match[1], _names(stage, conf, words))}"
+        hint = nearest(match[1], _names(stage, conf, words))
+        return f"~{match[1]}: `bm {stage}` has nothing of that name to leave out{hint}"
     if match := re.search(r"(\S+) appears more than once in the final defaults list", text):
         return f"{match[1]} is chosen already; choose another option with {match[1]}=OPTION, without `+`"
     if match := re.search(r"Error merging override \+*(\S+?)=(.*)", text):

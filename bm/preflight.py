@@ -8,7 +8,7 @@ from bm.store import write_text
 
 
 def preflight(config: Experiment) -> None:
-    """UserError for the first thing that would stop a stage of the run later; leaves at most an empty outputs folder."""
+    """UserError for the first thing that would stop a later stage; leaves at most an empty outputs folder."""
     _files(config)
     _devices(config)
     _tasks(config)
