@@ -60,7 +60,7 @@ def test_an_incomplete_checkpoint_is_refused_by_name(tmp_path, said):
         load(folder, "float32", "cpu")
     trainer = Trainer("cpu", 1, 1, "32-true", 1, "none", False, "")
     with pytest.raises(UserError, match=said):
-        load_student(folder, 8, "sdpa", trainer, None)
+        load_student(folder, "sdpa", 8, trainer, None)
 
 
 def test_truncated_weights_are_one_line(tmp_path):
