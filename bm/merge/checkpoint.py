@@ -5,6 +5,7 @@ The format: eight bytes (little-endian length), that many bytes of JSON (name â†
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -24,6 +28,9 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+KINDS: dict[torch.dtype, np.dtype[Any]] = {torch.bfloat16: np.dtype(np.uint16), torch.float8_e4m3fn: np.dtype(np.uint8),
+         torch.float8_e5m2: np.dtype(np.uint8)}  # fmt: skip
+"""As what numpy, which does not have them, holds their bits."""
 INDEX = "model.safetensors.index.json"
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
@@ -33,6 +40,7 @@ class Stored:
     """One tensor inside an open safetensors file; `offset` is in bytes from the file's start."""
 
     file: FileIO
+    memory: mmap.mmap
     shape: tuple[int, ...]
     dtype: torch.dtype
     offset: int
@@ -40,6 +48,18 @@ class Stored:
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Flat elements [start, stop) as `bm.merge.arrays` has them, read when they are looked at."""
+        kind = KINDS[self.dtype] if self.dtype in KINDS else np.dtype(str(self.dtype).removeprefix("torch."))
+        return np.frombuffer(self.memory, kind, stop - start, self.offset + start * self.dtype.itemsize)
+
+    def forget(self, start: int, stop: int) -> None:
+        """These elements have been looked at: their pages count as this process's memory no longer."""
+        size, page = self.dtype.itemsize, mmap.PAGESIZE
+        first, last = -(-(self.offset + start * size) // page), (self.offset + stop * size) // page
+        if last > first:
+            self.memory.madvise(mmap.MADV_DONTNEED, first * page, (last - first) * page)
 
     def read(self, start: int, stop: int) -> Tensor:
         """Flat elements [start, stop) in the stored dtype."""
@@ -97,10 +117,11 @@ def _header(file: FileIO) -> dict[str, Stored]:
             raise ValueError("the header is longer than the file")
         entries = json.loads(os.pread(file.fileno(), length, 8))
         entries.pop("__metadata__", None)
+        memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         tensors = {}
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
-            tensor = Stored(file, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + length + begin)
+            tensor = Stored(file, memory, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + length + begin)
             if end - begin != tensor.elements * tensor.dtype.itemsize or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{name} does not fit the file")
             tensors[name] = tensor

@@ -14,7 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from bm.errors import UserError
+from bm.merge.arrays import Array, from_torch, stored
 from bm.merge.checkpoint import Entry, layout
+from bm.merge.fused import beyond
 from bm.merge.names import Place
 from bm.merge.sinks import Rows, Sink
 from bm.merge.sources import is_finite
@@ -143,17 +145,31 @@ def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, b
 
     def block(tiles: range) -> None:
         start, stop = grid.span(tiles)
-        out = [torch.empty(stop - start, dtype=item.dtype) for _ in roots]
-        for tensors in {root.tensors: None for root in roots if isinstance(root, Step)}:
-            for tile in tensors.tiles(tiles):
-                for merged, root in zip(out, roots, strict=True):
-                    if isinstance(root, Step) and root.tensors is tensors:
-                        merged[tile.start - start : tile.stop - start] = root.merged(tile).reshape(-1)
-        for merged, root, sink in zip(out, roots, sinks, strict=True):
-            if isinstance(root, Step) and not is_finite(merged):
-                raise UserError(f"{item.name}: merged entries are beyond {str(item.dtype)[6:]}; take another out_dtype")
-            sink.write(item.name, start, merged if isinstance(root, Step) else root.read(start, stop).to(item.dtype))
+        tiled = [root for root in roots if isinstance(root, Step) and root.kernel is None]
+        made = dict(zip(tiled, _tiled(tiled, tiles, start, stop), strict=True))
+        for root, sink in zip(roots, sinks, strict=True):
+            if root in made:
+                values = made[root]
+            elif root.dtype == item.dtype:
+                values = stored(root, start, stop)
+            else:
+                values = from_torch(root.read(start, stop).to(item.dtype))
+            sink.write(item.name, start, values)
         bar.advance((stop - start) * item.dtype.itemsize)
 
     run.map(block, grid.blocks(run.block_tiles))
     return item, roots
+
+
+def _tiled(steps: Sequence[Step], tiles: range, start: int, stop: int) -> list[Array]:
+    """The steps' merged elements [start, stop), tile by tile, so that each tile is read and scored once for all."""
+    out = [torch.empty(stop - start, dtype=step.dtype) for step in steps]
+    for tensors in {step.tensors: None for step in steps}:
+        for tile in tensors.tiles(tiles):
+            for merged, step in zip(out, steps, strict=True):
+                if step.tensors is tensors:
+                    merged[tile.start - start : tile.stop - start] = step.merged(tile).reshape(-1)
+    for merged, step in zip(out, steps, strict=True):
+        if not is_finite(merged):
+            raise beyond(step.tensors.name)
+    return [from_torch(merged) for merged in out]

@@ -3,9 +3,8 @@
 The paper (appendix C) explains merging by updates θ_i − θ0 that are nearly orthogonal: here, tensor by tensor.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from bm.config import Merge
 from bm.merge.checkpoint import Stored, checkpoint
 from bm.merge.engine import pool
 from bm.merge.grid import device
-from bm.merge.methods.arcee_fusion import QUARTILES, divergence
+from bm.merge.methods.arcee_fusion import QUARTILES
 from bm.merge.preflight import FLOATING, aligned, is_buffer
+from bm.merge.scores import Change
 from bm.merge.tables import write_table
 from bm.merge.tensors import Run, Tensors, Tile, above
 from bm.progress import progress
@@ -71,15 +71,16 @@ def _measure_all(
 def _measure(tensors: Tensors, lam: float) -> tuple[Tensor, list[dict[str, Any]]]:
     experts = range(len(tensors.models))
     thresholds = []
+    importance = [Change(k, weighed=True) for k in experts]
     for k in experts:
-        q1, median, q3 = tensors.quantiles(_importance(k), QUARTILES)
+        q1, median, q3 = tensors.quantiles(importance[k], QUARTILES)
         thresholds.append(median + lam * (q3 - q1))
 
     def meet(tile: Tile) -> Tensor:
         """[experts, experts, 5]: ⟨u_i, u_j⟩, both changed, both in opposite directions, taken of both, of either."""
         updates = [(tile.models[k] - tile.kept).reshape(-1) for k in experts]
         signs = [update.sign() for update in updates]
-        masks = [above(tile.of(_importance(k)), thresholds[k]).reshape(-1) for k in experts]
+        masks = [above(tile.of(importance[k]), thresholds[k]).reshape(-1) for k in experts]
         found = torch.zeros(len(experts), len(experts), 5, dtype=torch.float64)
         for i in experts:
             for j in experts[i:]:
@@ -94,16 +95,6 @@ def _measure(tensors: Tensors, lam: float) -> tuple[Tensor, list[dict[str, Any]]
     found = tensors.reduce(meet)
     gram = found[..., 0].triu() + found[..., 0].triu(1).T
     return gram, [_row(tensors, gram, found[i, j], i, j) for i, j in combinations(experts, 2)]
-
-
-@cache
-def _importance(k: int) -> Callable[[Tile], Tensor]:
-    """The score of expert k's entries as Arcee Fusion into the student gives it."""
-
-    def importance(tile: Tile) -> Tensor:
-        return divergence(tile.kept, tile.models[k]).unsqueeze(-1) * (tile.models[k] - tile.kept).abs()
-
-    return importance
 
 
 def _row(tensors: Tensors, gram: Tensor, found: Tensor, i: int, j: int) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array, from_torch
 from bm.merge.checkpoint import INDEX, Shard, index_json
 
 JOURNAL = ".merged.jsonl"
@@ -31,8 +33,8 @@ class Sink(Protocol):
     def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
         """Called first; the tensors which an interrupted run has finished, and what was measured of them."""
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
-        """Flat elements from `start` of a tensor, on the CPU in its output dtype; called by many threads."""
+    def write(self, name: str, start: int, values: Array) -> None:
+        """Flat elements from `start` of a tensor as they are to be stored; called by many threads."""
 
     def done(self, name: str, rows: Rows) -> None:
         """All blocks of a tensor were written."""
@@ -79,8 +81,8 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _bytes(values: Tensor) -> memoryview:
-    return values.view(torch.uint8).numpy().data
+def _bytes(values: Array) -> memoryview:
+    return values.view(np.uint8).data
 
 
 class Folder:
@@ -145,9 +147,9 @@ class Folder:
                     piece = os.pread(file.fileno(), min(1 << 24, end - start), start)
                     self.digests.feed(name, start - offset, memoryview(piece))
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
+    def write(self, name: str, start: int, values: Array) -> None:
         data = _bytes(values)
-        byte = start * values.element_size()
+        byte = start * values.itemsize
         file, position, written = self._files[name], self.digests.at[name][1] + byte, 0
         while written < len(data):
             written += os.pwrite(file.fileno(), data[written:], position + written)
@@ -211,8 +213,8 @@ class Memory:
                 self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype)
         return {}
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
-        self.tensors[name].view(-1)[start : start + values.numel()] = values
+    def write(self, name: str, start: int, values: Array) -> None:
+        from_torch(self.tensors[name])[start : start + values.size] = values
 
     def done(self, name: str, rows: Rows) -> None:
         pass
@@ -231,8 +233,8 @@ class Digest:
         self.digests = Digests(shards)
         return {}
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
-        self.digests.feed(name, start * values.element_size(), _bytes(values))
+    def write(self, name: str, start: int, values: Array) -> None:
+        self.digests.feed(name, start * values.itemsize, _bytes(values))
 
     def done(self, name: str, rows: Rows) -> None:
         pass

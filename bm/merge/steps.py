@@ -1,12 +1,16 @@
 """One tensor through a merge tree: each node a step whose result, rounded to the output dtype, feeds the next."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bm.merge.tensors import Method, Run, Selection, Source, Tensors, Tile
+from bm.merge.arrays import Array, from_torch, to_torch
+from bm.merge.fused import halves
+from bm.merge.tensors import ByKernel, Method, Run, Selection, Source, Tensors, Tile
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Step:
                                   statistics=node.statistics, layers=layers, run=run)  # fmt: skip
         self.tensors = shared[key]
         self.apply = node.method(self.tensors)
+        fused, apply = self.tensors.fused, self.apply
+        self.kernel = partial(apply.by_kernel, fused) if fused and isinstance(apply, ByKernel) else None
         self._measured: dict[int, tuple[int | None, float]] = {}
 
     def merged(self, tile: Tile) -> Tensor:
@@ -66,9 +72,19 @@ class Step:
         return merged
 
     def read(self, start: int, stop: int) -> Tensor:
-        size = self.tensors.grid.rows * self.tensors.grid.columns
-        tiles = self.tensors.tiles(range(start // size, -(-stop // size)))
-        return torch.cat([self.merged(tile).to(self.dtype).reshape(-1) for tile in tiles])
+        return to_torch(self.stored(start, stop), self.dtype)
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Merged elements [start, stop), whole tiles, in the output dtype as `bm.merge.arrays` has it."""
+        grid = self.tensors.grid
+        size = grid.rows * grid.columns
+        block = range(start // size, -(-stop // size))
+        if self.kernel is not None:
+            out = np.empty(stop - start, np.uint16 if self.dtype == torch.bfloat16 else np.float32)
+            self._measured[block.start] = self.kernel(block, out)
+            return out if self.dtype != torch.float16 else halves(out, self.tensors.name)
+        tiles = self.tensors.tiles(block)
+        return from_torch(torch.cat([self.merged(tile).to(self.dtype).reshape(-1) for tile in tiles]))
 
     def release(self) -> None:
         self.tensors.release()

@@ -10,15 +10,20 @@ import hashlib
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array
+from bm.merge.fused import Fused
 from bm.merge.grid import Grid, Run
 from bm.merge.names import Place
 from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
+from bm.merge.scores import Change
 from bm.merge.sources import Held, Releasing, Source
 from bm.merge.tile import Tile
 
@@ -51,6 +56,15 @@ def above(scores: Tensor, threshold: float) -> Tensor:
 
 Apply = Callable[[Tile], "Tensor | Selection"]
 """Merges one tile: [rows, columns] in the compute dtype, or the selection between two such tiles."""
+
+
+@runtime_checkable
+class ByKernel(Protocol):
+    """An `Apply` that compiled kernels can do as well."""
+
+    def by_kernel(self, fused: Fused, block: range, out: Array) -> tuple[int | None, float]:
+        """Merges a block into `out`; how many entries were taken (None: not a selection), Σ (merged − base)²."""
+
 
 F = TypeVar("F", bound=Callable[..., Apply])
 
@@ -197,7 +211,11 @@ class Tensors:
         """
         key = (f, tuple(ranks))
         if key not in self._facts:
-            self._facts[key] = order_statistics(TensorScores(self, f), ranks)
+            self._facts[key] = (
+                self.fused.order_statistics(f, ranks)
+                if self.fused and isinstance(f, Change)
+                else order_statistics(TensorScores(self, f), ranks)
+            )
         value: list[float] = self._facts[key]
         return value
 
@@ -239,6 +257,22 @@ class Tensors:
         """The model that a source is of, as a message names it."""
         owners = [*zip(self.names, self.models, strict=True), *zip(self.names, self.statistics, strict=False)]
         return next((name for name, own in owners if own is source), "the base")
+
+    @cached_property
+    def fused(self) -> Fused | None:
+        """The compiled kernels over this tensor, where they know its types."""
+        types = {source.dtype for source in (*self.models, *([self.base] if self.base else []))}
+        able = self.run.device.type == "cpu" and self.run.dtype == torch.float32 and self.elements
+        return Fused(self) if able and types <= {torch.bfloat16, torch.float16, torch.float32} else None
+
+    def uniform(self, k: int, start: int, stop: int) -> Array:
+        """Random numbers in [0, 1) for the flat elements [start, stop) of model k, float32.
+
+        An element's number is its place in PCG64-DXSM's stream of (seed, tensor, model), whatever part it is drawn in.
+        """
+        even = start & ~1  # the generator makes two numbers at a time
+        bits = np.random.PCG64DXSM(self.stream(k)).advance(even // 2)
+        return np.random.Generator(bits).random(stop - even, np.float32)[start - even :]
 
     def stream(self, k: int) -> int:
         """The seed of model k's random numbers, 128 bits."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,11 +81,6 @@ class Tile:
         return self.tensors.held_rows(f, self)
 
     def uniform(self, k: int) -> Tensor:
-        """Random numbers in [0, 1) for model k, the tile's shape, float32.
-
-        An element's number is its place in PCG64-DXSM's stream of (seed, tensor, model), whatever tile it is in.
-        """
-        even = self.start & ~1  # the generator makes two numbers at a time
-        bits = np.random.PCG64DXSM(self.tensors.stream(k)).advance(even // 2)
-        numbers = np.random.Generator(bits).random(self.stop - even, np.float32)[self.start - even :]
+        """Random numbers in [0, 1) for model k, the tile's shape, float32 (`Tensors.uniform`)."""
+        numbers = self.tensors.uniform(k, self.start, self.stop)
         return torch.from_numpy(numbers).to(self.tensors.run.device).view(-1, self.tensors.grid.columns)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bm.errors import UserError
+from bm.merge import kernels
 from bm.merge.methods import arcee_fusion
-from bm.merge.methods.arcee_fusion import divergence
+from bm.merge.scores import divergence
 from bm.merge.tensors import Run, Tensors
 
 SHAPES = [(600, 128), (3, 40, 64), (37,), (1,), ()]
@@ -61,8 +62,15 @@ def test_masks_agree_with_float64_where_naive_arithmetic_does_not(sigma):
     assert jaccard(naive, oracle) < 0.6
 
 
+def by_kernel(left, right):
+    rows = np.empty(len(left), np.float32)
+    kernels.divergences(left.numpy(), right.numpy(), rows)
+    return torch.from_numpy(rows)
+
+
+@pytest.mark.parametrize("divergence", [divergence, by_kernel])
 @pytest.mark.parametrize("sigma", [1e-6, 1e-4, 1e-2, 0.3, 30.0])
-def test_divergence_keeps_its_digits(sigma):
+def test_divergence_keeps_its_digits(sigma, divergence):
     """Relative to float64 on float32 rows, from barely different to disjoint; every row separately."""
     left, right = close_models((64, 300), sigma, torch.float32)
     exact = reference_kl(left, right).squeeze(-1)
@@ -81,7 +89,18 @@ def test_divergence_in_float64_has_more_digits(sigma):
     assert ((divergence(left, right) - exact).abs() <= 1e-9 * exact + 1e-15).all()
 
 
-def test_divergence_of_equal_rows_is_zero():
+@pytest.mark.parametrize("divergence", [divergence, by_kernel])
+@pytest.mark.parametrize("shift", [-300.0, 30.0])
+def test_divergence_of_rows_far_from_zero(shift, divergence):
+    """Neither overflows nor loses what a constant does not change."""
+    left, right = close_models((16, 300), 1e-2, torch.float32)
+    left, right = left + shift, right + shift
+    exact = reference_kl(left, right).squeeze(-1)
+    assert ((divergence(left, right) - exact).abs() <= 2e-5 * exact).all()
+
+
+@pytest.mark.parametrize("divergence", [divergence, by_kernel])
+def test_divergence_of_equal_rows_is_zero(divergence):
     left, _ = close_models((8, 100), 1.0)
     assert torch.equal(divergence(left.float(), left.float()), torch.zeros(8))
 

@@ -194,7 +194,7 @@ def test_every_method_refuses_what_is_not_finite_and_leaves_nothing(method, bad,
 
 def test_what_the_output_type_cannot_hold_is_refused(tmp_path):
     base, other = pair(tmp_path, {name: value * 1e7 for name, value in weights(1, weights()).items()})
-    with pytest.raises(UserError, match="merged entries are beyond float16; take another out_dtype"):
+    with pytest.raises(UserError, match="merged entries are beyond the output's type; take another out_dtype"):
         merge_folders(LINEAR, None, [base, other], Settings(out_dtype="float16"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

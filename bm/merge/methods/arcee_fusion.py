@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -9,9 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array
+from bm.merge.fused import Fused
+from bm.merge.scores import Change
 from bm.merge.tensors import Apply, Selection, Tensors, Tile, above, pair
 
-NEAR = {torch.float32: 2**-5, torch.float64: 2**-10}
 SAMPLED = 1_000_000  # mergekit's sample for quantiles
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -44,61 +47,23 @@ def arcee_fusion(
                 "arcee_fusion: difference=signed does not go with variant=mergekit, which takes the absolute"
             )
         return _mergekit(tensors, lam)
-    score = {
-        ("exact", "absolute"): importance,
-        ("exact", "signed"): signed_importance,
-        ("paper", "absolute"): change,
-        ("paper", "signed"): signed_change,
-    }[variant, difference]
+    score = Change(signed=difference == "signed", weighed=variant == "exact")
     q1, median, q3 = tensors.quantiles(score, QUARTILES)
-    threshold = median + lam * (q3 - q1)
-    return lambda tile: Selection(above(tile.of(score), threshold), tile.models[0], tile.kept)
+    return Taken(score, median + lam * (q3 - q1))
 
 
-def signed_change(tile: Tile) -> Tensor:
-    """θR − θL: [rows, columns] in the compute dtype, like every score here."""
-    return tile.models[0] - tile.kept
+@dataclass(frozen=True)
+class Taken:
+    """The other model's entries whose score is above the threshold, the base's elsewhere."""
 
+    score: Change
+    threshold: float
 
-def change(tile: Tile) -> Tensor:
-    """|θR − θL|."""
-    return signed_change(tile).abs_()
+    def __call__(self, tile: Tile) -> Selection:
+        return Selection(above(tile.of(self.score), self.threshold), tile.models[0], tile.kept)
 
-
-def signed_importance(tile: Tile) -> Tensor:
-    """KL(softmax(θR) ‖ softmax(θL)) of each row times θR − θL."""
-    return signed_change(tile).mul_(tile.per_row(divergence_of).unsqueeze(-1))
-
-
-def importance(tile: Tile) -> Tensor:
-    """KL(softmax(θR) ‖ softmax(θL)) of each row times |θR − θL|."""
-    return signed_importance(tile).abs_()
-
-
-def divergence_of(tile: Tile) -> Tensor:
-    return divergence(tile.kept, tile.models[0])
-
-
-def divergence(left: Tensor, right: Tensor) -> Tensor:
-    """KL(softmax(right) ‖ softmax(left)) of each row, [rows]: without cancellation, however close the rows are.
-
-    With q = softmax(left), d = right − left and K(t) = log Σ q·e^(t·d), the divergence is K′(1) − K(1): in cumulants
-    κ_n of d under q, κ2/2 + κ3/3 + κ4/8 + κ5/30 + … Central moments lose no digits to cancellation. Cut after κ4 its
-    relative error is about u³/15, u = max |d − Σ q·d|. Rows with u > 2⁻⁵ (2⁻¹⁰ in float64) are summed as they stand, in
-    float64.
-    """
-    d = right - left
-    q = torch.softmax(left, -1)
-    u = d - (q * d).sum(-1, keepdim=True)
-    square = u * u
-    far = square.amax(-1) > NEAR[d.dtype] ** 2
-    q.mul_(square)
-    second, third, fourth = q.sum(-1), (q * u).sum(-1), (q * square).sum(-1)
-    kl = second / 2 + third / 3 + (fourth - 3 * second * second) / 8
-    if far.any():
-        p, q = torch.log_softmax(right[far].double(), -1), torch.log_softmax(left[far].double(), -1)
-        kl[far] = (p.exp() * (p - q)).sum(-1).to(kl.dtype)
-    return kl
+    def by_kernel(self, fused: Fused, block: range, out: Array) -> tuple[int, float]:
+        return fused.select(self.score, self.threshold, block, out)
 
 
 def _mergekit(tensors: Tensors, lam: float) -> Apply:

@@ -49,5 +49,5 @@ def breadcrumbs_ties(
 def crumbs(tensors: Tensors, density: Shares, gamma: Shares, rescale: Literal["none", "l1"]) -> list[Update]:
     """Every model's update with the entries of middling to great magnitude, outliers left out."""
     shares = zip(each(density, tensors), each(gamma, tensors), strict=True)
-    updates = [middle(tensors, k, share, outliers) for k, (share, outliers) in enumerate(shares)]
+    updates: list[Update] = [middle(tensors, k, share, outliers) for k, (share, outliers) in enumerate(shares)]
     return same_l1(tensors, updates) if rescale == "l1" else updates

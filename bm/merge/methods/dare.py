@@ -3,15 +3,14 @@
 from bm.merge.methods.updates import (
     Rescale,
     Shares,
+    Sparse,
     Update,
     Weights,
     add,
     add_elected,
-    drawn,
     each,
     nothing,
     same_l1,
-    update,
 )
 from bm.merge.tensors import Apply, Tensors, task_vectors
 
@@ -45,9 +44,7 @@ def dropped(tensors: Tensors, density: Shares, rescale: Rescale) -> list[Update]
     """Every model's update with a random share `density` of its entries."""
 
     def drop(k: int, share: float) -> Update:
-        if share in (0, 1):
-            return update(k) if share else nothing(k)
-        return drawn(k, lambda _: share, rescale)
+        return Sparse(k, chance=share, rescaled=rescale == "probability") if share else nothing(k)
 
     updates = [drop(k, share) for k, share in enumerate(each(density, tensors))]
     return same_l1(tensors, updates) if rescale == "l1" else updates

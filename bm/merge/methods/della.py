@@ -11,6 +11,7 @@ from bm.errors import UserError
 from bm.merge.methods.updates import (
     Rescale,
     Shares,
+    Sparse,
     Update,
     Weights,
     add,
@@ -71,10 +72,11 @@ def pruned(tensors: Tensors, density: Shares, epsilon: Spreads, rescale: Rescale
 
     def prune(k: int, share: float, spread: float) -> Update:
         if share in (0, 1):
-            return update(k) if share else nothing(k)
+            return Sparse(k) if share else nothing(k)
         if not 0 < share - spread <= share + spread < 1:
             raise UserError(f"density {share:g} ± epsilon {spread:g} leaves (0, 1); take a smaller epsilon")
-        return drawn(k, keep_probability(k, share, spread), rescale)
+        chance = keep_probability(k, share, spread)
+        return lambda tile: drawn(tile, k, tile.of(update(k)), chance(tile), rescale == "probability")
 
     shares = zip(each(density, tensors), each(epsilon, tensors), strict=True)
     updates = [prune(k, share, spread) for k, (share, spread) in enumerate(shares)]

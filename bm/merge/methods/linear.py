@@ -1,8 +1,12 @@
 """Linear averaging, the model soup (Wortsman et al. 2022, arXiv 2203.05482)."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array
+from bm.merge.fused import Fused
 from bm.merge.methods.updates import Weights, each
 from bm.merge.tensors import Apply, Tensors, Tile, models
 
@@ -15,10 +19,21 @@ def linear(tensors: Tensors, *, weights: Weights, normalize: bool) -> Apply:
     if total == 0:
         raise UserError("linear: the weights sum to 0, so they cannot be normalised")
 
-    def apply(tile: Tile) -> Tensor:
-        merged = tile.models[0] * chosen[0]
-        for weight, model in zip(chosen[1:], tile.models[1:], strict=True):
-            merged.add_(model, alpha=weight)
-        return merged.div_(total)
+    return Average(tuple(chosen), total)
 
-    return apply
+
+@dataclass(frozen=True)
+class Average:
+    """Σ_k w_k·θ_k / total."""
+
+    weights: tuple[float, ...]
+    total: float
+
+    def __call__(self, tile: Tile) -> Tensor:
+        merged = tile.models[0] * self.weights[0]
+        for weight, model in zip(self.weights[1:], tile.models[1:], strict=True):
+            merged.add_(model, alpha=weight)
+        return merged.div_(self.total)
+
+    def by_kernel(self, fused: Fused, block: range, out: Array) -> tuple[None, float]:
+        return None, fused.average(self.weights, self.total, block, out)

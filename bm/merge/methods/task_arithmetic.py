@@ -1,6 +1,6 @@
 """Task arithmetic (Ilharco et al. 2023, arXiv 2212.04089)."""
 
-from bm.merge.methods.updates import Weights, add, each, update
+from bm.merge.methods.updates import Sparse, Weights, add, each
 from bm.merge.tensors import Apply, Tensors, task_vectors
 
 
@@ -10,4 +10,4 @@ def task_arithmetic(tensors: Tensors, *, weights: Weights, lam: float, normalize
 
     With `normalize` the sum is over Σ_k w_k. Defaults: w 1, λ 0.4 (the paper's best are 0.3 to 0.5), no normalisation.
     """
-    return add([update(k) for k in range(len(tensors.models))], each(weights, tensors), lam, normalize)
+    return add([Sparse(k) for k in range(len(tensors.models))], each(weights, tensors), lam, normalize)

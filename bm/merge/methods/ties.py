@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bm.merge.methods.updates import Shares, Weights, add_elected, each, largest, same_l1
+from bm.merge.methods.updates import Shares, Update, Weights, add_elected, each, largest, same_l1
 from bm.merge.tensors import Apply, Tensors, task_vectors
 
 
@@ -22,6 +22,6 @@ def ties(
     greatest magnitude in the tensor and a_k is 1 where u'_k has the sign of Σ_k w_k·u'_k. Without `normalize` the
     agreeing updates are summed. Defaults: w 1, density 0.2, λ 1, normalised, not rescaled (the paper's).
     """
-    trimmed = [largest(tensors, k, share) for k, share in enumerate(each(density, tensors))]
+    trimmed: list[Update] = [largest(tensors, k, share) for k, share in enumerate(each(density, tensors))]
     updates = same_l1(tensors, trimmed) if rescale == "l1" else trimmed
     return add_elected(updates, each(weights, tensors), lam, normalize)

@@ -7,15 +7,19 @@ Masks are numbers, 0 or 1, and selections products or shrinkage: on a CPU torch 
 `torch.where` without, thirty times slower.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.arrays import Array
+from bm.merge.fused import Fused
+from bm.merge.scores import Change
 from bm.merge.tensors import Apply, Tensors, Tile
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
@@ -37,36 +41,58 @@ def each(value: float | Sequence[float], tensors: Tensors) -> list[float]:
     return list(value)
 
 
-@cache
+@dataclass(frozen=True)
+class Sparse:
+    """u_k where `low` ≤ |u_k| ≤ `high` and, below a chance of 1, a uniform number is below the chance; 0 elsewhere.
+
+    Divided by the chance if `rescaled`, and times `factor`.
+    """
+
+    k: int
+    low: float = 0.0
+    high: float = math.inf
+    chance: float = 1.0
+    rescaled: bool = False
+    factor: float = 1.0
+
+    def __call__(self, tile: Tile) -> Tensor:
+        kept = whole = tile.of(update(self.k))
+        if self.low > 0:
+            kept = at_least(whole, self.low)
+        if self.high < math.inf:
+            kept = kept - torch.nn.functional.hardshrink(whole, self.high)
+        if self.chance < 1:
+            kept = drawn(tile, self.k, kept, self.chance, self.rescaled)
+        return kept if self.factor == 1 else kept * self.factor
+
+
 def update(k: int) -> Update:
-    """u_k, the same function for the same k, so that merges of one tensor share their passes."""
-    return lambda tile: tile.models[k] - tile.kept
+    """u_k; equal for the same k, so that merges of one tensor share their passes."""
+    return Change(k, signed=True)
 
 
-@cache
 def magnitude(k: int) -> Update:
     """|u_k|."""
-    return lambda tile: tile.of(update(k)).abs()
+    return Change(k)
 
 
-@cache
-def nothing(k: int) -> Update:
+def nothing(k: int) -> Sparse:
     """Zero in place of u_k."""
-    return lambda tile: torch.zeros_like(tile.models[k])
+    return Sparse(k, low=math.inf)
 
 
-def largest(tensors: Tensors, k: int, density: float) -> Update:
+def largest(tensors: Tensors, k: int, density: float) -> Sparse:
     """u_k with the max(1, ⌊density·n⌋) entries of greatest magnitude, the rest zero."""
     if density >= 1:
-        return update(k)
+        return Sparse(k)
     if density <= 0:
         return nothing(k)
     kept = max(1, int(density * tensors.elements))
     (threshold,) = tensors.order_statistics(magnitude(k), [tensors.elements - kept])
-    return lambda tile: at_least(tile.of(update(k)), threshold)
+    return Sparse(k, low=threshold)
 
 
-def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Update:
+def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Sparse:
     """u_k with the ⌊density·n⌋ entries of greatest magnitude but for the ⌊gamma·n⌋ greatest, the rest zero.
 
     Where density + gamma > 1 fewer outliers are dropped, so that the density holds.
@@ -74,12 +100,12 @@ def middle(tensors: Tensors, k: int, density: float, gamma: float) -> Update:
     n = tensors.elements
     kept, outliers = int(density * n), int(gamma * n)
     if density >= 1:
-        return update(k)
+        return Sparse(k)
     if kept == 0:
         return nothing(k)
     first = max(0, n - kept - outliers)
     low, high = tensors.order_statistics(magnitude(k), [first, first + kept - 1])
-    return lambda tile: at_least(tile.of(update(k)), low) - torch.nn.functional.hardshrink(tile.of(update(k)), high)
+    return Sparse(k, low=low, high=high)
 
 
 def at_least(x: Tensor, threshold: float) -> Tensor:
@@ -88,15 +114,10 @@ def at_least(x: Tensor, threshold: float) -> Tensor:
     return torch.nn.functional.hardshrink(x, below)
 
 
-def drawn(k: int, probability: Callable[[Tile], Tensor | float], rescale: Rescale) -> Update:
-    """u_k where a uniform number is below the entry's probability (> 0) of being kept, the rest zero."""
-
-    def keep(tile: Tile) -> Tensor:
-        whole, chance = tile.of(update(k)), probability(tile)
-        kept = whole * torch.lt(tile.uniform(k), chance, out=torch.empty_like(whole))
-        return kept / chance if rescale == "probability" else kept
-
-    return keep
+def drawn(tile: Tile, k: int, values: Tensor, chance: Tensor | float, rescaled: bool) -> Tensor:
+    """The values where model k's uniform number is below the entry's chance (> 0) of being kept, the rest zero."""
+    kept = values * torch.lt(tile.uniform(k), chance, out=torch.empty_like(values))
+    return kept / chance if rescaled else kept
 
 
 def same_l1(tensors: Tensors, updates: Sequence[Update]) -> list[Update]:
@@ -112,18 +133,13 @@ def same_l1(tensors: Tensors, updates: Sequence[Update]) -> list[Update]:
 
 
 def scaled(sparse: Update, factor: float) -> Update:
-    return lambda tile: sparse(tile) * factor
+    return replace(sparse, factor=factor) if isinstance(sparse, Sparse) else lambda tile: sparse(tile) * factor
 
 
 def add(updates: Sequence[Update], weights: Sequence[float], lam: float, normalize: bool) -> Apply:
     """θ_base + λ·Σ_k w_k·u_k, over Σ_k w_k if `normalize` (unless that is zero)."""
     total = sum(weights) if normalize and abs(sum(weights)) >= 1e-8 else 1.0
-
-    def apply(tile: Tile) -> Tensor:
-        mixed = sum_of([sparse(tile) * w for sparse, w in zip(updates, weights, strict=True)])
-        return tile.kept + mixed / total * lam
-
-    return apply
+    return _sum(updates, weights, lam, total, elect=False, normalize=normalize)
 
 
 def add_elected(updates: Sequence[Update], weights: Sequence[float], lam: float, normalize: bool) -> Apply:
@@ -131,15 +147,40 @@ def add_elected(updates: Sequence[Update], weights: Sequence[float], lam: float,
 
     An entry's elected sign is that of Σ_k w_k·u_k, + when the sum is zero; a zero update agrees with neither sign.
     """
+    return _sum(updates, weights, lam, 1.0, elect=True, normalize=normalize)
 
-    def apply(tile: Tile) -> Tensor:
-        sign, agreeing = elected([sparse(tile) * w for sparse, w in zip(updates, weights, strict=True)])
+
+@dataclass(frozen=True)
+class Sum:
+    """The base and its updates, all of them added or only those with the elected sign."""
+
+    updates: Sequence[Any]
+    weights: Sequence[float]
+    lam: float
+    total: float
+    elect: bool
+    normalize: bool
+
+    def __call__(self, tile: Tile) -> Tensor:
+        weighed = [update(tile) * w for update, w in zip(self.updates, self.weights, strict=True)]
+        if not self.elect:
+            return tile.kept + sum_of(weighed) / self.total * self.lam
+        sign, agreeing = elected(weighed)
         mixed = sum_of(agreeing)
-        if normalize:
-            mixed = mixed / nonzero(sum_of([positive(u) * w for u, w in zip(agreeing, weights, strict=True)]))
-        return tile.kept + mixed * sign * lam
+        if self.normalize:
+            mixed = mixed / nonzero(sum_of([positive(u) * w for u, w in zip(agreeing, self.weights, strict=True)]))
+        return tile.kept + mixed * sign * self.lam
 
-    return apply
+
+class SparseSum(Sum):
+    """A sum of `Sparse` updates."""
+
+    def by_kernel(self, fused: Fused, block: range, out: Array) -> tuple[None, float]:
+        return None, fused.combine(self, block, out)
+
+
+def _sum(updates: Sequence[Update], *rest: Any, **more: Any) -> Apply:
+    return (SparseSum if all(isinstance(u, Sparse) for u in updates) else Sum)(updates, *rest, **more)
 
 
 def elected(updates: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

@@ -1,0 +1,371 @@
+"""The hot loops of merging on a CPU: one pass over memory each, compiled by numba, run without the interpreter's lock.
+
+Entries come as they are stored, bfloat16 as its bits (uint16) or float32, are float32 at work, and go out as either.
+Every formula here is that of the torch path, which GPUs take; the tests hold both to one float64 oracle. All are in one
+file, because numba's cache on disk looks at a function's own file only.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.core import event
+
+from bm.progress import say
+
+CHUNK = 2048  # entries at work: a few float32 buffers of them stay in the nearest cache
+SUMMED = 512  # entries whose sum is taken in float32
+TOP = 1 << 16  # values of the upper or lower half of a score's bits
+INFINITE, MAGNITUDE, SIGN = np.uint32(0x7F800000), np.uint32(0x7FFFFFFF), np.uint32(0x80000000)
+HIGH = np.uint32(0x7FFF0000)
+_NEAR = np.float32(2**-10)  # (2⁻⁵)², of the greatest deviation in a row whose divergence is summed by cumulants
+
+_kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
+"""What is called from Python; all else is inlined: a kernel from the cache is the same code as one just compiled."""
+_inside: dict[str, Any] = {"forceinline": True, "error_model": "numpy"}
+_exact: Any = njit(**_inside)
+_fused: Any = njit(fastmath={"contract"}, **_inside)
+_sums: Any = njit(fastmath={"contract", "reassoc", "nnan", "nsz"}, **_inside)
+
+
+class _Said(event.Listener):
+    """Says once that kernels are being compiled."""
+
+    done = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.done:
+            say("compiling the merge kernels for this processor: some seconds, once; they are kept beside the code")
+            self.done = True
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Said())  # type: ignore[no-untyped-call]
+
+
+@_exact
+def _load(stored, bits, values):  # type: ignore[no-untyped-def]
+    """Stored entries as float32 `values`, of which `bits` is the view; the greatest magnitude's bits."""
+    most = np.uint32(0)
+    if stored.itemsize == 2:
+        for j in range(len(stored)):
+            bits[j] = np.uint32(stored[j]) << np.uint32(16)
+    else:
+        for j in range(len(stored)):
+            values[j] = stored[j]
+    for j in range(len(stored)):
+        size = np.uint32(bits[j] & MAGNITUDE)
+        most = size if size > most else most
+    return most
+
+
+@_exact
+def _store(values, bits, out):  # type: ignore[no-untyped-def]
+    """float32 entries rounded to nearest even into `out`; the bits of the greatest magnitude as stored."""
+    most = np.uint32(0)
+    if out.itemsize == 2:
+        for j in range(len(out)):
+            odd = np.uint32(np.uint32(bits[j] >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(bits[j] + np.uint32(0x7FFF)) + odd)
+            out[j] = np.uint16(rounded >> np.uint32(16))
+            size = np.uint32(rounded & HIGH)
+            most = size if size > most else most
+    else:
+        for j in range(len(out)):
+            out[j] = values[j]
+            size = np.uint32(bits[j] & MAGNITUDE)
+            most = size if size > most else most
+    return most
+
+
+@_sums
+def _square(merged, kept, count):  # type: ignore[no-untyped-def]
+    """Σ (merged − kept)²."""
+    total = np.float32(0)
+    for j in range(count):
+        total += (merged[j] - kept[j]) * (merged[j] - kept[j])
+    return np.float64(total)
+
+
+@_sums
+def _powers(x, top, e, scale):  # type: ignore[no-untyped-def]
+    """e·2^(scale's exponent) = exp(x − top), by the power series after ln 2 has been divided out."""
+    for j in range(len(x)):
+        r = x[j] - top
+        r = r if r > np.float32(-87) else np.float32(-87)
+        whole = np.floor(r * np.float32(1.44269504) + np.float32(0.5))
+        r = (r - whole * np.float32(0.693359375)) + whole * np.float32(2.12194440e-4)
+        p = np.float32(1.9875691500e-4) * r + np.float32(1.3981999507e-3)
+        p = (p * r + np.float32(8.3334519073e-3)) * r + np.float32(4.1665795894e-2)
+        p = (p * r + np.float32(1.6666665459e-1)) * r + np.float32(5.0000001201e-1)
+        e[j] = p * r * r + r + np.float32(1)
+        scale[j] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+
+
+@_sums
+def _mean(d, e, power):  # type: ignore[no-untyped-def]
+    """e·power into e; its sum, and that of e·d."""
+    whole, mean = np.float32(0), np.float32(0)
+    for j in range(len(d)):
+        e[j] *= power[j]
+        whole += e[j]
+        mean += e[j] * d[j]
+    return whole, mean
+
+
+@_sums
+def _moments(d, e, shift):  # type: ignore[no-untyped-def]
+    """Σ e·u², Σ e·u³, Σ e·u⁴ and how many u² are beyond what a few cumulants describe, u = d − shift."""
+    s2, s3, s4, far = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for j in range(len(d)):
+        u = d[j] - shift
+        square = u * u
+        weighed = e[j] * square
+        far += np.float32(1) if square > _NEAR else np.float32(0)
+        s2 += weighed
+        s3 += weighed * u
+        s4 += weighed * square
+    return s2, s3, s4, far
+
+
+@_exact
+def _divergence(x, y, most, d, e, scale):  # type: ignore[no-untyped-def]
+    """KL(softmax(y) ‖ softmax(x)) of a row of float32; `d`, `e` and `scale` (int32) are buffers of its length.
+
+    `most` is max |x|, which keeps e^x from overflowing as well as max x does where it is small.
+
+    The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
+    """
+    n = len(x)
+    for j in range(n):
+        d[j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
+    _powers(x, most if most < np.float32(20) else x.max(), e, scale)
+    power = scale.view(np.float32)
+    z, first = np.float64(0), np.float64(0)
+    for begin in range(0, n, SUMMED):
+        end = min(begin + SUMMED, n)
+        whole, mean = _mean(d[begin:end], e[begin:end], power[begin:end])
+        z += whole
+        first += mean
+    shift = np.float32(first / z)
+    s2, s3, s4, far = np.float64(0), np.float64(0), np.float64(0), np.float32(0)
+    for begin in range(0, n, SUMMED):
+        end = min(begin + SUMMED, n)
+        p2, p3, p4, beyond = _moments(d[begin:end], e[begin:end], shift)
+        s2 += p2
+        s3 += p3
+        s4 += p4
+        far += beyond
+    if far > 0:
+        return _far(x, y)
+    s2, s3, s4 = s2 / z, s3 / z, s4 / z
+    return np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
+
+
+@_exact
+def _far(x, y):  # type: ignore[no-untyped-def]
+    """The divergence as it stands, in float64: for rows that are far apart."""
+    left, right = np.float64(x.max()), np.float64(y.max())
+    zl, zr = np.float64(0), np.float64(0)
+    for j in range(len(x)):
+        zl += np.exp(np.float64(x[j]) - left)
+        zr += np.exp(np.float64(y[j]) - right)
+    left, right = left + np.log(zl), right + np.log(zr)
+    total = np.float64(0)
+    for j in range(len(x)):
+        log_p = np.float64(y[j]) - right
+        total += np.exp(log_p) * (log_p - (np.float64(x[j]) - left))
+    return np.float32(total)
+
+
+@_kernel
+def divergences(base, other, kl):  # type: ignore[no-untyped-def]
+    """kl[r] = KL(softmax(other[r]) ‖ softmax(base[r])): stored rows [rows, columns] in, float32 [rows] out."""
+    n = base.shape[1]
+    ub, uo = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    x, y = ub.view(np.float32), uo.view(np.float32)
+    d = np.empty(n, np.float32)
+    e, scale, most = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(1, np.uint32)
+    for r in range(base.shape[0]):
+        most[0] = _load(base[r], ub, x)
+        _load(other[r], uo, y)
+        kl[r] = _divergence(x, y, most.view(np.float32)[0], d, e, scale)
+
+
+@_exact
+def _score(base, other, factor, signed, work):  # type: ignore[no-untyped-def]
+    """Into work[0] the scores |other − base|·factor (or signed), as keys: unsigned numbers in the scores' order."""
+    keys, x, y = work[0], work[0].view(np.float32), work[1].view(np.float32)
+    _load(base, work[0], x)
+    _load(other, work[1], y)
+    if signed:
+        for j in range(len(base)):
+            x[j] = (y[j] - x[j]) * factor + np.float32(0)  # −0 becomes 0
+    else:
+        for j in range(len(base)):
+            x[j] = abs(y[j] - x[j]) * factor
+    for j in range(len(base)):
+        keys[j] ^= MAGNITUDE | SIGN if keys[j] & SIGN else SIGN
+
+
+@_kernel
+def scores(base, other, factors, signed, out):  # type: ignore[no-untyped-def]
+    """Every score's key; stored rows [rows, columns] in, one factor a row, uint32 [rows, columns] out."""
+    work = np.empty((2, base.shape[1]), np.uint32)
+    for r in range(base.shape[0]):
+        _score(base[r], other[r], factors[r], signed, work)
+        out[r] = work[0]
+
+
+@_kernel
+def upper(base, other, factors, signed, counts):  # type: ignore[no-untyped-def]
+    """Counts the scores' keys by their upper 16 bits: int64 [65536], added to."""
+    work = np.empty((2, base.shape[1]), np.uint32)
+    keys = work[0]
+    for r in range(base.shape[0]):
+        _score(base[r], other[r], factors[r], signed, work)
+        for j in range(base.shape[1]):
+            counts[keys[j] >> np.uint32(16)] += 1
+
+
+@_kernel
+def lower(base, other, factors, signed, place, counts):  # type: ignore[no-untyped-def]
+    """Counts by their lower 16 bits the keys whose upper ones have a place ≥ 0: int8 [65536]; int64 [places, 65536]."""
+    work = np.empty((2, base.shape[1]), np.uint32)
+    keys = work[0]
+    for r in range(base.shape[0]):
+        _score(base[r], other[r], factors[r], signed, work)
+        for j in range(base.shape[1]):
+            i = place[keys[j] >> np.uint32(16)]
+            if i >= 0:
+                counts[i, keys[j] & np.uint32(0xFFFF)] += 1
+
+
+@_kernel
+def select(base, other, factors, signed, threshold, out):  # type: ignore[no-untyped-def]
+    """out = other where its score is above the threshold, else base; stored rows in and out.
+
+    How many were taken, Σ (out − base)², the bits of the greatest magnitudes of base, other and out.
+    """
+    n = base.shape[1]
+    ub, uo, um = np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.uint32)
+    x, y, m = ub.view(np.float32), uo.view(np.float32), um.view(np.float32)
+    taken, square = 0, np.float64(0)
+    most = np.zeros(3, np.uint32)
+    for r in range(base.shape[0]):
+        most[0] = max(most[0], _load(base[r], ub, x))
+        most[1] = max(most[1], _load(other[r], uo, y))
+        factor, count = factors[r], 0
+        for j in range(n):
+            score = (y[j] - x[j]) * factor
+            above = (score if signed else abs(score)) > threshold
+            count += above
+            um[j] = uo[j] if above else ub[j]
+        taken += count
+        square += _square(m, x, n)
+        most[2] = max(most[2], _store(m, um, out[r]))
+    return taken, square, most
+
+
+@_fused
+def _mix(m, y, weight, first, count):  # type: ignore[no-untyped-def]
+    """m = weight·y for the first model, else m + weight·y, rounded once."""
+    if first:
+        for j in range(count):
+            m[j] = y[j] * weight
+    else:
+        for j in range(count):
+            m[j] = m[j] + y[j] * weight
+
+
+@_kernel
+def average(kept, models, weights, total, out):  # type: ignore[no-untyped-def]
+    """out = Σ_k w_k·θ_k / total: stored [models, entries] in, [entries] out; float32 weights.
+
+    Σ (out − kept)², kept the last model where it is empty, and the bits of the greatest magnitudes of models and out.
+    """
+    uy, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
+    y, m = uy.view(np.float32), um.view(np.float32)
+    square, most = np.float64(0), np.zeros(len(models) + 1, np.uint32)
+    for begin in range(0, len(out), CHUNK):
+        end = min(begin + CHUNK, len(out))
+        for k in range(len(models)):
+            most[k] = max(most[k], _load(models[k, begin:end], uy, y))
+            _mix(m, y, weights[k], k == 0, end - begin)
+        for j in range(end - begin):
+            m[j] = m[j] / total
+        if len(kept):
+            _load(kept[begin:end], uy, y)
+        square += _square(m, y, end - begin)
+        most[-1] = max(most[-1], _store(m, um, out[begin:end]))
+    return square, most
+
+
+@_exact
+def _update(x, y, own, drawn, u):  # type: ignore[no-untyped-def]
+    """u = weight·factor·(y − x), 0 where |y − x| is not in [low, high] or a drawn number is not below the chance."""
+    weight, low, high, chance, rescaled, factor = own[0], own[1], own[2], own[3], own[4], own[5]
+    for j in range(len(u)):
+        change = y[j] - x[j]
+        size = abs(change)
+        u[j] = change if (size >= low) & (size <= high) else np.float32(0)
+    if len(drawn):
+        for j in range(len(u)):
+            kept = u[j] if drawn[j] < chance else np.float32(0)
+            u[j] = kept / chance if rescaled > 0 else kept
+    for j in range(len(u)):
+        u[j] = u[j] * factor * weight
+
+
+@_kernel
+def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # type: ignore[no-untyped-def]
+    """out = base + λ·(Σ_k u_k) / total, the u_k those of `_update`; with `elect` only what has the elected sign is
+    added, over the weights that agree if `normalize`: the formulas of `Sum` in `bm.merge.methods.updates`.
+
+    Stored [entries], [models, entries] in, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
+    to divide by it, factor. `drawn` float32 [models, entries] or [models, 0].
+    Σ (out − base)², and the bits of the greatest magnitudes of the base, each model and out.
+    """
+    ux, uy, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
+    x, y, m = ux.view(np.float32), uy.view(np.float32), um.view(np.float32)
+    u, sign, agreed = (
+        np.empty((len(models), CHUNK), np.float32),
+        np.empty(CHUNK, np.float32),
+        np.empty(CHUNK, np.float32),
+    )
+    square, most = np.float64(0), np.zeros(len(models) + 2, np.uint32)
+    for begin in range(0, len(out), CHUNK):
+        end = min(begin + CHUNK, len(out))
+        n = end - begin
+        most[0] = max(most[0], _load(base[begin:end], ux, x))
+        for k in range(len(models)):
+            most[k + 1] = max(most[k + 1], _load(models[k, begin:end], uy, y))
+            numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
+            _update(x, y, own[k], numbers, u[k, :n])
+        for j in range(n):
+            m[j] = u[0, j]
+        for k in range(1, len(models)):
+            for j in range(n):
+                m[j] = m[j] + u[k, j]
+        if elect:
+            for j in range(n):
+                sign[j] = np.float32(1) if m[j] >= 0 else np.float32(-1)
+                m[j], agreed[j] = np.float32(0), np.float32(0)
+            for k in range(len(models)):
+                for j in range(n):
+                    part = max(u[k, j] * sign[j], np.float32(0))
+                    m[j] = m[j] + part
+                    agreed[j] = agreed[j] + (own[k, 0] if part > 0 else np.float32(0))
+            if normalize:
+                for j in range(n):
+                    m[j] = m[j] / (agreed[j] + (np.float32(1) if agreed[j] == 0 else np.float32(0)))
+            for j in range(n):
+                m[j] = x[j] + m[j] * sign[j] * lam
+        else:
+            for j in range(n):
+                m[j] = x[j] + m[j] / total * lam
+        square += _square(m, x, n)
+        most[-1] = max(most[-1], _store(m, um, out[begin:end]))
+    return square, most

@@ -1,0 +1,150 @@
+"""The compiled kernels: the bits of the torch path, for every type that is stored, and exact order statistics."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bm.errors import UserError
+from bm.merge import kernels
+from bm.merge.arrays import from_torch, to_torch
+from bm.merge.fused import Fused
+from bm.merge.methods import (
+    arcee_fusion,
+    breadcrumbs,
+    breadcrumbs_ties,
+    dare_linear,
+    dare_ties,
+    linear,
+    task_arithmetic,
+    ties,
+)
+from bm.merge.scores import Change
+from bm.merge.tensors import Run, Selection, Tensors
+
+TYPES = [torch.bfloat16, torch.float16, torch.float32]
+SHAPES = [(300, 70), (4, 16, 33), (1001,), ()]
+VECTORS = {"weights": [0.7, -0.2, 1.3], "lam": 0.9}
+METHODS = {
+    "fusion": (arcee_fusion, {"lam": 1.5, "variant": "exact", "difference": "absolute"}),
+    "fusion_signed": (arcee_fusion, {"lam": 0.5, "variant": "exact", "difference": "signed"}),
+    "fusion_paper": (arcee_fusion, {"lam": 1.5, "variant": "paper", "difference": "absolute"}),
+    "linear": (linear, {"weights": [0.3, 0.5, 1.1], "normalize": True}),
+    "task_arithmetic": (task_arithmetic, {**VECTORS, "normalize": True}),
+    "ties": (ties, {**VECTORS, "density": [0.2, 0.5, 1.0], "normalize": True, "rescale": "none"}),
+    "ties_sum": (ties, {**VECTORS, "density": [0.2, 0.0, 0.4], "normalize": False, "rescale": "l1"}),
+    "dare_linear": (dare_linear, {**VECTORS, "density": [0.2, 0.5, 1.0], "normalize": False, "rescale": "probability"}),
+    "dare_ties": (dare_ties, {**VECTORS, "density": [0.5, 0.0, 0.9], "normalize": True, "rescale": "l1"}),
+    "breadcrumbs": (breadcrumbs, {**VECTORS, "density": 0.4, "gamma": 0.1, "normalize": False, "rescale": "none"}),
+    "breadcrumbs_ties": (
+        breadcrumbs_ties,
+        {**VECTORS, "density": 0.95, "gamma": 0.1, "normalize": True, "rescale": "none"},
+    ),
+}
+
+
+def models(shape, dtype, count=3):
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(shape, generator=generator) * 0.02
+    others = [base + torch.randn(shape, generator=generator) * 1e-3 for _ in range(count)]
+    return base.to(dtype), [other.to(dtype) for other in others]
+
+
+def by_tiles(tensors, apply):
+    """The torch path."""
+    parts = []
+    for tile in tensors.tiles(range(tensors.grid.tiles)):
+        result = apply(tile)
+        if isinstance(result, Selection):
+            result = torch.where(result.taken.bool(), result.other, result.base)
+        parts.append(result.reshape(-1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("out_dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_kernels_have_the_bits_of_the_torch_path(method, dtype, out_dtype):
+    function, parameters = METHODS[method]
+    for shape in SHAPES:
+        base, others = models(shape, dtype, 1 if "fusion" in method else 3)
+        tensors = Tensors.held(base, others, run=Run(tile_elements=500))
+        apply = function(tensors, **parameters)
+        expected = by_tiles(tensors, apply).to(out_dtype)
+        out = np.empty(expected.numel(), np.uint16 if out_dtype == torch.bfloat16 else np.float32)
+        taken, square = apply.by_kernel(tensors.fused, range(tensors.grid.tiles), out)
+        assert torch.equal(to_torch(out, out_dtype), expected)
+        update = by_tiles(tensors, apply).double() - base.reshape(-1).double()
+        assert square == pytest.approx(float(update.square().sum()), rel=1e-5)
+        if taken is not None and dtype == torch.float32:
+            assert taken == int((by_tiles(tensors, apply) != base.reshape(-1)).sum())
+
+
+def test_types_may_differ_between_models():
+    base, others = models((50, 40), torch.float32, 2)
+    mixed = Tensors.held(base.bfloat16(), [others[0].half(), others[1]])
+    apply = ties(mixed, **METHODS["ties"][1] | {"weights": 1.0, "density": 0.3})
+    out = np.empty(2000, np.float32)
+    apply.by_kernel(mixed.fused, range(mixed.grid.tiles), out)
+    assert torch.equal(torch.from_numpy(out), by_tiles(mixed, apply))
+
+
+@given(st.data())
+def test_order_statistics_are_those_of_a_sort(data):
+    rows, columns = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    levels = data.draw(st.integers(1, 50))
+    draw = np.random.default_rng(data.draw(st.integers(0, 99)))
+    base = torch.from_numpy(draw.normal(size=(rows, columns)).astype(np.float32))
+    other = base + torch.from_numpy((draw.integers(-levels, levels + 1, (rows, columns)) * 1e-3).astype(np.float32))
+    score = Change(signed=data.draw(st.booleans()), weighed=data.draw(st.booleans()))
+    tensors = Tensors.held(base, [other], run=Run(tile_elements=100))
+    ranks = data.draw(st.lists(st.integers(0, rows * columns - 1), min_size=1, max_size=4))
+    tiles = [score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.grid.tiles))]
+    expected = torch.cat(tiles).sort().values[ranks].tolist()
+    assert tensors.fused.order_statistics(score, ranks) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bm.merge.fused.SORTED", 0)  # counted, not sorted
+        assert Fused(tensors).order_statistics(score, ranks) == expected
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, torch.float64, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_entries_of_any_type_pass_through_numpy(dtype):
+    values = torch.tensor([0.0, 1.0, 1.0]).to(dtype)
+    assert torch.equal(to_torch(from_torch(values), dtype).float(), values.float())
+
+
+def test_bfloat16_is_rounded_to_nearest_even():
+    numbers = np.array([1.00390625, 1.01171875, 1.0039063, -3.4e38, 1e-40], np.float32)
+    out = np.empty(len(numbers), np.uint16)
+    stack = numbers[None]
+    kernels.average(stack[0, :0], stack, np.ones(1, np.float32), np.float32(1), out)
+    assert torch.equal(to_torch(out, torch.bfloat16), torch.from_numpy(numbers).bfloat16())
+
+
+def test_a_model_with_nan_is_named_by_every_kernel():
+    base, others = models((30, 20), torch.bfloat16)
+    others[1][2, 3] = torch.nan
+    tensors = Tensors.held(base, others, names=["a", "b", "c"])
+    apply = linear(tensors, weights=1.0, normalize=True)
+    with pytest.raises(UserError, match="NaN or infinity in b"):
+        apply.by_kernel(tensors.fused, range(tensors.grid.tiles), np.empty(600, np.uint16))
+
+
+def test_compiling_is_said_once_and_kept(tmp_path):
+    code = (
+        "import numpy as np; from bm.merge import kernels; one = np.ones((1, 4), np.float32); "
+        "kernels.divergences(one, one, np.empty(1, np.float32))"
+    )
+    said = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        said.append(done.stderr.count("compiling the merge kernels"))
+    assert said == [1, 0]
