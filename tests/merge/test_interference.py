@@ -36,7 +36,9 @@ def test_against_whole_tensors(student, experts, tmp_path, monkeypatch):
         conflict = int((u * v < 0).sum()) / int((u * v != 0).sum())
         assert row["sign_conflict"] == pytest.approx(conflict, abs=1e-9)
         a, b = (taken(start[name], ends[e][name], 1.5) for e in (one, other))
-        assert row["mask_overlap"] == pytest.approx(((a & b).sum() / (a | b).sum()).item(), abs=1e-2)
+        either = int((a | b).sum())
+        one_entry = 1 / either  # bfloat16 updates tie: in a small tensor one may be the threshold, where rounding decides
+        assert row["mask_overlap"] == pytest.approx(int((a & b).sum()) / either, abs=max(1e-2, one_entry))
     whole = {e: torch.cat([(ends[e][n] - start[n]).reshape(-1) for n in start]) for e in experts}
     cosines = [whole[a] @ whole[b] / (whole[a].norm() * whole[b].norm()) for a, b in combinations(experts, 2)]
     assert facts["mean_cosine"] == pytest.approx(torch.stack(cosines).mean().item(), abs=1e-6)
