@@ -37,7 +37,9 @@ def test_against_whole_tensors(student, experts, tmp_path, monkeypatch):
         assert row["sign_conflict"] == pytest.approx(conflict, abs=1e-9)
         a, b = (taken(start[name], ends[e][name], 1.5) for e in (one, other))
         either = int((a | b).sum())
-        one_entry = 1 / either  # bfloat16 updates tie: in a small tensor one may be the threshold, where rounding decides
+        one_entry = (
+            1 / either
+        )  # bfloat16 updates tie: in a small tensor one may be the threshold, where rounding decides
         assert row["mask_overlap"] == pytest.approx(int((a & b).sum()) / either, abs=max(1e-2, one_entry))
     whole = {e: torch.cat([(ends[e][n] - start[n]).reshape(-1) for n in start]) for e in experts}
     cosines = [whole[a] @ whole[b] / (whole[a].norm() * whole[b].norm()) for a, b in combinations(experts, 2)]
