@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ ISOLATED = "bm_isolated"
 """The name under which transformers knows this attention."""
 OWN = "eager"
 """What every architecture has: its own attention, over one causal sequence."""
+FLASH, SDPA = "FlashAttention", "PyTorch's SDPA"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def isolated(
         if key.shape[1] % group.size():  # fewer key heads than ranks: each rank needs a copy
             key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
         query, key, value = (heads_for_tokens(x, group) for x in (query, key, value))
-    varlen = flash_varlen if query.is_cuda and is_flash_attn_2_available() else sdpa_varlen
+    varlen = flash_varlen if kernel(query.device) == FLASH else sdpa_varlen
     output = varlen(query, key, value, segments, scaling, dropout, sliding_window)
     if group is not None:
         output = tokens_for_heads(output, group)
@@ -58,6 +60,19 @@ def isolated(
 
 
 AttentionInterface.register(ISOLATED, isolated)
+
+
+def kernel(device: torch.device) -> str:
+    """What computes isolated attention on a device: FLASH where it is installed, else SDPA."""
+    return FLASH if device.type == "cuda" and is_flash_attn_2_available() else SDPA
+
+
+def described(attention: str, device: torch.device) -> str:
+    """How tokens attend in a training, for its manifest."""
+    if attention == OWN:
+        return "the model's own, a segment at a time (eager)"
+    name = kernel(device)
+    return f"isolated segments by {name} {version('flash_attn') if name == FLASH else torch.__version__}"
 
 
 def sdpa_varlen(
@@ -94,14 +109,17 @@ def flash_varlen(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None, dropout: float,
     window: int | None,
 ) -> Tensor:  # fmt: skip
-    """FlashAttention 2 over all segments at once, in half precision: [1, heads, T, D]."""
+    """FlashAttention 2 over all segments at once: [1, heads, T, D] in the dtype of `query`.
+
+    The kernel takes half precision alone: what is wider is rounded to bf16 for it.
+    """
     from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
 
-    half = value.dtype if value.dtype != torch.float32 else torch.bfloat16
-    q, k, v = (x[0].transpose(0, 1).to(half) for x in (query, key, value))
+    half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    q, k, v = (x[0].transpose(0, 1).to(half).contiguous() for x in (query, key, value))
     longest = max(segments.lengths)
     output: Tensor = flash_attn_varlen_func(
         q, k, v, cu_seqlens_q=segments.starts, cu_seqlens_k=segments.starts, max_seqlen_q=longest, max_seqlen_k=longest,
         dropout_p=dropout, softmax_scale=scaling, causal=True, window_size=(window - 1, 0) if window else (-1, -1),
     )  # fmt: skip
-    return output.transpose(0, 1)[None]
+    return output.transpose(0, 1)[None].to(query.dtype)

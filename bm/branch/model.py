@@ -189,11 +189,12 @@ def export(student: Student, initial: Path, folder: Path) -> None:
     model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
     stored = AutoConfig.from_pretrained(initial).dtype
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
-    parameters = dict(model.named_parameters())  # each once, by the first of its names
-    other = dict(model.named_parameters(remove_duplicate=False))
-    buffers = {name: value for name, value in model.state_dict().items() if name not in other}
+    tensors = model.state_dict()  # before the parameters' names: it shards again what a measurement has left whole
+    once, all_names = ({n for n, _ in model.named_parameters(remove_duplicate=d)} for d in (True, False))
     state = {}
-    for name, value in (parameters | buffers).items():
+    for name, value in tensors.items():
+        if name in all_names and name not in once:  # a second name of tied weights
+            continue
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if first:
             state[name] = whole.to("cpu", dtype)

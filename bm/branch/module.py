@@ -47,7 +47,7 @@ class StudentTraining(L.LightningModule):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
             folders = [self.folder, *([self.config.teacher] if self.config.teacher else [])]
             kinds = [attention_for(AutoConfig.from_pretrained(f), self.config, self.resources) for f in folders]
-            self.data.one_segment = OWN in kinds
+            self.attention, self.data.one_segment = kinds[0], OWN in kinds
             where = self.data.longest_segment(), self.resources, self.device_mesh
             self.student = model.load(self.folder, kinds[0], *where)
             self.teachers = [load_teacher(f, kind, *where) for f, kind in zip(folders[1:], kinds[1:], strict=True)]

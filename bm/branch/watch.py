@@ -1,6 +1,7 @@
 """What a run shows while it goes: metrics.csv, the tracker, the progress bar; and the checkpoints by the clock."""
 
 import csv
+import math
 import resource
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from bm.branch import checkpoint
+from bm.branch.attention import described
 from bm.branch.checkpoint import State
 from bm.branch.data import TraceData
 from bm.branch.documents import realised
@@ -28,6 +30,11 @@ COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", 
            "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
 """Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
 
+
+FIRST_SAVE = 60.0
+"""Seconds until the first checkpoint, which tells what one costs."""
+UNDISTURBED = 24 * 3600.0
+"""Seconds that a run goes on for on average: time limits, failures and people end it."""
 
 Rows = list[dict[str, str]]
 
@@ -50,6 +57,8 @@ class Watch(L.Callback):
     def __init__(self, name: str, work: Path, state: State, tracked: Tracked, stack: ExitStack) -> None:
         self.name, self.work, self.state, self.tracked, self.stack = name, work, state, tracked, stack
         self.first = not dist.is_initialized()
+        self.save_seconds: float | None = None
+        """What the last checkpoint took to write; None before the first."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentTraining)
@@ -60,12 +69,13 @@ class Watch(L.Callback):
         data, self.first = module.data, trainer.is_global_zero
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
         self.teachers = [Flops(teacher.model) for teacher in module.teachers]
+        self.attention = described(module.attention, module.device)
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
             self.metrics, kept = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
             self.tracked.catch_up((int(row.pop("step")), numbers(row)) for row in kept)
-            total = announce(self.name, data)
+            total = announce(self.name, data, self.attention)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
         self.began = self.saved = time.monotonic()
 
@@ -80,8 +90,10 @@ class Watch(L.Callback):
             self.tracked.log(row, module.done)
             self.bar.advance(self.state.tokens - self.before.tokens, f"loss {row['loss']:.3f}")
         if self._due(module):
+            started = time.monotonic()
             checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state)
             self.saved = time.monotonic()
+            self.save_seconds = self.saved - started
         self.began = time.monotonic()
 
     def _count(self, module: StudentTraining, spent: float) -> dict[str, float]:
@@ -107,21 +119,31 @@ class Watch(L.Callback):
         what = data.documents, packs, data.config.packing != "packing"
         return self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
 
-    def facts(self, module: StudentTraining) -> dict[str, float]:
+    def facts(self, module: StudentTraining) -> dict[str, Any]:
         """Of the whole run, for the manifest."""
         done, flops = self.state, sum(self._work(module.data, step.packs) for step in module.data.plan)
-        return {"tokens": done.tokens, "supervised_tokens": done.supervised_tokens, "steps": done.step,
-                "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
+        return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
+                "steps": done.step, "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
 
     def _due(self, module: StudentTraining) -> bool:
         """Whether to save now: the first rank's clock decides for all."""
         if module.done == len(module.data.plan):
             return False
         passed = time.monotonic() - self.saved
-        due = torch.tensor(float(passed >= module.config.checkpoint_seconds), device=module.device)
+        interval = checkpoint_interval(self.save_seconds, module.config.checkpoint_seconds)
+        due = torch.tensor(float(passed >= interval), device=module.device)
         if dist.is_initialized():
             dist.broadcast(due, 0)
         return bool(due)
+
+
+def checkpoint_interval(save_seconds: float | None, most: float) -> float:
+    """Seconds between checkpoints: √(2 · time of a save · time between interruptions), at most `most`.
+
+    That loses the least to saving and to repeated work together (Young 1974, doi 10.1145/361147.361115).
+    """
+    best = FIRST_SAVE if save_seconds is None else math.sqrt(2 * save_seconds * UNDISTURBED)
+    return min(best, most)
 
 
 def numbers(row: Mapping[str, str]) -> dict[str, float]:
@@ -129,13 +151,16 @@ def numbers(row: Mapping[str, str]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if value}
 
 
-def announce(name: str, data: TraceData) -> int:
-    """Say what is going to be learned: steps, tokens and what share of them is whose. Returns the tokens of the run."""
+def announce(name: str, data: TraceData, attention: str) -> int:
+    """Say what is going to be learned, steps, tokens and what share of them is whose, and how tokens attend.
+
+    Returns the tokens of the run.
+    """
     tokens, packs = realised(data.documents, data.traces, data.packs()), len(data.packs())
     total = sum(tokens.values())
     shares = ", ".join(f"{domain} {count / total:.0%}" for domain, count in tokens.items() if count)
     full = total / (packs * data.config.sequence_length)
-    say(f"{name}: {len(data.plan):,} steps, {total:,} tokens ({shares}), packs {full:.0%} full")
+    say(f"{name}: {len(data.plan):,} steps, {total:,} tokens ({shares}), packs {full:.0%} full; attention: {attention}")
     return total
 
 

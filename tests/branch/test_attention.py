@@ -1,12 +1,18 @@
 """Isolated attention against each document alone under an explicit mask."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bm.branch import Traces, attention, train
 from bm.branch.attention import Segments, flash_varlen, isolated, sdpa_varlen
+from tests.branch import flash_attn
+from tests.branch.conftest import branch, tracker, trainer
 
 
 def heads(total: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +74,45 @@ def test_no_mask_over_the_pack_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(seen) <= 64 * 127
     sdpa_varlen(q, k, v, Segments.of([1000] * 4), 0.3, 0.0, None)
     assert seen[-4:] == [0] * 4
+
+
+@pytest.fixture
+def flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine seems to have flash-attn: its stand-in refuses what the kernel refuses.
+
+    What can be trained is found out on the CPU, where the kernel is not.
+    """
+    monkeypatch.setattr("bm.branch.module.attention_for", lambda *_: attention.ISOLATED)
+    monkeypatch.setitem(sys.modules, "flash_attn", flash_attn)
+    monkeypatch.setattr(attention, "kernel", lambda device: attention.FLASH)
+    monkeypatch.setattr(attention, "version", lambda package: "2.8.3")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_flash_attention_gives_back_the_dtype_that_it_got(flash: None, dtype: torch.dtype) -> None:
+    q, k, v = heads(52, dtype)
+    segments = Segments.of([9, 30, 13])
+    ours, _ = isolated(nn.Identity(), q, k, v, None, segments=segments, scaling=0.3)
+    assert ours.dtype == dtype
+    expected = sdpa_varlen(q, k, v, segments, 0.3, 0.0, None).transpose(1, 2)
+    torch.testing.assert_close(ours, expected, rtol=3e-2, atol=3e-2)
+    assert all(x.dtype == dtype for x in torch.autograd.grad(ours.float().sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_one_process_trains_with_flash_attention(
+    flash: None, student: Path, traces: list[Traces], tmp_path: Path, precision: str
+) -> None:
+    """The proof of isolation runs outside autocast, where queries are fp32."""
+    for name in ("flash", "sdpa"):
+        (tmp_path / name).mkdir()
+    settings = branch(epochs=1), trainer(precision=precision), tracker(), "math", "k"
+    facts = train(student, traces, *settings, tmp_path / "flash")
+    assert facts["attention"] == "isolated segments by FlashAttention 2.8.3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "kernel", lambda device: attention.SDPA)
+        expected = train(student, traces, *settings, tmp_path / "sdpa")
+    assert facts["final_loss"] == pytest.approx(expected["final_loss"], rel=2e-2)
 
 
 @pytest.mark.gpu

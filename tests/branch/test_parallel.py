@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from bm import compose
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
 from bm.errors import UserError
@@ -57,7 +58,7 @@ def launched(
 def close(work: Path, other: Path) -> None:
     for ours, theirs in zip(rows(work), rows(other), strict=True):
         for column in ("loss", "gradient_norm", "held_out_math", "cosine_math_science"):
-            if theirs[column]:
+            if theirs.get(column):
                 assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-3), column
         assert ours["tokens"] == theirs["tokens"]
     for name in ("config.json", "generation_config.json"):
@@ -102,6 +103,14 @@ def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path,
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))
 
 
+def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """The last step measures held-out loss alone, which leaves the root of FSDP unsharded."""
+    alone = launched(student, traces[:1], tmp_path / "alone", 1, 1)
+    both = launched(student, traces[:1], tmp_path / "both", 2, 1)
+    close(tmp_path / "both", tmp_path / "alone")
+    assert both["tokens"] == alone["tokens"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ranks end with their parent on Linux only")
 def test_one_process_goes_on_for_two(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     alone = launched(student, traces, tmp_path / "alone", 1, 1)
@@ -109,6 +118,28 @@ def test_one_process_goes_on_for_two(student: Path, traces: list[Traces], tmp_pa
     assert 0 < reached < alone["steps"]
     launched(student, traces, tmp_path / "work", 1, 1)
     close(tmp_path / "work", tmp_path / "alone")
+
+
+def test_slurm_gives_ranks_their_cores_and_ends_them_together(
+    student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trainer=slurm starts, held against an srun that writes down how it was called."""
+    (tmp_path / "bin").mkdir()
+    (srun := tmp_path / "bin" / "srun").write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/called\nfor job; do :; done\necho "{{}}" > $(dirname $job)/.facts.json\n'
+    )
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {"SLURM_JOB_NUM_NODES": "4", "SLURM_CPUS_PER_TASK": "64", "SLURMD_NODENAME": "n1"}.items():
+        monkeypatch.setenv(name, value)
+    resources = {"nodes": 4, "devices": 8, "launch": compose("trainer=slurm").trainer.launch}
+    (work := tmp_path / "work").mkdir()
+    train(student, traces, branch(), trainer(**resources), tracker(), "math", "k", work)
+    words = (tmp_path / "called").read_text().split(" torchrun ")
+    assert words[0] == "--ntasks-per-node 1 --cpus-per-task 64 --kill-on-bad-exit=1"
+    assert words[1].startswith(
+        "--nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint n1:29500 -m bm.branch"
+    )
 
 
 def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path) -> None:

@@ -125,5 +125,6 @@ def test_gemma2_trains_document_by_document(student: Path, traces: list[Traces],
     settings = branch(packing="none", held_out=2, batch=4, micro_batch=4, epochs=3)
     facts = train(tmp_path / "gemma2", traces, settings, trainer(), tracker(), "math", "k", work)
     table = rows(work)
+    assert facts["attention"] == "the model's own, a segment at a time (eager)"
     assert facts["final_loss"] < 0.9 * float(table[0]["loss"])
     assert not torch.equal(weights(work)["model.norm.weight"], model.model.norm.weight)

@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
+from bm.branch.module import StudentTraining
 from bm.branch.schedules import rate
+from bm.branch.watch import checkpoint_interval
 from bm.config import Branch
 from bm.errors import UserError
 from tests.branch.conftest import branch, sums, tracker, trainer, write
@@ -185,6 +187,53 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
 def test_a_negative_seed_is_one_line() -> None:
     with pytest.raises(UserError, match=r"seed: must be greater than or equal to 0, not -1"):
         branch(seed=-1)
+
+
+def test_checkpoints_come_as_often_as_they_are_cheap() -> None:
+    """Young's interval at a day between interruptions: √(2 · save · day), bounded, and a minute before the first."""
+    assert checkpoint_interval(None, 3600) == 60 and checkpoint_interval(None, 5) == 5
+    assert checkpoint_interval(0.1, 3600) == pytest.approx(131.45, abs=0.01)
+    assert checkpoint_interval(10.0, 3600) == pytest.approx(1314.5, abs=0.1)
+    assert checkpoint_interval(200.0, 3600) == 3600
+
+
+def test_the_measured_time_of_a_save_spaces_the_next(
+    student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours pass in each step and saves take ten minutes: after the first, a checkpoint every three hours."""
+    clock, saves, save = 0.0, list[int](), checkpoint.save
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return clock
+
+    def slow_save(work: Path, model: Any, optimizer: Any, state: checkpoint.State) -> None:
+        nonlocal clock
+        save(work, model, optimizer, state)
+        saves.append(state.step)
+        clock += 600
+
+    step = StudentTraining.training_step
+
+    def slow_step(self: StudentTraining, *batch: Any) -> None:
+        nonlocal clock
+        clock += 3000
+        step(self, *batch)
+
+    monkeypatch.setattr("bm.branch.watch.time", Clock)
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    monkeypatch.setattr(StudentTraining, "training_step", slow_step)
+    trained(student, traces, tmp_path / "work", branch(checkpoint_seconds=1e6))
+    assert saves[:3] == [1, 5, 9]  # √(2 · 600 · 86400) = 10182 s: four steps of 3000 s
+
+
+def test_the_attention_that_ran_is_said_and_recorded(
+    student: Path, traces: list[Traces], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = trained(student, traces, tmp_path / "work", branch())
+    assert facts["attention"] == f"isolated segments by PyTorch's SDPA {torch.__version__}"
+    assert facts["attention"] in " ".join(capsys.readouterr().err.split())
 
 
 def test_bf16_arithmetic_over_fp32_weights(student: Path, traces: list[Traces], tmp_path: Path) -> None:
