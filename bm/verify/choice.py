@@ -12,6 +12,13 @@ LETTER = re.compile(
     r"(?<![\w'’\\])[(\[]?([A-J])[)\]]?(?![\w'’])(?!(?<=[AI])\s+(?!(?:is|was|and|or|because|since|as)\b)[a-z])"
 )
 """A letter that stands alone, but not an article or a pronoun."""
+DENIED = re.compile(
+    r"(?:(?<=n['’]t)|\b(?i:not|cannot|never|neither|nor|except|rather\s+than|instead\s+of))"
+    r"(?:\s+(?i:be|the|option|choice|answer|letter))*\s+[(\[]?[A-J](?![\w'’])[)\]]?"
+    r"(?:\s+n?or\s+[(\[]?[A-J](?![\w'’])[)\]]?)*"
+    r"|(?<![\w'’])[(\[]?[A-J][)\]]?\s+(?i:(?:is|was)(?:n['’]t|\s+(?:not|wrong|incorrect|false))|cannot|can['’]t)\b"
+)
+"""Letters that a statement names only to refuse them."""
 WRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|boldsymbol)\s*(?=\{)|[{}$*`_]|\\[ ,;!()\[\]]")
 
 
@@ -36,7 +43,7 @@ def chosen(statement: str, choices: Sequence[str]) -> str:
     alone = re.fullmatch(r"[(\[]?([A-Ja-j])[)\]]?[.:,]?", plain)
     if len(named) == 1 and not (alone and alone[1].upper() in letters):
         return named[0]
-    plain = final.conclusion(plain)
+    plain = DENIED.sub(" ", final.conclusion(plain)).strip()
     if alone:
         return alone[1].upper() if alone[1].upper() in letters else ""
     if labelled := re.match(

@@ -3,10 +3,14 @@
 import re
 
 MARKER = re.compile(
-    r"####|\b(?:answer|(?:correct|right|best)\s+(?:option|choice|statement))\b"
-    r"(?:\s+(?!is\b)[^\s:=.]+){0,6}?\s*(?:\bis\b\s*:?|\bbe\b|[:=])",
+    r"####|(?<!\bthis )(?<!\bthat )\b(?:answer(?!\s+(?:makes|matches|follows|agrees|satisfies|checks|fits|works)\b)"
+    r"|(?:correct|right|best)\s+(?:option|choice|statement))\b"
+    r"(?:\s+(?!is\b)[^\s:=.]+){0,6}?\s*(?:\bis\b\s*:?|\bbe\b|[:=])"
+    r"(?!\s*(?:indeed\s+|also\s+|clearly\s+)?(?:correct|right|clear|reasonable|consistent|valid|verified|confirmed|checked"
+    r"|supported|plausible)\b)",
     re.IGNORECASE,
 )
+"""What announces an answer; a remark on one ("this answer is clear") does not."""
 HEADING = re.compile(r"^\W*(?:final\s+)?answer\W*$", re.IGNORECASE)
 SPAN = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$", re.DOTALL)
 TAIL = 20_000
@@ -77,7 +81,7 @@ def mathematical(text: str) -> str:
 
 def conclusion(text: str) -> str:
     """A statement without the reasons given for it."""
-    return re.split(r"(?<=\S)[,;]?\s+(?:because|since)\b|\.\s+I hope", text)[0].strip()
+    return re.split(r"(?<=\S)[,;]?\s+(?:because|since)\b|\.\s+(?:I hope|This|That|The answer)\b", text)[0].strip()
 
 
 def _first_line(text: str) -> str:

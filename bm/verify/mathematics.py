@@ -1,6 +1,7 @@
 """Mathematical answers: math-verify's equality, and for plain numbers an exact check of our own that decides."""
 
 import re
+from functools import lru_cache
 
 from bm.config import Verify
 from bm.verify import final, numbers
@@ -38,12 +39,18 @@ def _compared(
 ) -> Verdict:
     number = known and given and decided(numbers.same(known, given), answer)
     try:
-        equal = judgement("equal", [THOUSANDS.sub(_joined, reference), THOUSANDS.sub(_joined, answer)], settings)
+        equal = _equal(THOUSANDS.sub(_joined, reference), THOUSANDS.sub(_joined, answer), settings)
     except NoJudgementError as problem:
         return number._replace(note=DISAGREED) if number else Verdict(False, str(problem), answer)
     if number:
         return number._replace(note=AGREED if equal == number.accepted else DISAGREED)
     return decided(equal and _allowed(reference, answer), answer)
+
+
+@lru_cache(1 << 14)
+def _equal(reference: str, answer: str, settings: Verify) -> bool:
+    """math-verify's word, asked once about a pair: samples of a question often end alike."""
+    return judgement("equal", [reference, answer], settings)
 
 
 def _allowed(reference: str, answer: str) -> bool:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 LONGEST = 200
 """Characters of a number; also the largest power of ten."""
+TAIL = 1000
+"""Characters of the end of a prose text in which a number is looked for."""
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 UNITS = {
     name: unit
@@ -26,6 +28,19 @@ UNITS = {
     for name in names.split()
 }  # fmt: skip
 """Spellings of units that must not be confused with each other; any other word beside a number is ignored."""
+SIZES = {
+    name: (measure, Fraction(size))
+    for measure, sizes in {
+        "$": {"$": "1", "¢": "0.01"},
+        "m": {"mm": "0.001", "cm": "0.01", "m": "1", "km": "1000", "in": "0.0254", "ft": "0.3048", "yd": "0.9144",
+              "mi": "1609.344"},
+        "g": {"mg": "0.001", "g": "1", "kg": "1000", "lb": "453.59237", "oz": "28.349523125"},
+        "l": {"ml": "0.001", "l": "1"},
+        "s": {"s": "1", "min": "60", "h": "3600", "day": "86400", "week": "604800"},
+    }.items()
+    for name, size in sizes.items()
+}  # fmt: skip
+"""What a unit measures, and how much of it."""
 POWERS = {2: {"square", "sq", "squared"}, 3: {"cubic", "cu", "cubed"}}
 NO_UNIT = {
     "pi", "or", "and", "to", "sqrt", "sin", "cos", "tan", "cot", "sec", "log", "ln", "exp", "over", "times", "plus",
@@ -36,7 +51,7 @@ NO_UNIT = {
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:\s\d{3})+|\d+)"
 DECIMAL = rf"(?:{DIGITS}(?:\.\d*)?|\.\d+)"
-POWER = r"\s*(?:\*|×|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?"
+POWER = r"\s*(?:\*|×|·|⋅|[xX]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?"
 NUMBER = re.compile(
     rf"(?P<sign>[+-]?)\s*(?:"
     rf"(?:(?P<whole>{DIGITS})\s*)?\\frac\{{(?P<a>-?{DECIMAL})\}}\{{(?P<b>{DECIMAL})\}}"
@@ -48,6 +63,12 @@ NUMBER = re.compile(
 """A number at the beginning of a text without LaTeX's ornaments, and what follows it."""
 FACTOR = r"\s*(?:[a-fi-kn-rt-z]\b|pi\b|sqrt|[*×!])"
 """What follows a number that is only a part of one: a letter that is no unit, a root, a product."""
+RANGE = (
+    rf"(?:\bbetween\b.*{DECIMAL}\s*[^\d\s]*\s*and|{DECIMAL}\s*[^\d\s=]*\s*(?:\bto\b|(?<![eE^])-))"
+    rf"\s*[$€£]?{DECIMAL}[^\d=]*$"
+)
+"""Two numbers at the end of a text, of which neither is the answer."""
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 class Number(NamedTuple):
@@ -56,6 +77,8 @@ class Number(NamedTuple):
     value: Fraction
     percent: bool
     unit: str
+    counted: bool = False
+    """A whole number in plain digits: it was counted, and not measured."""
 
 
 def parse(text: str) -> Number | None:
@@ -73,38 +96,45 @@ def parse(text: str) -> Number | None:
     rest = found["rest"].strip()
     if currency:
         rest = rest if _known(rest) else f"{rest} {currency[2]}".strip()
-    return _with_unit(value, rest, touching=found["rest"][:1].isalpha())
+    number = _with_unit(value, rest, touching=found["rest"][:1].isalpha())
+    digits = re.fullmatch(rf"{DIGITS}(?:\.0*)?", found["decimal"] or "") and not _exponent(found)
+    return number and number._replace(counted=bool(digits) and number.value == value)
 
 
 def same(reference: Number, answer: Number) -> bool:
-    """Exactly equal, or six significant digits and more of a reference that has no end; units, if given, the same."""
-    if _clash(reference, answer):
-        return False
-    if reference.percent == answer.percent:
-        return _equal(reference.value, answer.value)
-    return any(_equal(r, a) for r in _readings(reference) for a in _readings(answer))
+    """Exactly equal, or six significant digits and more of a reference that has no end; in the same unit, if given."""
+    return any(_equal(r, a) for r, a in _pairs(reference, answer))
 
 
 def close(reference: Number, answer: Number, tolerance: float) -> bool:
-    """Within the relative tolerance; units, if given, the same."""
-    if _clash(reference, answer):
-        return False
-    pairs = [(reference.value, answer.value)]
-    if reference.percent != answer.percent:
-        pairs = [(r, a) for r in _readings(reference) for a in _readings(answer)]
-    return any(abs(r - a) <= Fraction(tolerance) * abs(r) for r, a in pairs)
+    """Within the relative tolerance, in the same unit, if given; a reference that was counted must be met exactly."""
+    most = Fraction(0 if reference.counted else tolerance)
+    return any(abs(r - a) <= most * abs(r) for r, a in _pairs(reference, answer))
 
 
-def _clash(one: Number, other: Number) -> bool:
-    """Whether both say what they measure, and not the same."""
-    measures = [number.unit or "%" * number.percent for number in (one, other)]
-    return all(measures) and measures[0] != measures[1]
+def _pairs(reference: Number, answer: Number) -> list[tuple[Fraction, Fraction]]:
+    """The values to compare, in one unit; none where the two measure different things."""
+    measures = [number.unit or "%" * number.percent for number in (reference, answer)]
+    if all(measures) and measures[0] != measures[1]:
+        (one, size), (other, scale) = _measure(reference.unit), _measure(answer.unit)
+        return [(reference.value * size, answer.value * scale)] if one and one == other else []
+    if reference.percent == answer.percent:
+        return [(reference.value, answer.value)]
+    return [(r, a) for r in _readings(reference) for a in _readings(answer)]
+
+
+def _measure(unit: str) -> tuple[str, Fraction]:
+    """What a unit measures, squares and cubes apart ("" if that is not known), and its size."""
+    name, _, power = unit.partition("^")
+    measure, size = SIZES.get(name, ("", Fraction(1)))
+    return (f"{measure}^{power}" if measure and power else measure), size ** int(power or 1)
 
 
 def last_in(text: str) -> str:
     """The last number of a prose text as it stands there, "" where there is none or a choice of several is offered."""
-    text = _plain(text)
-    if re.search(r"\bor\b|[\\^√π]", re.sub(POWER, "", text)):
+    text = _plain(text[-TAIL:])
+    unscaled = re.sub(POWER, "", text)
+    if re.search(r"\bor\b|[\\^√π]", unscaled) or re.search(RANGE, unscaled):
         return ""
     found = re.finditer(rf"(?<![\w.])(?:[-+]?[$€£]?|[$€£]-){DECIMAL}(?:\s*/\s*\d+|[eE][+-]?\d+|{POWER})?\s*%?", text)
     numbers = [match[0].strip().rstrip(".") for match in found if not re.match(FACTOR, text[match.end() :])]
@@ -114,6 +144,7 @@ def last_in(text: str) -> str:
 def _plain(text: str) -> str:
     """Without LaTeX's ornaments: spacing, text commands, display fractions, escaped signs."""
     text = text.replace("−", "-").replace("–", "-").replace("\u00a0", " ").replace("\\%", "%").replace("\\$", "$")
+    text = re.sub(r"(?<=10)[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^" + m[0].translate(SUPERSCRIPTS), text)
     text = re.sub(r"\\[!,;:]\s*|\\(?:left|right|displaystyle)(?![a-zA-Z])|\{,\}", lambda m: "," * (m[0] == "{,}"), text)
     text = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf|mathit)\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " ° ", text)
@@ -130,13 +161,17 @@ def _fraction(found: "re.Match[str]") -> str:
 def _value(found: "re.Match[str]") -> Fraction | None:
     sign = -1 if found["sign"] == "-" else 1
     if found["decimal"]:
-        power = int(found[found.re.groups - 2] or found[found.re.groups - 1] or 0)
+        power = int(_exponent(found) or 0)
         return sign * _decimal(found["decimal"]) * Fraction(10) ** power if abs(power) <= LONGEST else None
     whole, a, b = found["whole"] or found["whole2"], found["a"] or found["a2"], found["b"] or found["b2"]
     bottom = _decimal(b)
     if not bottom or (whole and a.startswith("-")):
         return None
     return sign * (_decimal(whole or "0") + _decimal(a) / bottom)
+
+
+def _exponent(found: "re.Match[str]") -> str:
+    return found[found.re.groups - 2] or found[found.re.groups - 1] or ""
 
 
 def _decimal(digits: str) -> Fraction:
@@ -176,7 +211,10 @@ def _known(rest: str) -> bool:
 
 
 def _readings(number: Number) -> tuple[Fraction, ...]:
-    return (number.value, number.value / 100) if number.percent else (number.value,)
+    """A percentage as a share, and as its figure where that can be no share: 0.5% is not 0.5."""
+    if not number.percent:
+        return (number.value,)
+    return (number.value / 100, number.value) if abs(number.value) > 1 else (number.value / 100,)
 
 
 def _equal(reference: Fraction, answer: Fraction) -> bool:

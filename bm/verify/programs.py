@@ -12,9 +12,12 @@ from bm.verify.sandbox import LostError, Reply, TimeLimitError, sandbox
 
 TOLERANCE = 1e-6
 """Relative or absolute, for results that are written with a decimal point."""
-FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^[ \t]*(?:<\w+>[ \t]*)?(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*(?=$|</)|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 DECIMAL = re.compile(r"[+-]?(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]?\d{1,3})?")
-PYTHON = {"", "python", "python3", "py", "py3"}
+PYTHON = {"python", "python3", "py", "py3"}
 SIGNALS = {-24: "time limit", -9: "time limit", -25: "output limit"}
 """SIGXCPU, SIGKILL (also of the CPU limit), SIGXFSZ."""
 
@@ -28,7 +31,7 @@ class Tests(NamedTuple):
 
 
 def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Verdict:
-    """The last fenced Python block of `text`, or all of it where there is none, on every test in `metadata`."""
+    """The program in `text` on every test in `metadata`."""
     source = program(text)
     if not source.strip():
         return Verdict(False, "no program", "")
@@ -48,9 +51,11 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
 
 
 def program(text: str) -> str:
-    """The last fenced block that is marked as Python or as nothing; the whole text if nothing is fenced."""
-    blocks = FENCE.findall(text)
-    return next((code for _, language, code in reversed(blocks) if language.lower() in PYTHON), "") if blocks else text
+    """The last fenced block that is marked as Python, else the last that is unmarked: what follows a program may be its
+    output. The whole text if nothing is fenced."""
+    blocks = {language.lower(): code for _, language, code in FENCE.findall(text)}
+    marked = [code for _, language, code in FENCE.findall(text) if language.lower() in PYTHON]
+    return marked[-1] if marked else blocks.get("", "") if blocks else text
 
 
 def read_tests(metadata: Metadata) -> Tests:

@@ -62,7 +62,8 @@ def test_a_question_whose_reference_is_no_choice_is_called_broken():
         ("The wavelength is 6.63e-34 m.", "6.62607e-34", True),
         ("$\\lambda = 6.63 \\times 10^{-34}\\text{ m}$", "6.62607e-34", True),
         ("6.7e-34", "6.62607e-34", False),
-        ("\\boxed{1{,}005}", "1000", True),
+        ("\\boxed{1{,}005}", "1000", False),
+        ("\\boxed{1{,}005}", "1000.1", True),
         ("1011", "1000", False),
         ("-1000", "1000", False),
         ("about 9.81 m/s", "9.81", True),
@@ -79,7 +80,7 @@ def test_a_number_within_the_tolerance(response, answer, accepted):
 
 
 def test_the_tolerance_is_a_setting():
-    case = Case("number", "101", "100", "")
+    case = Case("number", "101.101", "100.1", "")
     assert verify(case, verifying(tolerance=0.01)).accepted
     assert not verify(case, verifying(tolerance=0.0099)).accepted
     assert verify(Case("number", "1", "x", ""), SETTINGS).reason == "broken question: the reference answer is no number"

@@ -50,8 +50,8 @@ def test_every_line_has_its_verdict_at_its_place(bm: Bm, tmp_path: Path) -> None
 def test_choices_numbers_and_procedural_questions(bm: Bm, tmp_path: Path) -> None:
     choice = {"response": "The answer is red.", "answer": "B", "choices": ["blue", "red"]}
     assert graded(bm, tmp_path, [choice, choice | {"answer": "A"}], "verifier=choice")[0]["accepted"]
-    assert graded(bm, tmp_path, [{"response": "10.05 m", "answer": "10"}], "verifier=number")[0]["accepted"]
-    strict = [{"response": "10.05 m", "answer": "10"}]
+    assert graded(bm, tmp_path, [{"response": "10.05 m", "answer": "9.98"}], "verifier=number")[0]["accepted"]
+    strict = [{"response": "10.05 m", "answer": "9.98"}]
     assert not graded(bm, tmp_path, strict, "verifier=number", "verify.tolerance=0.001")[0]["accepted"]
     gym = {"response": "42", "answer": "42", "metadata": {"source_dataset": "chain_sum"}}
     rows = graded(bm, tmp_path, [gym, gym | {"metadata": {"source_dataset": "nothing"}}], "verifier=reasoning_gym")

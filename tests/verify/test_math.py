@@ -126,7 +126,7 @@ def test_the_last_number_of_a_sentence(text, last):
 def test_our_numbers_are_exact(value, places):
     written = f"{value // 10**places}.{abs(value) % 10**places:0{places}}" if places and value >= 0 else str(value)
     scale = 10**places if places and value >= 0 else 1
-    assert parse(written) == parse(f"\\frac{{{value}}}{{{scale}}}")
+    assert parse(written).value == parse(f"\\frac{{{value}}}{{{scale}}}").value
     assert parse(f"{value:,}").value == value
     assert not same(parse(str(value)), parse(str(value + 1)))
 
