@@ -21,10 +21,11 @@ PEERS = ROOT / ".venv-peers"
 
 @dataclass(frozen=True)
 class Usage:
-    """A whole process: wall seconds from start to exit, and its peak resident memory in GB (10⁹ bytes)."""
+    """A whole process: wall seconds from start to exit, its peak resident memory in GB (10⁹ bytes), its CPU seconds."""
 
     seconds: float
     peak_rss_gb: float
+    cpu_seconds: float | None = None
 
 
 def peer(package: str) -> Path:
@@ -52,12 +53,14 @@ def measure(command: Sequence[str], log: Path, limit: Callable[[], None] | None 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
-    return Usage(round(seconds, 3), round(used.ru_maxrss * 1024 / 1e9, 3))
+    cpu = used.ru_utime + used.ru_stime
+    return Usage(round(seconds, 3), round(used.ru_maxrss * 1024 / 1e9, 3), round(cpu, 3))
 
 
 def best(runs: Sequence[Usage]) -> Usage:
     """The shortest time, which other work can only lengthen, and the largest memory."""
-    return Usage(min(run.seconds for run in runs), max(run.peak_rss_gb for run in runs))
+    cpu = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+    return Usage(min(run.seconds for run in runs), max(run.peak_rss_gb for run in runs), min(cpu, default=None))
 
 
 def row(name: str, ours: Usage, other: Usage, version: str, command: str, **more: Any) -> dict[str, Any]:
@@ -78,19 +81,20 @@ def machine() -> str:
 
 
 def record(rows: Sequence[dict[str, Any]], under: str = "rows") -> None:
-    """Puts the rows into measured.json in the place of those of the same name; the others stay.
+    """Puts the rows into measured.json in the place of those of the same name and machine; the others stay.
 
     `under` "rows" are comparisons with peers; under "scaling" is what ours needs as the work grows.
     """
     found = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    names = {new["name"] for new in rows}
-    kept = [old for old in found.get(under, []) if old["name"] not in names]
-    found[under] = sorted([*kept, *rows], key=lambda one: str(one["name"]))
+    new = {(one["name"], one["machine"]) for one in rows}
+    kept = [old for old in found.get(under, []) if (old["name"], old["machine"]) not in new]
+    found[under] = sorted([*kept, *rows], key=lambda one: (str(one["name"]), str(one["machine"])))
     MEASURED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    table = Table("", "ours", "peer", "speed", "memory", title=title)
+    """The rows as a table; `copies`: ours as a multiple of copying the same bytes, where that was measured."""
+    table = Table("", "ours", "peer", "speed", "memory", "copies", "cold", title=f"{title}, on {machine()}")
     for one in rows:
         ours, other = one["ours"], one["peer"]
         table.add_row(
@@ -99,5 +103,6 @@ def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
             f"{other['seconds']:.1f} s, {other['peak_rss_gb']:.2f} GB",
             f"{one['speedup']:.1f}×",
             f"{one['memory_ratio']:.1f}×",
+            *(f"{one[name]:.1f}×" if name in one else "" for name in ("copies", "cold_copies")),
         )
     Console().print(table)

@@ -1,14 +1,18 @@
 """Merging against mergekit, whole processes from start to exit; writes the rows `merge/*` of measured.json.
 
-Ours and the peer alternate, so that both meet the same machine. `python -m experiments.speed.merge [ROUNDS]`.
+Ours, the peer and a copy of the same bytes take turns, so that all meet the same machine; the copy is the floor, and is
+measured with the models in memory and, after they were dropped from it, from the disk. Rows of several processors stay
+side by side. `python -m experiments.speed.merge [ROUNDS]`.
 """
 
+import os
 import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from experiments.speed.measuring import ROOT, Usage, best, machine, measure, peer, record, row, show
@@ -23,13 +27,13 @@ DENSITY = 0.5
 
 def ours(method: str, base: Path, experts: Sequence[Path], output: Path) -> list[str]:
     """Fusion puts one expert into the base, linear averages base and expert, the others merge the updates of two."""
-    inputs = {
+    named = {
         "arcee_fusion": [f"base={base}", f"models=[{experts[0]}]"],
         "linear": [f"models=[{base},{experts[0]}]"],
     }.get(
         method, [f"base={base}", f"models=[{','.join(map(str, experts))}]", f"merge.methods.{method}.density={DENSITY}"]
     )
-    return [BM, "merge", f"merge={method}", *inputs, f"output={output}"]
+    return [BM, "merge", f"merge={method}", *named, f"output={output}"]
 
 
 def theirs(method: str, base: Path, experts: Sequence[Path], output: Path, bin_folder: Path) -> list[str]:
@@ -61,17 +65,50 @@ def run(command: Callable[[Path], list[str]], limit: Callable[[], None] | None =
     return usage
 
 
+def copy(inputs: Sequence[Path], output: Path) -> list[str]:
+    """The first model copied and flushed to the disk, the others read: what no merge of these bytes does without."""
+    first, *others = (str(folder / "model.safetensors") for folder in inputs)
+    read = f"cat {' '.join(others)} > /dev/null;" if others else ""
+    return ["sh", "-c", f"mkdir {output}; {read} cp {first} {output}; sync {output}/model.safetensors"]
+
+
+def inputs(method: str, base: Path, experts: Sequence[Path]) -> list[Path]:
+    """What the merge reads."""
+    return [base, *experts] if method in ("ties", "dare_ties") else [base, experts[0]]
+
+
+def dropped(folders: Sequence[Path]) -> None:
+    """Takes the models out of the page cache."""
+    for file in (file for folder in folders for file in folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def cold(command: Callable[[Path], list[str]], folders: Sequence[Path]) -> Usage:
+    dropped(folders)
+    return run(command)
+
+
 def compare(rounds: int) -> list[dict[str, object]]:
     """The rows of single merges and of the grid."""
     bin_folder, (base, experts) = peer(PEER), models("half_billion", ("expert", "other"))
     rows, fusion = [], None
     for method in METHODS:
-        mine, other = [], []
+        mine, other, floor, mine_cold, floor_cold = [], [], [], [], []
+        read = inputs(method, base, experts)
+        merge, copying = partial(ours, method, base, experts), partial(copy, read)
         for _ in range(rounds):
-            mine.append(run(lambda output, m=method: ours(m, base, experts, output)))
+            mine.append(run(merge))
+            floor.append(run(copying))
             other.append(run(lambda output, m=method: theirs(m, base, experts, output, bin_folder)))
+            mine_cold.append(cold(merge, read))
+            floor_cold.append(cold(copying, read))
         fusion = fusion or best(other)
-        rows.append(row(f"merge/{method}", best(mine), best(other), PEER, f"bm merge merge={method}"))
+        more = {"copy": asdict(best(floor)), "cold": asdict(best(mine_cold)), "cold_copy": asdict(best(floor_cold)),
+                "copies": round(best(mine).seconds / best(floor).seconds, 2),
+                "cold_copies": round(best(mine_cold).seconds / best(floor_cold).seconds, 2)}  # fmt: skip
+        rows.append(row(f"merge/{method}", best(mine), best(other), PEER, f"bm merge merge={method}", **more))
         show("so far", rows)
     assert fusion is not None
     tenfold = Usage(10 * fusion.seconds, fusion.peak_rss_gb)
@@ -104,6 +141,24 @@ def doubled(rounds: int) -> dict[str, object]:
             "times_the_memory": round(large_usage.peak_rss_gb / small_usage.peak_rss_gb, 2)}  # fmt: skip
 
 
+def many_experts(rounds: int) -> list[dict[str, object]]:
+    """TIES over 2 to 32 experts: memory and the seconds a GB read. The experts are two, met under many names."""
+    base, experts = models("half_billion", ("expert", "other"))
+    rows: list[dict[str, object]] = []
+    for count in (2, 4, 8, 16, 32):
+        folders = [WORK / "many" / f"expert-{i}" for i in range(count)]
+        shutil.rmtree(WORK / "many", ignore_errors=True)
+        for i, folder in enumerate(folders):
+            folder.parent.mkdir(exist_ok=True)
+            folder.symlink_to(experts[i % 2])
+        usage = best([run(partial(ours, "ties", base, folders)) for _ in range(rounds)])
+        read = (count + 1) * (base / "model.safetensors").stat().st_size / 1e9
+        rows.append({"name": f"merge/experts_{count:02}", **asdict(usage), "machine": machine(),
+                     "seconds_per_gb": round(usage.seconds / read, 3)})  # fmt: skip
+    shutil.rmtree(WORK / "many")
+    return rows
+
+
 def four_billion() -> dict[str, object]:
     """4 B parameters in shards, in a process that may allocate no more than 1.5 GB."""
 
@@ -112,8 +167,10 @@ def four_billion() -> dict[str, object]:
 
     base, experts = models("four_billion")
     usage = run(lambda output: [*ours("arcee_fusion", base, experts, output), "merge.max_shard_size=2GB"], limit)
+    size = sum(file.stat().st_size for folder in (base, *experts) for file in folder.glob("*.safetensors")) / 1e9
     shutil.rmtree(WORK / "four_billion")
-    return {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine()}
+    return {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine(),
+            "read_gb_per_second": round(size / usage.seconds, 2)}  # fmt: skip
 
 
 def main(rounds: int) -> None:
@@ -121,7 +178,7 @@ def main(rounds: int) -> None:
     rows = compare(rounds)
     record(rows)
     show("merging: ours and mergekit's whole processes", rows)
-    scaling = [doubled(rounds), four_billion()]
+    scaling = [doubled(rounds), *many_experts(1), four_billion()]
     record(scaling, "scaling")
     for one in scaling:
         print(", ".join(f"{what} {value}" for what, value in one.items() if what != "machine"))
