@@ -111,8 +111,8 @@ def _round(
 ) -> "tuple[Results, list[Subject]]":
     """A round and its report: the last one's where a run's results belong, an earlier one's in a folder beside them."""
     from bm.report import Settings, report
-    from bm.report.tracking import track
-    from bm.report.wording import spent
+    from bm.report.pages.tracking import track
+    from bm.report.pages.wording import spent
 
     config, subjects = stages.config, rounds.models(stages, questions, merges, number, before)
     last = number == config.rounds.count

@@ -114,7 +114,7 @@ def _raced(
     if config.race is None or len(merged) < 2:
         return {}
     from bm.evaluate.racing import race
-    from bm.report.verdicts import graded
+    from bm.report.findings.verdicts import graded
 
     own = {domain.task for domain in stages.config.domains.values()}
     known = graded(student.evaluation.path)

@@ -6,9 +6,10 @@ python -m experiments.judge [NAME ...]        # without names: every experiment 
 import sys
 from pathlib import Path
 
-from bm.report.published import names
-from bm.report.record import FILE, judge
-from bm.report.wording import TRUTHS, measure
+from bm.report.figures.numbers import measure
+from bm.report.findings.published import names
+from bm.report.pages.record import FILE, judge
+from bm.report.pages.wording import TRUTHS
 
 HOME = Path(__file__).parent
 

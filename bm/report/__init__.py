@@ -16,8 +16,21 @@ from rich.console import Console
 from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
-from bm.report.evidence import Subject, cosines, cost, gather
-from bm.report.results import Claim, Cost, Kind, Results, Retained, Row, Run, Score, Verdict, ordered, read, write
+from bm.report.findings.evidence import Subject, cosines, cost, gather
+from bm.report.findings.results import (
+    Claim,
+    Cost,
+    Kind,
+    Results,
+    Retained,
+    Row,
+    Run,
+    Score,
+    Verdict,
+    ordered,
+    read,
+    write,
+)
 from bm.store import Artefact
 
 __all__ = [
@@ -63,8 +76,8 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     scores.json and samples.parquet of its evaluation, metrics.csv or tensors.parquet of its model where they exist;
     of distillation artefacts traces.parquet and rejected.parquet.
     """
-    from bm.report.page import publish
-    from bm.report.terminal import show
+    from bm.report.pages.html import publish
+    from bm.report.pages.terminal import show
 
     found = replace(results(subjects, settings), cosines=cosines(subjects, artefacts))
     if settings.prices is not None:
@@ -84,7 +97,7 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
 
     UserError if two subjects share a name.
     """
-    from bm.report.verdicts import retained, scores, verdicts
+    from bm.report.findings.verdicts import retained, scores, verdicts
 
     for name, times in Counter(s.name for s in subjects).items():
         if times > 1:
@@ -125,8 +138,8 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
 
     Prints a table and writes `folder`/index.html.
     """
-    from bm.report.page import publish_comparison
-    from bm.report.terminal import show_comparison
+    from bm.report.pages.html import publish_comparison
+    from bm.report.pages.terminal import show_comparison
 
     found = {name: read(path) for name, path in runs.items()}
     publish_comparison(found, folder / "index.html")
@@ -136,15 +149,15 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
 def report_grid(
     outputs: Path, experiment: str, recipe: str | None, prices: Prices, folder: Path, record: Path | None
 ) -> None:
-    """The grid of an experiment (`bm.report.gridded.report_grid`)."""
-    from bm.report.gridded import report_grid as report_whole
+    """The grid of an experiment (`bm.report.pages.experiment.report_grid`)."""
+    from bm.report.pages.experiment import report_grid as report_whole
 
     report_whole(outputs, experiment, recipe, prices, folder, record)
 
 
 def browse(folder: Path, limit: int, output: Path) -> None:
     """Write `output`/index.html: the traces of `folder`, at most `limit` of them, to search and to filter."""
-    from bm.report.page import publish_traces
-    from bm.report.traces import browse as read_traces
+    from bm.report.findings.traces import browse as read_traces
+    from bm.report.pages.html import publish_traces
 
     publish_traces(read_traces(folder, limit), output / "index.html")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bm.config import Experiment
 from bm.errors import UserError
-from bm.report.verdicts import Graded, graded
+from bm.report.findings.verdicts import Graded, graded
 from bm.stages import Stages
 from bm.statistics import compare
 from bm.store import Artefact, Store

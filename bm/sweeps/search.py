@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-    from bm.report.verdicts import Graded
+    from bm.report.findings.verdicts import Graded
     from bm.sweeps.candidates import Candidate
 
 ROOMS = ("distill", "student", "branch", "merge", "evaluate", "generate", "verify")
@@ -153,7 +153,7 @@ class SearchSweep(Sweep):
         search can come to has an equal share of the risk (Bonferroni).
         """
         from bm.evaluate.racing import ROUNDS
-        from bm.report.verdicts import graded
+        from bm.report.findings.verdicts import graded
         from bm.sweeps.candidates import loses
 
         left: set[int] = set()

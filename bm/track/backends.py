@@ -24,7 +24,7 @@ def weights_and_biases(
     tags: Sequence[str],
 ) -> Backend | None:
     """Weights & Biases, its files below `dir`/wandb."""
-    from bm.track.weights import WandbRun
+    from bm.track.wandb_run import WandbRun
 
     if mode == "disabled":
         return None

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bm.errors import UserError
-from bm.report.published import PublishedRow, published
-from bm.report.verdicts import graded
+from bm.report.findings.published import PublishedRow, published
+from bm.report.findings.verdicts import graded
 from bm.statistics import compare, holm, interval
 from bm.store import write_json
 

@@ -16,7 +16,7 @@ from bm.branch import Traces, train
 from bm.branch.launch import Job
 from bm.errors import UserError
 from bm.store import digest, write_json
-from bm.track.offline import Held, ended, held, logs
+from bm.track.wandb_log import Held, ended, held, logs
 from tests.branch.conftest import branch, tracker, trainer
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf, open_dict
 
 from bm.cli import conf_dir
 from bm.config import Experiment, identity, load
-from bm.report.published import Difference, Models, Order, Ratio, experiments_dir, names, published
+from bm.report.findings.published import Difference, Models, Order, Ratio, experiments_dir, names, published
 from bm.stages import Stages
 from bm.store import Artefact, Store, digest
 from bm.sweeps.cells import axes, cells

@@ -11,7 +11,7 @@ import yaml
 
 from bm.config import Prices
 from bm.report import Cost, Results, Retained, Row, Run, Score, Verdict
-from bm.report.results import Kind, write
+from bm.report.findings.results import Kind, write
 
 PRICES = Prices(gpus={}, machine=3600.0)
 TASKS = {"coding": "tiny_coding", "math": "tiny_math", "science": "tiny_science"}

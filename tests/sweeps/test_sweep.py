@@ -14,7 +14,7 @@ import pytest
 
 from bm.store import Store
 from bm.sweeps.jobs import outcome
-from bm.track.offline import ended, held
+from bm.track.wandb_log import ended, held
 from tests.conftest import BM, Bm
 from tests.sweeps.conftest import CHEAP
 

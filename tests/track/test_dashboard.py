@@ -8,7 +8,7 @@ import pytest
 
 from bm.branch.watch import COLUMNS
 from bm.report import priced, results
-from bm.report.tracking import summary
+from bm.report.pages.tracking import summary
 from tests.report.conftest import SETTINGS, Fixture, experiment  # noqa: F401
 from tests.test_ledger import PRICES
 

@@ -1,0 +1,269 @@
+"""The cells of an experiment's grid, as its runs left them on disk, and the settings in which they differ.
+
+grid = gather(Path("outputs"), "table2", "tiny")
+for entry in grid.entries: entry.name, entry.settings, entry.score("tiny_math"), entry.mean
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from bm.errors import UserError, nearest
+from bm.report.findings.results import KINDS, Kind, Results, Retained, Row, Run, Score, Verdict, read
+from bm.statistics import Interval, over_seeds
+
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
+APART = ("recipe", "experiment", "seed", "output", "paths", "tracker", "trainer")
+"""What says where and how a run was made, not what: no settings of a grid."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    run: Path | None
+    """Its folder; None: it is known from a record alone."""
+    seed: int
+    settings: Mapping[str, Any]
+    """By dotted name, the resolved settings that differ between the grid's cells: a number, text, truth or None."""
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+    retention: tuple[Retained, ...] = ()
+    cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
+    command: str = ""
+    """What makes it again."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """The task that is each domain's own."""
+
+    @cached_property
+    def results(self) -> Results:
+        return Results(self.rows, self.verdicts, self.retention, cosines=self.cosines)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the grid over all its seeds. Cells that share the model, as they share experts, share its entry."""
+
+    name: str
+    kind: Kind
+    settings: Mapping[str, Any]
+    """The settings that all its cells agree on."""
+    found: Mapping[int, tuple[Row, Results]]
+    """By seed, its row and the results that this is in."""
+    label: str = ""
+    """Its name, and the settings that tell it from others of that name."""
+
+    def score(self, task: str) -> Interval | None:
+        """pass@1 on a task: mean, and an interval over seeds no narrower than that over questions; None: untested."""
+        scores = [row.scores[task] for row, _ in self.found.values() if task in row.scores and row.out_after is None]
+        return _interval([[score] for score in scores])
+
+    @cached_property
+    def mean(self) -> Interval | None:
+        """The same of the mean over a run's tasks."""
+        complete = [(row, results) for row, results in self.found.values() if results.mean(row) is not None]
+        return _interval([[row.scores[task] for task in results.compared] for row, results in complete])
+
+    def cost(self, of: Callable[[Row], float]) -> float:
+        """Mean over seeds of what a row cost."""
+        return sum(of(row) for row, _ in self.found.values()) / len(self.found)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of one experiment with one recipe."""
+
+    experiment: str
+    recipe: str
+    cells: tuple[Cell, ...]
+    """By their settings, then by seed."""
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({cell.seed for cell in self.cells}))
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task: first those that means are over."""
+        return tuple(dict.fromkeys(task for cell in self.cells for task in cell.results.tasks))
+
+    @cached_property
+    def axes(self) -> Mapping[str, tuple[Any, ...]]:
+        """Each setting that differs, and its values in order."""
+        names = dict.fromkeys(name for cell in self.cells for name in cell.settings)
+        return {n: tuple(sorted({c.settings[n] for c in self.cells if n in c.settings}, key=_order)) for n in names}
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every model once: students, experts, mixtures and merges, each over its seeds."""
+        names = dict.fromkeys((row.kind, row.name) for cell in self.cells for row in cell.rows)
+        found = [entry for kind, name in names for entry in self._labelled(list(self._named(kind, name)))]
+        return tuple(sorted(found, key=lambda e: (KINDS.index(e.kind), e.name, _sorting(e.settings))))
+
+    def short(self, setting: str) -> str:
+        """The last part of a setting's dotted name, or all of it where that is not clear."""
+        last = setting.rpartition(".")[2]
+        return last if [name.rpartition(".")[2] for name in self.axes].count(last) == 1 else setting
+
+    def _labelled(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Entries of one name, with the settings in their labels that not all of them share."""
+        common = set.intersection(*(set(entry.settings.items()) for entry in entries))
+        for entry in entries:
+            own = [f"{self.short(n)}={said(v)}" for n, v in entry.settings.items() if (n, v) not in common]
+            yield replace(entry, label=" ".join([entry.name, *own]))
+
+    def _named(self, kind: Kind, name: str) -> Iterator[Entry]:
+        """The models of this name: one for each group of settings whose cells share nothing with other groups."""
+        holding = [(cell, row) for cell in self.cells for row in cell.rows if (row.kind, row.name) == (kind, name)]
+        group = {_sorting(cell.settings): {_sorting(cell.settings)} for cell, _ in holding}
+        shared: dict[Any, tuple[Any, ...]] = {}
+        for cell, row in holding:
+            here = _sorting(cell.settings)
+            first = shared.setdefault((cell.seed, row.key, repr(row.scores)), here)
+            if group[first] is not group[here]:
+                group[first] |= group[here]
+                for member in group[here]:
+                    group[member] = group[first]
+        for members in {id(members): members for members in group.values()}.values():
+            inside = [(cell, row) for cell, row in holding if _sorting(cell.settings) in members]
+            first_settings = inside[0][0].settings
+            agreed = {n: v for n, v in first_settings.items() if all(c.settings.get(n, c) == v for c, _ in inside)}
+            seeds = {cell.seed: (row, cell.results) for cell, row in reversed(inside)}
+            yield Entry(name, kind, agreed, dict(sorted(seeds.items())))
+
+
+def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
+    """The grid of an experiment, of the runs below `outputs`; recipe None: the one that it was run with.
+
+    Of runs that differ in nothing but where they were written, the latest counts. UserError where there is no run, or
+    several recipes and none named.
+    """
+    runs = [(path, results, results.run) for path, results in _runs(outputs) if results.run is not None]
+    known = sorted({run.experiment for _, _, run in runs if run.experiment})
+    of = [found for found in runs if found[2].experiment == experiment]
+    if not of:
+        near = nearest(experiment, known) or (f"; there are {', '.join(known)}" if known else "")
+        make = f"make one with `bm run -m experiment={experiment}`"
+        raise UserError(f"{outputs} holds no run of experiment '{experiment}'{near}; {make}")
+    recipes = sorted({run.recipe for _, _, run in of})
+    if recipe is None and len(recipes) > 1:
+        raise UserError(
+            f"experiment {experiment} was run with several recipes: choose recipe={' or recipe='.join(recipes)}"
+        )
+    chosen = recipe or recipes[0]
+    if chosen not in recipes:
+        raise UserError(f"experiment {experiment} was not run with recipe '{chosen}', but with {', '.join(recipes)}")
+    return _grid(experiment, chosen, [found for found in of if found[2].recipe == chosen])
+
+
+def _runs(outputs: Path) -> Iterator[tuple[Path, Results]]:
+    """Folder and results of every run, the latest last."""
+    rooms = [folder for folder in outputs.glob("*") if folder.is_dir() and folder.name not in ("store", "wandb")]
+    files = [file for folder in rooms for file in folder.glob("**/results.json")]
+    for file in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path)):
+        if (file.parent / "config.yaml").is_file():
+            yield file.parent, read(file)
+
+
+def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]]) -> Grid:
+    latest: dict[str, tuple[Path, Results, Run, dict[str, Any]]] = {}
+    for path, results, run in runs:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        settings = {name: value for name, value in config.items() if name not in APART}
+        latest[repr((run.seed, settings))] = (path, results, run, settings)
+    found = list(latest.values())
+    differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
+    cells = [
+        Cell(
+            path,
+            run.seed,
+            settings,
+            results.rows,
+            results.verdicts,
+            results.retention,
+            results.cosines,
+            run.command,
+            results.domains,
+        )
+        for (path, results, run, _), settings in zip(found, differ, strict=True)
+    ]
+    return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
+
+
+def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Of each config the settings, by dotted name, in which it differs from others.
+
+    Where some configs have other keys than others, as with merge methods, the keys are the value: `ties, linear`; what
+    stands below a key is then compared among those that have it. What follows the run's seed, or another setting that
+    was named before, is left out.
+    """
+    found: list[dict[str, Any]] = [{} for _ in configs]
+    seeded, known = dict(enumerate(seeds)), set[frozenset[tuple[int, ...]]]()
+
+    def compare(path: str, values: Mapping[int, Any]) -> None:
+        """values: by config, what it has at `path`."""
+        nodes = {i: v for i, v in values.items() if isinstance(v, Mapping)}
+        told = {i: _told(v) for i, v in values.items()}
+        alike = len(nodes) == len(values) and len({tuple(v) for v in nodes.values()}) == 1
+        follows = told == seeded or (parts := _parts(told)) in known
+        if path and not alike and len(set(told.values())) > 1 and not follows:
+            known.add(parts)
+            for i, value in told.items():
+                found[i][path] = value
+        for key in dict.fromkeys(key for node in nodes.values() for key in node):
+            below = {i: node[key] for i, node in nodes.items() if key in node}
+            compare(f"{path}.{key}" if path else key, below)
+
+    compare("", dict(enumerate(configs)))
+    return found
+
+
+def _parts(values: Mapping[int, Any]) -> frozenset[tuple[int, ...]]:
+    """Which configs have the same value: settings that are zipped together part them alike."""
+    return frozenset(tuple(i for i, v in values.items() if v == value) for value in set(values.values()))
+
+
+def _told(value: Any) -> Any:
+    """A setting's value as one number, text, truth or None."""
+    if isinstance(value, Mapping):
+        return str(value["name"]) if "name" in value else ", ".join(map(str, value)) or "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def said(value: Any) -> str:
+    """A setting's value in words."""
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _sorting(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple((name, _order(value)) for name, value in sorted(settings.items()))
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size before text, whatever the types."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def _interval(seeds: Sequence[Sequence[Score]]) -> Interval | None:
+    """Of the mean over seeds of each one's mean over tasks: Student's, widened where seeds agree more closely than so
+    many questions can tell; tasks and seeds are independent draws of questions. Shares stay within [0, 1]."""
+    if not seeds:
+        return None
+    means = [fmean(score.mean for score in tasks) for tasks in seeds]
+    scores, mean = [score for tasks in seeds for score in tasks], fmean(means)
+    low = mean - sum((s.mean - s.low) ** 2 for s in scores) ** 0.5 / len(scores)
+    high = mean + sum((s.high - s.mean) ** 2 for s in scores) ** 0.5 / len(scores)
+    if len(seeds) > 1:
+        over = over_seeds(means).interval(CONFIDENCE)
+        low, high = min(low, over.low), max(high, over.high)
+    return Interval(mean, max(0.0, low), min(1.0, high))

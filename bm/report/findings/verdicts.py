@@ -1,0 +1,116 @@
+"""Claims of a run and what its samples say about them, by paired comparison over the same questions."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bm.errors import UserError
+from bm.report.findings.evidence import Subject
+from bm.report.findings.results import KINDS, MEAN, Claim, Retained, Row, Score, Verdict
+from bm.statistics import Array, Comparison, compare, holm, retention
+
+SCORED = ("mean", "low", "high", "questions", "samples", "response_tokens", "unclosed")
+"""What a scores.json tells of a task that a report shows."""
+
+Graded = dict[str, tuple[list[str], Array]]
+"""By task: the questions' ids in order, and what their samples scored, [questions, samples] in [0, 1]."""
+
+
+def scores(folder: Path, seen: Mapping[str, int] | None) -> dict[str, Score]:
+    """The scores of an evaluation artefact, by task, without metrics that are no share in [0, 1], as perplexity is."""
+    values = json.loads((folder / "scores.json").read_text())
+    found = {}
+    for task, v in values.items():
+        known = {name: v[name] for name in SCORED if name in v}
+        found[task] = Score(**known, seen=None if seen is None else seen.get(task, 0))
+    return {task: score for task, score in found.items() if score.low >= 0 and score.high <= 1}
+
+
+def graded(folder: Path) -> Graded:
+    """What every sample scored, from the samples.parquet of an evaluation artefact."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for sample in pq.read_table(folder / "samples.parquet", columns=["task", "question", "score"]).to_pylist():
+        found[sample["task"]][sample["question"]].append(sample["score"])
+    return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in found.items()}
+
+
+def verdicts(
+    rows: Sequence[Row], subjects: Sequence[Subject], resamples: int, confidence: float, seed: int
+) -> tuple[Verdict, ...]:
+    """Each expert against the student on its own task; each merge against the student and the mixture on their mean.
+
+    A verdict allows for how many there are (Holm): the chance that any of them is false stays at 1 − confidence.
+    UserError if two models were asked different questions.
+    """
+    own = {s.name: s.task for s in subjects if s.kind == "expert" and s.task}
+    tasks = sorted(set(own.values())) or sorted({task for row in rows for task in row.scores})
+    complete = [row for row in rows if row.scores.keys() >= set(tasks) and row.out_after is None]
+    students, experts, mixtures, merges = ([row for row in complete if row.kind == kind] for kind in KINDS)
+    pairs: list[tuple[Claim, Row, Row, str]] = []
+    pairs += [("expert over student", e, s, own[e.name]) for e in experts if e.name in own for s in students]
+    pairs += [("merge over student", m, s, MEAN) for m in merges for s in students]
+    pairs += [("merge over mixture", m, x, MEAN) for m in merges for x in mixtures]
+    samples = {s.name: graded(s.evaluation.path) for s in subjects}
+    paired = [
+        _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])
+        for _, row, other, task in pairs
+    ]
+    found = [compare(*both, resamples, confidence, seed) for both in paired]
+    adjusted = holm([comparison.p for comparison in found])
+    for i, both in enumerate(paired):
+        if found[i].verdict != "undecided" and adjusted[i] >= 1 - confidence:  # by itself; not among so many
+            strict = compare(*both, resamples, 1 - (1 - confidence) / len(found), seed)
+            found[i] = replace(strict, low=found[i].low, high=found[i].high)
+    return tuple(_verdict(*of) for of in zip(pairs, found, adjusted, strict=True))
+
+
+def retained(subjects: Sequence[Subject], resamples: int, confidence: float, seed: int) -> tuple[Retained, ...]:
+    """What each merge kept of each expert's gain over the student on the expert's own task."""
+    samples = {s.name: graded(s.evaluation.path) for s in subjects if s.out_after is None}
+    students, experts, _, merges = ([s for s in subjects if s.kind == kind and s.name in samples] for kind in KINDS)
+    found = []
+    for merge in merges:
+        for expert in (e for e in experts if e.task):
+            task = str(expert.task)
+            for student in students:
+                before, after = _paired(samples[student.name], samples[expert.name], [task])
+                _, merged = _paired(samples[student.name], samples[merge.name], [task])
+                kept = retention(before[task], after[task], merged[task], resamples, confidence, seed)
+                values = (kept.mean, kept.low, kept.high) if kept else (None, None, None)
+                found.append(Retained(merge.name, expert.name, task, *values))
+    return tuple(sorted(found, key=lambda kept: (kept.name, kept.expert)))
+
+
+def _paired(first: Graded, second: Graded, tasks: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The samples of both on these tasks, the same questions in the same order."""
+    for task in tasks:
+        if first[task][0] != second[task][0]:
+            raise UserError(
+                f"two models were asked different questions of {task}; evaluate them again with the same settings"
+            )
+    return {task: first[task][1] for task in tasks}, {task: second[task][1] for task in tasks}
+
+
+def _verdict(pair: tuple[Claim, Row, Row, str], found: Comparison, adjusted: float) -> Verdict:
+    claim, row, other, task = pair
+    return Verdict(
+        claim=claim,
+        name=row.name,
+        against=other.name,
+        task=task,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        p=adjusted,
+        verdict=found.verdict,
+        questions=found.questions,
+        questions_needed=found.questions_needed,
+        samples_needed=found.samples_needed,
+        cost_ratio=row.cost.seconds / other.cost.seconds if other.cost.seconds else None,
+    )

@@ -1,0 +1,114 @@
+"""The report of a grid: its page, its files, the terminal's table, and the record that a repository keeps."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bm.config import Prices
+from bm.errors import UserError
+from bm.ledger import Ledger
+from bm.report.figures.charts import Chart, charts
+from bm.report.figures.drawing import inline, style
+from bm.report.figures.numbers import count
+from bm.report.findings.claims import Claim, caution, claims
+from bm.report.findings.evidence import environment
+from bm.report.findings.grid import Grid, gather
+from bm.report.findings.published import SOURCE, Published, names, published
+from bm.report.pages.exports import export, slug
+from bm.report.pages.html import script, write_page
+from bm.report.pages.record import FILE, command, measured
+from bm.report.pages.tables import claimed, tabled
+from bm.report.pages.terminal import show_grid
+from bm.report.pages.wording import TRUTHS, allowed, spent
+from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
+
+
+def report_grid(
+    outputs: Path, experiment: str, recipe: str | None, prices: Prices, home: Path, record: Path | None
+) -> None:
+    """Print the grid of an experiment and write `home`/index.html and `home`/figures.
+
+    A `record` keeps measured.json and the figures, without PNGs: a repository has them as SVG.
+
+    UserError where there is no run of it, or the record's folder is not there.
+    """
+    if record is not None and not record.is_dir():
+        raise UserError(f"record=true writes to {record}, which is not there: it needs a checkout with that experiment")
+    grid = gather(outputs, experiment, recipe)
+    paper = published(experiment) if experiment in names() else None
+    found = claims(grid, paper) if paper else []
+    behind = _models(grid, outputs)
+    made, models, verdicts = environment(behind), tabled(grid, paper), claimed(found)
+    remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices)]
+    with style():
+        drawn = charts(grid, paper)
+        export(drawn, models, verdicts, home / "figures", rasters=True)
+        if record:
+            export(drawn, models, verdicts, record / "figures", rasters=False)
+        _publish(grid, paper, found, drawn, made, remarks, home / "index.html")
+    if record:
+        write_json(record / FILE, measured(grid, found, made))
+    show_grid(_title(grid, paper), models, verdicts, remarks, Console())
+
+
+def _models(grid: Grid, outputs: Path) -> list[Artefact]:
+    """The artefacts behind the grid's rows that are in the store below `outputs`."""
+    keys = sorted({row.key for cell in grid.cells for row in cell.rows})
+    paths = [path for key in keys for path in outputs.glob(f"store/*/{key}/{MANIFEST}")]
+    store = Store(outputs / "store")
+    return [found for path in paths if (found := store.find(path.parent.parent.name, path.parent.name))]
+
+
+def _title(grid: Grid, paper: Published | None) -> str:
+    if paper is None:
+        return grid.experiment
+    if paper.number is None:
+        return re.sub("^[a-z]", lambda first: first[0].upper(), paper.title)
+    return f"{paper.number}: {paper.title}"
+
+
+def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:
+    """How the claims fell, at which scale, and how much was run."""
+    fell = Counter[str](claim.verdict for claim in found)
+    verdicts = ", ".join(f"{fell[truth]} {truth}" for truth in TRUTHS if fell[truth])
+    lines = [f"Of {count(len(found), 'claim')}: {verdicts}."] if found else []
+    lines += [said] if found and (said := caution(grid.recipe)) else []
+    lines += [line for claim in found if (line := allowed(claim))]
+    merges = sum(entry.kind == "merge" for entry in grid.entries)
+    ran = [count(len(grid.cells), "run"), count(len(grid.seeds), "seed"), count(len(grid.entries), "model")]
+    return [*lines, f"{', '.join(ran)}, {count(merges, 'merge')} among them; recipe {grid.recipe}."]
+
+
+def _spent(models: Sequence[Artefact], store: Store, prices: Prices) -> list[str]:
+    """What the whole grid took, from the first trace to the last score; nothing where its store is not there."""
+    if not models:
+        return []
+    known, keys = store.all(), {model_digest(model) for model in models}
+    tested = [a for a in known if a.manifest["stage"] == "evaluate"
+              and keys.intersection(one["key"] for one in a.manifest["inputs"])]  # fmt: skip
+    return [f"From the first trace to the last score: {spent(Ledger(known, prices).behind(*models, *tested))}."]
+
+
+def _publish(
+    grid: Grid,
+    paper: Published | None,
+    found: Sequence[Claim],
+    drawn: Sequence[Chart],
+    made: Mapping[str, str],
+    remarks: Sequence[str],
+    path: Path,
+) -> None:
+    figures = [
+        {"id": slug(chart.name), "title": chart.title, "note": chart.note}
+        | {"svg": inline(chart.figure, slug(chart.name), chart.title)}
+        for chart in drawn
+    ]
+    write_page(
+        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
+        models=tabled(grid, paper), claims=claimed(found), figures=figures, source=paper and paper.number and SOURCE,
+        command=command(grid), commands=[cell.command for cell in grid.cells], environment=made,
+        shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
+    )  # fmt: skip

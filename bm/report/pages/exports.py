@@ -1,0 +1,80 @@
+"""What a paper takes of a grid: each figure as SVG, PNG and CSV, tables in LaTeX, and the measured numbers as JSON."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bm.report.figures.charts import Chart
+from bm.report.figures.drawing import standalone
+from bm.report.pages.tables import Cell, Table
+from bm.store import write_text
+
+DPI = 216
+"""Of a PNG: three pixels for each of the figure's units."""
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "–": "--", "−": "$-$", "×": r"$\times$", "λ": r"$\lambda$", "θ": r"$\theta$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "≈": r"$\approx$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "✓": r"$+$", "✗": r"$-$", "\u00a0": "~",
+}  # fmt: skip
+
+
+def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, rasters: bool) -> None:
+    """`folder`/<figure>.svg and .csv, with `rasters` .png too; models and claims as .csv and .tex.
+
+    Equal grids give equal bytes. Call it within `drawing.style()`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for chart in charts:
+        stem = slug(chart.name)
+        write_text(folder / f"{stem}.svg", standalone(chart.figure, chart.title))
+        if rasters:
+            look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
+            chart.figure.savefig(folder / f"{stem}.png", **look)
+        write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
+    export_table("models", models, folder)
+    export_table("claims", claims, folder)
+
+
+def export_table(stem: str, table: Table, folder: Path) -> None:
+    """`folder`/<stem>.csv and .tex; neither of a table without rows."""
+    if table.rows:
+        names = [column.name for column in table.columns]
+        write_text(folder / f"{stem}.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
+        write_text(folder / f"{stem}.tex", latex(table))
+
+
+def latex(table: Table) -> str:
+    """The table in the style of booktabs, which its document must load."""
+    alignment = "".join("l" if column.words else "r" for column in table.columns)
+    lines = [" & ".join(escaped(column.name) for column in table.columns)]
+    lines += [" & ".join(_latex(cell) for cell in row.cells) for row in table.rows]
+    head, *body = [f"{line} \\\\\n" for line in lines]
+    ruled = f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{alignment}}}\n{ruled}\\end{{tabular}}\n"
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def slug(name: str) -> str:
+    """A file's name: letters, digits and hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+
+
+def _latex(cell: Cell) -> str:
+    shown = f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text)
+    return f"{shown} {{\\scriptsize {escaped(cell.small)}}}" if cell.small else shown
+
+
+def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(names)
+    table.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,61 @@
+"""What was found, as a repository keeps it: measured.json, from which every claim can be judged again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bm.report.findings.claims import Claim, claims
+from bm.report.findings.grid import Cell, Grid
+from bm.report.findings.published import published
+from bm.report.findings.results import row_of
+from bm.report.pages.exports import export_table
+from bm.report.pages.tables import claimed
+from bm.store import write_json
+
+FILE = "measured.json"
+
+
+def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
+    """`made`: versions, machine and commit behind the grid's models."""
+    about = {name: made[name] for name in ("processor", "GPUs") if name in made}
+    return {
+        "experiment": grid.experiment,
+        "recipe": grid.recipe,
+        "command": command(grid),
+        "commit": made.get("commit", ""),
+        "hardware": about,
+        "versions": {name: value for name, value in made.items() if name not in {*about, "commit"}},
+        "cells": [
+            {"settings": dict(cell.settings), "seed": cell.seed, "domains": cell.domains, "cosines": cell.cosines}
+            for cell in grid.cells
+        ],
+        "rows": [{"settings": dict(c.settings), "seed": c.seed} | asdict(row) for c in grid.cells for row in c.rows],
+        "claims": [asdict(claim) for claim in found],
+    }
+
+
+def command(grid: Grid) -> str:
+    return f"bm run -m experiment={grid.experiment} recipe={grid.recipe}"
+
+
+def recorded(values: Mapping[str, Any]) -> Grid:
+    """The grid of a measured.json, as far as its claims need it."""
+    rows = [((row["settings"], row["seed"]), row_of(row)) for row in values["rows"]]
+    cells = [
+        Cell(None, cell["seed"], cell["settings"],
+             tuple(row for at, row in rows if at == (cell["settings"], cell["seed"])),
+             (), cosines=cell["cosines"], domains=cell["domains"])
+        for cell in values["cells"]
+    ]  # fmt: skip
+    return Grid(values["experiment"], values["recipe"], tuple(cells))
+
+
+def judge(folder: Path) -> list[Claim]:
+    """Judge the claims of an experiment again from the rows in its folder, and write what they now say beside them."""
+    values = json.loads((folder / FILE).read_text())
+    found = claims(recorded(values), published(values["experiment"]))
+    write_json(folder / FILE, values | {"claims": [asdict(claim) for claim in found]})
+    export_table("claims", claimed(found), folder / "figures")
+    return found

@@ -1,0 +1,138 @@
+"""Cells of a grid as runs leave them on disk: what differs between them, and which models they share."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bm.errors import UserError
+from bm.report import Cost, Results, Row, Run, Score
+from bm.report.findings.grid import differing, gather
+from bm.report.findings.results import write
+
+CONFIG: dict[str, Any] = {"recipe": "tiny", "experiment": "lambda", "seed": 1, "output": None, "branch": {"seed": 1}}
+
+
+def run(folder: Path, seed: int, lam: float, merge: float, **changes: Any) -> Path:
+    """A finished run: a student and an expert by the seed alone, and a merge that scored `merge`."""
+    method = {"_target_": "bm.merge.methods.arcee_fusion", "lam": lam}
+    config = {**CONFIG, "seed": seed, "branch": {"seed": seed}, "merge": {"methods": {"fusion": method}}, **changes}
+    shares = {"student": 0.1 * seed, "math": 0.5, "fusion": merge}
+    rows = tuple(
+        Row(
+            name,
+            kind,
+            {"t": Score(shares[name], 0, 1, 10, 1)},
+            Cost(1, 0, 1),
+            f"{name} {seed}{lam * (kind == 'merge')}",
+        )  # type: ignore[arg-type]
+        for name, kind in (("student", "student"), ("math", "expert"), ("fusion", "merge"))
+    )
+    run = Run(config["experiment"], config["recipe"], seed, (), "bm run", folder.name)
+    write(Results(rows, (), run=run), folder / "results.json")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    for seed in (1, 2):
+        for lam in (1.0, 1.5, 10.0):
+            run(tmp_path / f"runs/{seed}-{lam}", seed, lam, 0.6 + 0.01 * lam + 0.1 * seed)
+    return tmp_path
+
+
+def test_settings_are_those_that_differ(outputs: Path) -> None:
+    grid = gather(outputs, "lambda", None)
+    assert (grid.recipe, len(grid.cells), grid.seeds, grid.tasks) == ("tiny", 6, (1, 2), ("t",))
+    assert grid.axes == {"merge.methods.fusion.lam": (1.0, 1.5, 10.0)}
+    assert [(cell.settings["merge.methods.fusion.lam"], cell.seed) for cell in grid.cells][:3] == [
+        (1, 1),
+        (1, 2),
+        (1.5, 1),
+    ]
+
+
+def test_shared_models_are_one_entry_over_seeds(outputs: Path) -> None:
+    entries = gather(outputs, "lambda", "tiny").entries
+    assert [(e.name, dict(e.settings)) for e in entries] == [
+        ("student", {}), ("math", {}), *(("fusion", {"merge.methods.fusion.lam": lam}) for lam in (1.0, 1.5, 10.0))
+    ]  # fmt: skip
+    student, expert, merge = entries[0].mean, entries[1].score("t"), entries[2].mean
+    assert student is not None and expert is not None and merge is not None
+    assert student.mean == pytest.approx(0.15)
+    assert (expert.low, expert.mean, expert.high) == (
+        pytest.approx(0.5 - 0.5 / 2**0.5),
+        0.5,
+        pytest.approx(0.5 + 0.5 / 2**0.5),
+    )
+    assert (merge.low, merge.high) == (pytest.approx(0.76 - 12.706 * 0.05, abs=1e-3), 1.0)
+
+
+def test_a_model_of_one_seed_has_its_interval_over_questions(tmp_path: Path) -> None:
+    run(tmp_path / "runs/a", 1, 1.0, 0.6)
+    (_, expert, _) = gather(tmp_path, "lambda", None).entries
+    assert expert.mean is not None
+    assert (expert.mean.low, expert.mean.mean, expert.mean.high) == (0, 0.5, 1)
+
+
+def test_a_run_that_was_made_twice_counts_once_and_the_latest_does(outputs: Path) -> None:
+    run(outputs / "elsewhere", 1, 1.0, 0.9, output="outputs/elsewhere", tracker={"mode": "online"})
+    cells = gather(outputs, "lambda", None).cells
+    assert len(cells) == 6
+    assert cells[0].run == outputs / "elsewhere"
+
+
+def test_other_experiments_and_old_results_are_left_out(outputs: Path) -> None:
+    run(outputs / "runs/other", 1, 7.0, 0.9, experiment="other")
+    old = run(outputs / "runs/old", 1, 8.0, 0.9)
+    write(Results((), ()), old / "results.json")
+    assert len(gather(outputs, "lambda", None).cells) == 6
+
+
+def test_mistakes_are_one_line(outputs: Path) -> None:
+    with pytest.raises(UserError, match=r"did you mean 'lambda'\?; make one with `bm run -m experiment=lamda`"):
+        gather(outputs, "lamda", None)
+    with pytest.raises(UserError, match="not run with recipe 'smollm2', but with tiny"):
+        gather(outputs, "lambda", "smollm2")
+    run(outputs / "runs/large", 1, 1.0, 0.9, recipe="smollm2")
+    with pytest.raises(UserError, match="choose recipe=smollm2 or recipe=tiny"):
+        gather(outputs, "lambda", None)
+
+
+def test_keys_that_differ_are_the_value_and_parameters_are_compared_where_they_are() -> None:
+    def config(methods: dict[str, Any], mixture: Any, seed: int = 1) -> dict[str, Any]:
+        return {"merge": {"methods": methods, "order": ["a & b", "b & a"]}, "mixture": mixture, "own": {"seed": seed}}
+
+    mixed = {"name": "even", "ratio": {"math": 0.5}}
+    fusion, linear = {"fusion": {"lam": 1}}, {"linear": {"w": 2}}
+    both = {"fusion": {"lam": 2}, "linear": {"w": 2}}
+    found = differing([config(fusion, None), config(linear, mixed), config(both, mixed, 2)], [1, 1, 2])
+    assert found == [
+        {"merge.methods": "fusion", "merge.methods.fusion.lam": 1, "mixture": None},
+        {"merge.methods": "linear", "mixture": "even"},
+        {"merge.methods": "fusion, linear", "merge.methods.fusion.lam": 2, "mixture": "even"},
+    ]
+
+
+def test_what_follows_another_setting_is_named_once() -> None:
+    found = differing([{"rate": r, "again": {"rate": r}, "alone": 3} for r in (1, 2)], [1, 1])
+    assert found == [{"rate": 1}, {"rate": 2}]
+
+
+def test_a_seed_that_is_its_own_counts() -> None:
+    assert differing([{"evaluate": {"seed": s}} for s in (5, 6)], [1, 2]) == [
+        {"evaluate.seed": 5},
+        {"evaluate.seed": 6},
+    ]
+
+
+def test_entries_are_joined_by_any_seed_that_shares_a_model(outputs: Path) -> None:
+    grid = gather(outputs, "lambda", None)
+    without = replace(
+        grid, cells=tuple(c for c in grid.cells if (c.seed, c.settings["merge.methods.fusion.lam"]) != (2, 1.0))
+    )
+    assert [e.name for e in without.entries] == ["student", "math", "fusion", "fusion", "fusion"]
+    assert [len(e.found) for e in without.entries] == [2, 2, 1, 2, 2]

@@ -1,0 +1,181 @@
+"""The report of a grid: its page, its figures and their files, its record, and the command that makes them."""
+
+import csv
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from bm.errors import UserError
+from bm.report import Cost, read, report_grid
+from bm.report.figures.charts import charts
+from bm.report.figures.charts.frontier import Point, unbeaten
+from bm.report.figures.drawing import style
+from bm.report.findings.grid import Grid, gather
+from bm.report.findings.published import published
+from bm.report.findings.results import write
+from bm.report.pages.exports import escaped, latex
+from bm.report.pages.tables import Cell, Column, Line, Table, tabled
+from bm.report.pages.wording import spent
+from bm.store import Artefact, Store, model_digest
+from tests.conftest import Bm
+from tests.report import grids
+from tests.report.pages.test_html import Outline
+
+BARS = {"bars-mean", "bars-tiny_coding", "bars-tiny_math", "bars-tiny_science"}
+ALWAYS = BARS | {"frontier", "methods", "retention", "cosines-updates"}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    for make in grids.ALL.values():
+        make(folder)
+    return folder
+
+
+def names(grid: Grid) -> set[str]:
+    with style():
+        return {chart.name for chart in charts(grid, None)}
+
+
+def test_each_figure_is_drawn_only_where_the_grid_has_what_it_takes(outputs: Path) -> None:
+    assert names(gather(outputs, "figure2", None)) == ALWAYS
+    assert names(gather(outputs, "orders", None)) == ALWAYS | {"orders-arcee_fusion"}
+    assert names(gather(outputs, "lambda", None)) == ALWAYS | {"curve-merge.methods.arcee_fusion.lam"}
+    axes = ("branch.epochs", "branch.learning_rate")
+    maps = {f"distance-{model}-{axes[0]}-{axes[1]}" for model in ("arcee_fusion", "linear", "mixture")}
+    assert names(gather(outputs, "distance", None)) == ALWAYS | {f"curve-{axis}" for axis in axes} | maps
+
+
+def test_a_grid_of_one_student_has_a_page_without_figures(tmp_path: Path) -> None:
+    grids.cell(tmp_path, "alone", 1, {"student": {"kind": "student", "skill": 0.3}})
+    report_grid(tmp_path, "alone", None, grids.PRICES, tmp_path / "report", None)
+    assert Outline((tmp_path / "report/index.html").read_text()).open == []
+    assert sorted(p.name for p in (tmp_path / "report/figures").iterdir()) == ["models.csv", "models.tex"]
+
+
+def test_files_of_figures_are_whole_and_the_page_is_self_contained(outputs: Path, tmp_path: Path) -> None:
+    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path, None)
+    page = Outline((tmp_path / "index.html").read_text())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert all(address.startswith(("#", "data:,")) for address in page.addresses)
+    stems = {p.stem for p in (tmp_path / "figures").glob("*.svg")}
+    assert "curve-merge-methods-arcee-fusion-lam" in stems
+    for stem in stems:
+        svg = etree.fromstring((tmp_path / f"figures/{stem}.svg").read_bytes())
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert (tmp_path / f"figures/{stem}.png").read_bytes().startswith(b"\x89PNG")
+        with (tmp_path / f"figures/{stem}.csv").open(newline="") as file:
+            table = list(csv.reader(file))
+        assert len(table) > 1
+        assert len({len(row) for row in table}) == 1
+    with (tmp_path / "figures/curve-merge-methods-arcee-fusion-lam.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["line"] == "mean"]
+    assert [float(row["lam"]) for row in rows] == [0, 0.5, 1.5, 3, 6]
+    assert all(float(row["low"]) < float(row["mean"]) < float(row["high"]) for row in rows)
+
+
+def test_two_reports_of_one_grid_are_equal_to_the_byte(outputs: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        report_grid(outputs, "orders", None, grids.PRICES, tmp_path / name, None)
+    first, second = (
+        {p.relative_to(home): p.read_bytes() for p in home.rglob("*.*")}
+        for home in (tmp_path / "one", tmp_path / "two")
+    )
+    assert len(first) > 20
+    assert first == second
+
+
+def test_what_models_cost_by_themselves_and_in_all(outputs: Path) -> None:
+    table = tabled(gather(outputs, "lambda", None), None)
+    place = {column.name: number for number, column in enumerate(table.columns)}
+    for row in table.rows:
+        own, whole = (float(row.cells[place[name]].value) for name in ("time", "time in all"))
+        assert whole == pytest.approx(3 * own)
+        assert row.cells[place["USD in all"]].text == "0.01"
+
+
+def test_a_grid_costs_its_models_and_their_tests_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At an hour for 3600 USD, a dollar a second: of the model twice in the grid, its test, and no stranger."""
+    store = Store(tmp_path / "store")
+
+    def wrote(folder: Path) -> dict[str, int]:
+        (folder / "scores.json").write_text("{}")
+        (folder / "config.json").write_text(json.dumps({"of": folder.name}))
+        return {"tokens": 5}
+
+    model, stranger = (store.make("branch", name, {"name": name}, [], [], wrote) for name in ("student", "stranger"))
+    tests = [store.make("evaluate", m.label, {}, [Artefact(m.path, m.manifest | {"key": model_digest(m)})], [], wrote)
+             for m in (model, stranger)]  # fmt: skip
+    for seed in (1, 2):
+        run = grids.cell(tmp_path, "alone", seed, {"student": {"kind": "student", "skill": 0.3}}) / "results.json"
+        found = read(run)
+        write(replace(found, rows=tuple(replace(row, key=model.key) for row in found.rows)), run)
+    report_grid(tmp_path, "alone", None, grids.PRICES, tmp_path / "report", None)
+    seconds = sum(float(one.manifest["seconds"]) for one in (model, tests[0]))
+    said = f"From the first trace to the last score: {spent(Cost(seconds, 0.0, 5, 0.0, seconds))}."
+    assert said in " ".join(capsys.readouterr().out.split("\n")).replace("  ", " ")
+    assert said in (tmp_path / "report/index.html").read_text()
+
+
+def test_the_record_holds_every_row_and_claim(outputs: Path, tmp_path: Path) -> None:
+    record = tmp_path / "experiments/lambda"
+    record.mkdir(parents=True)
+    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", record)
+    kept = json.loads((record / "measured.json").read_text())
+    assert kept.keys() >= {"experiment", "recipe", "command", "commit", "hardware", "versions", "rows", "claims"}
+    assert kept["command"] == "bm run -m experiment=lambda recipe=tiny"
+    assert len(kept["rows"]) == 15 * 6
+    assert {"settings", "seed", "name", "kind", "scores", "cost", "key"} <= kept["rows"][0].keys()
+    assert [claim["id"] for claim in kept["claims"]] == [claim.id for claim in published("lambda").claims]
+    assert (record / "figures/models.tex").read_text() == (tmp_path / "report/figures/models.tex").read_text()
+    with pytest.raises(UserError, match="needs a checkout"):
+        report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", tmp_path / "nowhere")
+
+
+def test_paper_and_measured_stand_side_by_side(outputs: Path) -> None:
+    table = tabled(gather(outputs, "figure2", None), published("figure2"))
+    names = [column.name for column in table.columns]
+    paper = names.index("paper, GPQA-Diamond")
+    assert names[paper - 1] == "tiny_science"
+    rows = {row.cells[0].value: row.cells[paper].text for row in table.rows}
+    assert (rows["arcee_fusion"], rows["linear"], rows["dare_ties"], rows["ties"]) == ("68.2", "66.7", "34.9", "–")
+
+
+def test_no_other_model_is_cheaper_and_better_than_one_of_the_front(outputs: Path) -> None:
+    entry = gather(outputs, "figure2", None).entries[0]
+    points = [Point(entry, *at) for at in ((3, 0.5), (1, 0.4), (2, 0.4), (1, 0.2), (4, 0.5), (5, 0.9))]
+    front = unbeaten(points)
+    assert [(p.seconds, p.mean) for p in front] == [(1, 0.4), (3, 0.5), (5, 0.9)]
+    assert all(one.seconds < other.seconds and one.mean < other.mean for one, other in pairwise(front))
+
+
+def test_latex_is_escaped() -> None:
+    assert escaped(r"a_b & 5 % of {x}\y~z^2 #1 $") == (
+        r"a\_b \& 5 \% of \{x\}\textbackslash{}y\textasciitilde{}z\textasciicircum{}2 \#1 \$"
+    )
+    line = Line("merge", [Cell("a_b", ""), Cell("62.1", 0.6, "57.1–65.2", best=True)])
+    assert latex(Table([Column("model", words=True), Column("math")], [line])) == (
+        "\\begin{tabular}{lr}\n\\toprule\nmodel & math \\\\\n\\midrule\n"
+        "a\\_b & \\textbf{62.1} {\\scriptsize 57.1--65.2} \\\\\n\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def test_the_command_prints_eighty_columns_and_names_what_it_wrote(outputs: Path, bm: Bm) -> None:
+    said = bm("report", "experiment=figure2", f"paths.outputs={outputs}", cwd=outputs)
+    assert said.returncode == 0, said.stderr
+    assert max(map(len, said.stdout.splitlines())) <= 80 or str(outputs) in max(said.stdout.splitlines(), key=len)
+    assert "measured" in said.stdout
+    assert "Another scale than the paper's" in " ".join(said.stdout.split())
+    assert (outputs / "report/figure2/index.html").is_file()
+
+
+def test_an_unknown_experiment_is_one_line(outputs: Path, bm: Bm) -> None:
+    said = bm("report", "experiment=figure3", f"paths.outputs={outputs}", cwd=outputs)
+    assert (said.returncode, said.stderr.count("\n")) == (2, 1)
+    assert "did you mean 'figure2'" in said.stderr
