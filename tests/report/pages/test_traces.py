@@ -17,8 +17,8 @@ from bm.report.figures.drawing import LIGHT
 from bm.report.findings.traces import browse as read
 from bm.store import Artefact, Store
 from tests.conftest import Bm
-from tests.report.pages.test_html import Outline
 from tests.report.pages.test_browser import EMPTY_FIGURES, browser  # noqa: F401  # a fixture
+from tests.report.pages.test_html import Outline
 
 HOSTILE = (
     '</script><script>document.title = "hacked"</script><img src=x onerror="document.title = \'hacked\'"><!-- <script>'
