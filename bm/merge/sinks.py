@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -47,33 +46,37 @@ class Sink(Protocol):
 
 
 class Digests:
-    """SHA-256 of the shards, fed with pieces in any order near the right one."""
+    """SHA-256 of the shards, fed with pieces in any order near the right one, and hashed by a thread of its own."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
         self._hash = {shard.name: hashlib.sha256(shard.header) for shard in shards}
         self._next = {shard.name: len(shard.header) for shard in shards}
         self._waiting: dict[tuple[str, int], memoryview] = {}
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "hash")
 
     def feed(self, name: str, byte: int, piece: memoryview) -> None:
-        """`piece` of tensor `name` from byte `byte` on. Whoever brings the next piece hashes those that wait for it."""
+        """`piece` of tensor `name` from byte `byte` on. Where many wait, so does whoever brings one more."""
         shard, offset = self.at[name]
         self._waiting[shard, offset + byte] = piece
-        while (shard, self._next[shard]) in self._waiting:
-            if not self._lock.acquire(blocking=len(self._waiting) > _WAITING):
-                return  # the thread at work looks again after letting go
-            try:
-                while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
-                    self._hash[shard].update(ready)
-                    self._next[shard] += len(ready)
-            finally:
-                self._lock.release()
+        hashed = self._thread.submit(self._hash_ready, shard)
+        if len(self._waiting) > _WAITING:
+            hashed.result()
+
+    def _hash_ready(self, shard: str) -> None:
+        """Hashes what follows on what has been hashed."""
+        while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
+            self._hash[shard].update(ready)
+            self._next[shard] += len(ready)
 
     def result(self) -> dict[str, str]:
+        self._thread.shutdown()
         if self._waiting:
             raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
         return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
+
+    def abandon(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
 
 def _size(count: int) -> str:
@@ -191,6 +194,7 @@ class Folder:
         return digests
 
     def abandon(self) -> None:
+        self.digests.abandon()
         self._background.shutdown(cancel_futures=True)
         for file in set(self._files.values()):
             file.close()
@@ -243,4 +247,4 @@ class Digest:
         return self.digests.result()
 
     def abandon(self) -> None:
-        pass
+        self.digests.abandon()
