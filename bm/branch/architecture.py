@@ -5,6 +5,7 @@ ways that training could, and what transformers' own forward pass says decides.
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,18 +31,27 @@ FIRST, SECOND = np.arange(1, 14, dtype=np.int32), np.arange(20, 44, dtype=np.int
 def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> None:
     """UserError unless this machine can train the architecture of `model` with these settings.
 
-    `model` is a Hugging Face folder or a name on the hub, of which only the configuration is read.
+    `model` is a Hugging Face folder or a name on the hub, of which only the configuration is read; and that of the
+    teacher, where the settings name one.
     """
     check_devices(trainer)
+    for folder in (model, settings.teacher):
+        if folder is not None:
+            attention_for(_config(folder), settings, trainer)
+
+
+def _config(model: str | Path) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(model)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as problem:
         raise UserError(f"{model}: its config.json cannot be read: {_line(problem)}") from problem
-    attention_for(config, settings, trainer)
+    return config
 
 
 def check_devices(trainer: Trainer) -> None:
-    """UserError if the GPUs that this process is to train on are not there."""
+    """UserError if the GPUs that this process is to train on are not there; ranks started elsewhere look themselves."""
+    if trainer.launch and "LOCAL_RANK" not in os.environ:
+        return
     if trainer.accelerator == "gpu" and (there := torch.accelerator.device_count()) < trainer.devices:
         raise UserError(
             f"trainer.accelerator=gpu: this machine has {there} of the {trainer.devices} GPUs; "

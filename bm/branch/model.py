@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -153,13 +153,19 @@ class Weights:
                     raise UserError(f"the student's weights lack {prefix + name}")
                 with safe_open(self._files[prefix + name], framework="pt") as file:
                     tensor = file.get_tensor(prefix + name).to(torch.float32)
+                if tensor.shape != parameter.shape:
+                    shapes = f"has {list(tensor.shape)}, needs {list(parameter.shape)}"
+                    raise UserError(f"the student's weights have the wrong shape of {prefix + name} ({shapes})")
                 owner, _, last = name.rpartition(".")
                 setattr(module.get_submodule(owner), last, nn.Parameter(tensor))
 
 
 def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except SafetensorError as problem:
+        raise UserError(f"{path} cannot be read as safetensors: {problem}") from problem
 
 
 @torch.no_grad()

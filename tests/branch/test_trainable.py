@@ -1,10 +1,13 @@
 """Which architectures can be trained is found out on a small copy, before training, and is one line if they cannot."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BloomConfig,
@@ -22,10 +25,10 @@ from transformers import (
 )
 
 from bm.branch import Traces, check_trainable, train
-from bm.branch.architecture import attention_for
+from bm.branch.architecture import attention_for, check_devices
 from bm.branch.attention import ISOLATED, OWN
 from bm.branch.data import flat
-from bm.branch.model import load
+from bm.branch.model import Weights, load, parameters_on_meta
 from bm.errors import UserError
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_architectures import (
@@ -111,6 +114,51 @@ def test_a_gpu_that_is_not_there_is_one_line(student: Path, traces: list[Traces]
     with pytest.raises(UserError, match=r"this machine has 0 of the 1 GPUs"):
         train(student, traces, branch(), trainer(accelerator="gpu"), tracker(), "math", "k", tmp_path)
     assert not list(tmp_path.iterdir())
+    check_devices(trainer(accelerator="gpu", devices=8, launch="srun torchrun"))  # who submits need not have them
+
+
+def damaged(student: Path, folder: Path, damage: str) -> Path:
+    """A copy of the student whose weights are not whole."""
+    shutil.copytree(student, folder)
+    file = folder / "model.safetensors"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+        return folder
+    tensors = load_file(file)
+    if damage == "missing":
+        del tensors["model.norm.weight"]
+    else:
+        tensors["model.norm.weight"] = torch.ones(7)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+DAMAGES = [
+    ("missing", r"model\.norm\.weight"),
+    ("shape", r"the wrong shape of model\.norm\.weight \(has \[7\], needs \[32\]\)"),
+    ("truncated", "cannot be (loaded|read)"),
+]
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES)
+def test_weights_that_are_not_whole_are_refused(
+    student: Path, traces: list[Traces], tmp_path: Path, damage: str, why: str
+) -> None:
+    folder = damaged(student, tmp_path / "student", damage)
+    with pytest.raises(UserError, match=why) as said:
+        train(folder, traces, branch(), trainer(), tracker(), "math", "k", tmp_path / "work")
+    assert "\n" not in str(said.value) and not (tmp_path / "work" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES)
+def test_ranks_refuse_them_too(student: Path, tmp_path: Path, damage: str, why: str) -> None:
+    """What each rank reads, block by block, onto a model that has shapes alone."""
+    folder = damaged(student, tmp_path / "student", damage)
+    with parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(student))
+    with pytest.raises(UserError, match=why) as said:
+        Weights(folder).into(model, "")
+    assert "\n" not in str(said.value)
 
 
 def test_gemma2_trains_document_by_document(student: Path, traces: list[Traces], tmp_path: Path) -> None:
