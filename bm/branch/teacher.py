@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import AutoConfig, AutoTokenizer
 
 from bm.branch.model import Student, load
@@ -35,4 +36,5 @@ def load_teacher(folder: Path, attention: str, longest: int, trainer: Trainer, m
     """The folder as a model that only speaks: frozen, without dropout, sharded like the student."""
     teacher = load(folder, attention, longest, trainer, mesh)
     teacher.requires_grad_(False)
+    register_fsdp_forward_method(teacher, "tell")  # its shards are gathered for it as for `forward`
     return teacher.eval()

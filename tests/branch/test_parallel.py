@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from bm import compose
 from bm.branch import Traces, checkpoint, train
@@ -109,6 +109,38 @@ def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], 
     both = launched(student, traces[:1], tmp_path / "both", 2, 1)
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"]
+
+
+def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """A teacher that is sharded like its student, and shares its sequences: logits of the same tokens meet."""
+    tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "teacher")
+    settings = {"loss": "kd", "teacher": tmp_path / "teacher", "epochs": 1}
+    launched(student, traces, tmp_path / "alone", 1, 1, **settings)
+    launched(student, traces, tmp_path / "both", 2, 2, **settings)
+    close(tmp_path / "both", tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domains", [1, 2])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("held_out", [0, 4])
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_every_kind_of_run_ends_with_an_expert(
+    student: Path, traces: list[Traces], tmp_path: Path, domains: int, precision: str, held_out: int, sequence: int
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=f"{TORCHRUN} 2")
+    settings = branch(held_out=held_out, epochs=1)
+    facts = train(student, traces[:domains], settings, resources, tracker(), "math", "k", work)
+    model = AutoModelForCausalLM.from_pretrained(work)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert facts["steps"] == len(rows(work)) and float(rows(work)[-1]["loss"]) == facts["final_loss"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ranks end with their parent on Linux only")
