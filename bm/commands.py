@@ -1,7 +1,6 @@
 """What the words after `bm` do: each composes stages and says where everything is."""
 
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from bm import rounds
-from bm.config import EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile, identity, resolved
+from bm.code import code_version
+from bm.config import EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile, components, identity, resolved
 from bm.errors import UserError
 from bm.preflight import preflight
 from bm.progress import console, say
 from bm.stages import Stages
-from bm.store import Artefact, Store, code_version, digest, external, folder, write_json, write_text
+from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
 from bm.track import About, Tracked, tracked
 
 if TYPE_CHECKING:
@@ -88,17 +88,8 @@ def done(config: Experiment) -> dict[str, float | None] | None:
 
 def _made_by(config: Experiment) -> str:
     """Hash of what decides a run: its settings, the files that they name, and the code."""
-    settings = {name: value for name, value in resolved(config).items() if name not in ("paths", "output", "tracker")}
-    files: list[tuple[str, int, int]] = []
-    nodes: list[Any] = [settings]
-    while nodes:
-        node = nodes.pop()
-        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        if isinstance(node, str) and os.path.exists(node):
-            path = Path(node)
-            named = sorted(path.iterdir()) if path.is_dir() else [path]
-            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in named if f.is_file()]
-    return digest(json.dumps([run_key(config), code_version((".",)), files]).encode())[:16]
+    code = sorted({"bm.commands:run", *(component.entry for component in components(config))})
+    return digest(json.dumps([run_key(config), code_version(tuple(code))]).encode())[:16]
 
 
 def _round(
@@ -201,12 +192,14 @@ def _merge_folders(config: MergeFolders) -> Artefact:
 def evaluate(config: EvaluateFolder) -> None:
     """A Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
     stages = _stages(config)
+    if config.output.resolve() == config.model.resolve():
+        raise UserError("output: is the model's own folder; choose another, so that the model stays as it was made")
     model = external(config.model)
     preflight(config)
     questions = stages.questions()
     found = stages.evaluate(model, questions)
     config.output.mkdir(parents=True, exist_ok=True)
-    for file in found.path.iterdir():
+    for file in (found.path / name for name in found.manifest["files"]):
         beside = Path(shutil.copy(file, config.output / f".{file.name}"))
         beside.replace(config.output / file.name)
     scores, seen = json.loads((config.output / "scores.json").read_text()), stages.seen(model, found)
@@ -257,7 +250,7 @@ def report(config: Report) -> None:
 
 
 def _stages(config: Experiment) -> Stages:
-    return Stages(Store(config.paths.outputs / "store"), config)
+    return Stages(Store(config.paths.outputs / "store", config.fresh), config)
 
 
 def chosen_merges(config: Experiment) -> "Iterator[Merging]":
@@ -276,7 +269,8 @@ def run_folder(config: Experiment) -> Path:
 
 
 def run_key(config: Experiment) -> str:
-    return digest(_yaml(config).encode())[:8]
+    """Of what decides the results: not where they go, who watches, or how and on how many machines they are made."""
+    return digest(json.dumps(identity(config), sort_keys=True).encode())[:8]
 
 
 def _yaml(config: Experiment) -> str:

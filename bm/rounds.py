@@ -48,7 +48,6 @@ def models(
     teacher = _teaches(config.rounds.teacher, before.model) if before else config.teacher
     traces = {name: stages.distill(domain, "train", teacher, number) for name, domain in config.domains.items()}
     student = before.model if before else stages.student()
-    stages.check_apart(questions)
     experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
     stages.interference(student, experts)
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None

@@ -1,17 +1,29 @@
 """Each stage as one short function: configuration and input artefacts in, an artefact out."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bm.config import Branch, Component, Distill, Domain, Experiment, Merge, Mixture, identity, overridden
+from bm.config import (
+    Branch,
+    Component,
+    Distill,
+    Domain,
+    Experiment,
+    Merge,
+    Mixture,
+    components,
+    contents,
+    identity,
+    overridden,
+)
 from bm.errors import UserError
 from bm.mixtures import ratios
 from bm.progress import say
-from bm.store import Artefact, Build, Store, external, file_digest, model_digest, write_text
+from bm.store import Artefact, Build, Store, external, model_digest, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +33,8 @@ if TYPE_CHECKING:
     from bm.merge.order import Order
 
 TRACES, QUESTIONS = "traces.parquet", "questions.parquet"
+OF_OTHERS = ("methods", "order", "examples", "interference")
+"""Settings of `merge` that are not a single merge's: its own method and order count, and what was measured for it."""
 
 
 class Stages:
@@ -30,6 +44,8 @@ class Stages:
         self.store, self.config = store, config
         self.used: list[Artefact] = []
         """What was made or found, in the order of the stages."""
+        self._apart = set[str]()
+        """Keys of the traces that are no evaluation questions."""
 
     def questions(self) -> dict[str, Artefact]:
         """Evaluation questions of each domain whose task has none of its own; no trace can be one of them."""
@@ -41,18 +57,14 @@ class Stages:
 
     def _questions(self, domain: Domain) -> Artefact:
         seed = self.config.seed
-        settings = {**self._source(domain), "count": domain.questions, "seed": seed}
+        settings = {"source": domain.source, "count": domain.questions, "seed": seed}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.distill import questions
 
             return questions(domain, seed, work)
 
-        return self._make("questions", domain.name, settings, [], ["distill"], build)
-
-    def _source(self, domain: Domain) -> dict[str, Any]:
-        """A domain's source and what is in the files that it reads: the same path may hold other rows tomorrow."""
-        return {"source": identity(domain.source), "files": _digests(domain.source)}
+        return self._make("questions", domain.name, settings, [], build)
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
@@ -76,8 +88,8 @@ class Stages:
         """The questions of a task that has its own, to keep training data apart from."""
         data = {name: file for name, file in self.config.evaluate.data.items() if name == task and file}
         config = replace(self.config.evaluate, data=data)
-        digests = [file_digest(file) for file in data.values() if file.is_file()]
-        settings = {"task": task, "data": digests, "include_path": str(config.include_path)}
+        counting = identity(config)
+        settings = {"task": task, "data": counting["data"], "include_path": counting["include_path"]}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.distill import write_prompts
@@ -87,7 +99,7 @@ class Stages:
             write_prompts(found, work / QUESTIONS)
             return {"questions": len(found)}
 
-        return self._make("prompts", task, settings, [], ["evaluate"], build)
+        return self._make("prompts", task, settings, [], build)
 
     def distill(
         self,
@@ -106,12 +118,12 @@ class Stages:
         tasks, unread = self._apart_from(distilling)
         asked = self._part(domain, part)
         settings = {
-            **self._source(domain),
+            "source": domain.source,
             "expected": domain.expected,
-            "distill": identity(distilling),
+            "distill": distilling,
             "tasks": sorted(tasks),
-            "teacher": identity(teacher),
-            "verify": identity(self.config.verify),
+            "teacher": teacher,
+            "verify": self.config.verify,
             "part": asked,
             "count": count,
             "skip": skip,
@@ -127,10 +139,9 @@ class Stages:
             return {**facts, "unchecked": unread}
 
         label = f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
-        models = self._model_of(teacher)
+        models = self._folders(teacher)
         answers = self.store.journals(models[0]) if models else self.store.root / "samples" / "endpoints"
-        inputs = [*models, *tasks.values()]
-        return self._make("distill", label, settings, inputs, ["distill", "verify"], build)
+        return self._make("distill", label, settings, [*models, *tasks.values()], build)
 
     def _part(self, domain: Domain, part: Literal["train", "student"]) -> "Wanted | None":
         """The part of a source that traces come from; None: all of it, as the task has questions of its own."""
@@ -148,23 +159,22 @@ class Stages:
             raise UserError(f"distill.decontamination: what {task} asks cannot be read ({why})")
         return tasks, unread
 
-    def _model_of(self, teacher: Component) -> list[Artefact]:
-        """The folder that a teacher reads, if it does: what is in it, and not where it is, decides what it says."""
-        given = teacher.parameters.get("model")
-        return [] if given is None else [self._artefact(given)]
+    def _folders(self, settings: Component | Branch) -> list[Artefact]:
+        """The folders that settings name: what is in them, and the artefacts of this store among them."""
+        return [self._artefact(path) for path in contents(settings) if path.is_dir()]
 
-    def _artefact(self, model: str | Path) -> Artefact:
-        """A model's folder, of the store or from elsewhere."""
-        path = Path(model).resolve()
+    def _artefact(self, folder: Path) -> Artefact:
+        path = folder.resolve()
         ours = path.parent.parent == self.store.root.resolve()
-        return (self.store.find(path.parent.name, path.name) if ours else None) or external(path)
+        return (self.store.find(path.parent.name, path.name) if ours else None) or external(folder)
 
-    def check_apart(self, questions: Mapping[str, Artefact]) -> None:
-        """That no trace of this run, the student's own included, is an evaluation question."""
+    def check_apart(self, traces: Iterable[Artefact]) -> None:
+        """That no trace is an evaluation question, whoever is about to train on it."""
         from bm.distill import check_apart
 
-        traces = [a.path / TRACES for a in self.used if a.manifest["stage"] == "distill"]
-        check_apart({name: q.path / QUESTIONS for name, q in questions.items()}, traces)
+        unchecked = [a for a in traces if a.key not in self._apart]
+        check_apart({n: q.path / QUESTIONS for n, q in self.questions().items()}, [a.path / TRACES for a in unchecked])
+        self._apart.update(a.key for a in unchecked)
 
     def student(self) -> Artefact:
         """The initial model θ0: built, and first trained on its own domains jointly where it has some.
@@ -180,10 +190,8 @@ class Stages:
             facts: Mapping[str, Any] = student.build(work, **sets)
             return facts
 
-        settings = {"build": identity(student.build), "files": _digests(student.build)}
-        name = student.build.parameters.get("name")
-        given = [self._artefact(name)] if name and Path(name).is_dir() else []
-        initial = self._make("student", student.name, settings, [*given, *traces.values()], ["student"], build)
+        inputs = [*self._folders(student.build), *traces.values()]
+        initial = self._make("student", student.name, {"build": student.build}, inputs, build)
         if not traces:
             return initial
         return self._train(
@@ -212,10 +220,11 @@ class Stages:
         def build(work: Path) -> Mapping[str, Any]:
             from bm.merge import interference
 
-            return interference({n: e.path for n, e in experts.items()}, student.path, lam, config, work)
+            facts = interference({n: e.path for n, e in experts.items()}, student.path, lam, config, work)
+            return {**facts, "gpus": _gpus(config.device)}
 
-        settings = {"lam": lam, "dtype": config.dtype}
-        return self._make("interference", " & ".join(experts), settings, [student, *experts.values()], ["merge"], build)
+        settings = {"lam": lam, "dtype": config.dtype, "device": identity(config)["device"]}
+        return self._make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
 
     def statistics(
         self, method: Component, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
@@ -235,10 +244,11 @@ class Stages:
             from bm.branch import rendered
             from bm.merge import measure
 
-            return measure(kind, expert.path, rendered(expert.path, traces.path / TRACES, count), device, work)
+            facts = measure(kind, expert.path, rendered(expert.path, traces.path / TRACES, count), device, work)
+            return {**facts, "gpus": _gpus(device)}
 
-        label = f"{kind} of {expert.label}"
-        return self._make("statistics", label, {"kind": kind, "examples": count}, [expert, traces], ["merge"], build)
+        settings = {"kind": kind, "examples": count, "device": identity(self.config.merge)["device"]}
+        return self._make("statistics", f"{kind} of {expert.label}", settings, [expert, traces], build)
 
     def merge(
         self,
@@ -251,17 +261,17 @@ class Stages:
     ) -> Artefact:
         """Experts to one model by one method along one order (paper, section 3.2); traces: each expert's."""
         config, measured = self._merging(method, experts, traces)
-        numerics = {k: v for k, v in identity(self.config.merge).items() if k not in ("methods", "order")}
-        settings = {"method": identity(method), "order": str(order), **numerics}
+        numerics = {name: value for name, value in identity(self.config.merge).items() if name not in OF_OTHERS}
+        settings = {"method": method, "order": str(order), **numerics}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.merge import merge
 
             facts = merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
-            return {**facts, "gpus": int(config.device.startswith("cuda"))}
+            return {**facts, "gpus": _gpus(config.device)}
 
         inputs = [student, *experts.values(), *measured]
-        return self._make("merge", name, settings, inputs, ["merge"], build)
+        return self._make("merge", name, settings, inputs, build)
 
     def merge_in_memory(
         self,
@@ -294,25 +304,20 @@ class Stages:
 
         The model counts by what it is, not by how it was made; first: ask only so many questions of each task.
         """
-        config, verifying, tasks = self.config.evaluate, self.config.verify, self._tasks()
-        data = {task: file_digest(file) for task, file in config.data.items() if file and file.is_file()}
-        settings = {**identity(config), "tasks": tasks, "data": data, "verify": identity(verifying), "first": first}
-        journals = self.store.journals(model)
-
-        def build(work: Path) -> Mapping[str, Any]:
-            return self.ask(model.path, questions, work, journals, first)
-
+        asked = replace(self.config.evaluate, tasks=self._tasks(), traces=(), race=None)  # which are of the whole run
+        settings = {"evaluate": asked, "verify": self.config.verify, "first": first}
+        build = partial(self.ask, model.path, questions, self.store.journals(model), first)
         weights = {"stage": model.manifest["stage"], "key": model_digest(model), "label": model.label}
         inputs = [Artefact(model.path, weights), *questions.values()]
-        return self._make("evaluate", model.label, settings, inputs, ["evaluate", "generate", "verify"], build)
+        return self._make("evaluate", model.label, settings, inputs, build)
 
     def ask(
         self,
         model: "Path | Loaded",
         questions: Mapping[str, Artefact],
-        work: Path,
         journals: Path,
         first: int | None,
+        work: Path,
     ) -> dict[str, Any]:
         """Put a folder's model, or one in memory, to the tasks of `evaluate`: its files in `work`, and facts."""
         from bm.evaluate import evaluate
@@ -335,8 +340,9 @@ class Stages:
     def _train(
         self, name: str, student: Artefact, traces: Mapping[str, Artefact], ratio: Mapping[str, float], settings: Branch
     ) -> Artefact:
+        self.check_apart(traces.values())
         trainer, tracker = self.config.trainer, self.config.tracker
-        config = {"branch": identity(settings), "trainer": identity(trainer), "ratio": dict(ratio)}
+        config = {"branch": settings, "trainer": trainer, "ratio": dict(ratio)}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.branch import Traces, card, train
@@ -347,43 +353,40 @@ class Stages:
             write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
-        teacher = [self._artefact(settings.teacher)] if settings.teacher else []
-        code = ["branch", "losses.py", "optimizers.py"]
-        return self._make("branch", name, config, [student, *traces.values(), *teacher], code, build)
+        inputs = [student, *traces.values(), *self._folders(settings)]
+        return self._make("branch", name, config, inputs, build)
 
     def _make(
-        self,
-        stage: str,
-        label: str,
-        config: Mapping[str, Any],
-        inputs: Sequence[Artefact],
-        code: Sequence[str],
-        build: Build,
+        self, stage: str, label: str, settings: Mapping[str, Any], inputs: Sequence[Artefact], build: Build
     ) -> Artefact:
+        """The artefact that `build` makes, by its settings, its inputs, and the code of it and of every component."""
         made = False
 
         def noted(work: Path) -> Mapping[str, Any]:
             nonlocal made
             made = True
-            return build(work)
+            facts = build(work)
+            return {"gpus": _engines_gpus(facts), **facts}
 
-        artefact = self.store.make(stage, label, config, inputs, code, noted)
+        code = [_entry(build), *(component.entry for component in components(settings))]
+        artefact = self.store.make(stage, label, identity(settings), inputs, sorted(set(code)), noted)
         spent = f"{artefact.manifest['seconds']:6.1f} s" if made else "  kept  "
         say(f"{stage:<10} {label:<36} {spent}  [dim]{artefact.key}[/dim]")
         self.used.append(artefact)
         return artefact
 
 
-def _digests(component: Component) -> dict[str, str]:
-    return {str(path): file_digest(path) for path in files(component)}
+def _entry(build: Any) -> str:
+    """A function of this module as `bm.code` names it."""
+    function = build.func if isinstance(build, partial) else build
+    return f"{function.__module__}:{function.__qualname__.replace('<locals>.', '')}"
 
 
-def files(component: Component) -> Iterator[Path]:
-    """The files of yours that a component reads: its `path` and those of what is within it, folders file by file."""
-    nodes: list[Any] = [component.parameters]
-    while nodes:
-        node = nodes.pop()
-        nodes += node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else []
-        if isinstance(node, Mapping) and isinstance(given := node.get("path"), str):
-            path = Path(given)
-            yield from sorted(p for p in (path.iterdir() if path.is_dir() else [path]) if p.is_file())
+def _gpus(device: str) -> int:
+    """How many GPUs a stage has that computes on one device."""
+    return int(device.startswith("cuda"))
+
+
+def _engines_gpus(facts: Mapping[str, Any]) -> int:
+    """How many GPUs the engine of a teacher or of an evaluation had, as it states."""
+    return max(int(facts.get(asked, {}).get("gpus", 0)) for asked in ("engine", "teacher"))

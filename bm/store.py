@@ -7,32 +7,35 @@ outputs/store/samples/<digest>/         every sample of a model, by what the mod
 outputs/store/samples/endpoints/        every answer of a model behind an endpoint, by the model's name
 """
 
-import ast
+import errno
+import glob
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from rich.markup import escape
 
+from bm.code import code_version
 from bm.errors import UserError
+from bm.origin import origin
 from bm.progress import say
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("torch", "transformers", "lightning", "lm_eval", "reasoning-gym", "safetensors", "tokenizers", "numpy")
 HASHED_EVERY_TIME = 64 << 20
 """Bytes up to which a file's digest is checked at each use; a larger file only if its size or time has changed."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 """What a Hugging Face folder keeps a model in; a model card or a training log beside it is no part of it."""
 
@@ -71,8 +74,10 @@ class Artefact:
 class Store:
     """The artefacts below one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, fresh: Sequence[str] = ()) -> None:
+        """fresh: stages whose artefacts are made again, once each, where they exist."""
+        self.root, self._fresh = root, fresh
+        self._renewed = set[str]()
 
     def make(
         self,
@@ -85,7 +90,7 @@ class Store:
     ) -> Artefact:
         """The artefact of `stage` for this config and these inputs: found, or built in a work folder and published.
 
-        `code` names the rooms of `bm` whose code makes the result.
+        `code` names the functions that make the result (`bm.code`). UserError if the store cannot be written.
         """
         identity = {
             "stage": stage,
@@ -94,17 +99,27 @@ class Store:
             "code": code_version(tuple(code)),
         }
         key = digest(json.dumps(identity, sort_keys=True).encode())[:16]
-        if (found := self.find(stage, key)) is not None:
+        if (found := self._current(stage, key, inputs)) is not None:
             return found
-        folder = self.root / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{key}.lock", f"{stage} {label}"):
-            if (found := self.find(stage, key)) is not None:
-                return found
-            manifest = _build(
-                folder / f"{key}.work", folder / key, {"key": key, "label": label, **identity}, inputs, build
-            )
+        folder, name = self.root / stage, f"{stage} {label}"
+        with _writing(self.root, name):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / f".{key}.lock", name):
+                if (found := self._current(stage, key, inputs)) is not None:
+                    return found
+                described = {"key": key, "label": label, **identity}
+                manifest = _build(folder / f"{key}.work", folder / key, described, inputs, build)
+        self._renewed.add(key)
         return Artefact(folder / key, manifest)
+
+    def _current(self, stage: str, key: str, inputs: Sequence[Artefact]) -> Artefact | None:
+        """The artefact if it need not be made again, by wish or because an input has been and came out otherwise."""
+        if stage in self._fresh and key not in self._renewed:
+            return None
+        found = self.find(stage, key)
+        made_from = found.manifest["inputs"] if found else []
+        same = all(was["content"] == _reference(i)["content"] for was, i in zip(made_from, inputs, strict=bool(found)))
+        return found if same else None
 
     def find(self, stage: str, key: str) -> Artefact | None:
         """The artefact if it exists and is whole; UserError if it is damaged."""
@@ -141,12 +156,15 @@ class Store:
         return self.root / "samples" / model_digest(model)
 
     def all(self) -> list[Artefact]:
-        """Every complete artefact, oldest first."""
-        found = (
-            self.find(p.parent.parent.name, p.parent.name)
-            for p in self.root.glob(f"*/*/{MANIFEST}")
-            if not p.parent.suffix
-        )
+        """Every complete artefact, oldest first; of one that is damaged a line is said instead."""
+        found = []
+        for path in self.root.glob(f"*/*/{MANIFEST}"):
+            if path.parent.suffix:
+                continue
+            try:
+                found.append(self.find(path.parent.parent.name, path.parent.name))
+            except UserError as damaged:
+                say(escape(f"left out: {damaged}"))
         return sorted((a for a in found if a), key=lambda a: str(a.manifest["created"]))
 
 
@@ -171,23 +189,63 @@ def model_digest(model: Artefact) -> str:
 def folder(output: Path, config: Mapping[str, Any], inputs: Sequence[Path], build: Build) -> Artefact:
     """A folder of the user's own choice, built as artefacts are: complete with its manifest or absent.
 
-    UserError if `output` exists already. An interrupted build goes on when the config and the inputs are the same.
+    UserError if `output` exists already or cannot be written. An interrupted build goes on when the config and the
+    inputs are the same; of one that was refused, or that was for other inputs, nothing remains.
     """
-    if output.exists():
-        raise UserError(f"{output} exists; choose another output or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for i in inputs for f in sorted(i.glob("*.safetensors"))]
+    present = [f for i in inputs for f in sorted(i.iterdir()) if f.is_file()]
+    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in present]
     key = digest(json.dumps([config, files], sort_keys=True).encode())[:16]
-    work = output.with_name(f".{output.name}.{key}.work")
-    with _locked(output.with_name(f".{output.name}.lock"), str(output)):
-        identity = {"key": key, "label": output.name, "config": config}
-        return Artefact(output, _build(work, output, identity, [], build))
+    work, lock = output.with_name(f".{output.name}.{key}.work"), output.with_name(f".{output.name}.lock")
+    with _writing(output.parent, str(output)):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, str(output)):
+            if output.exists():
+                raise UserError(f"{output} exists; choose another output or remove it")
+            for other in output.parent.glob(f".{glob.escape(output.name)}.*.work"):
+                if other != work:
+                    shutil.rmtree(other)
+            identity = {"stage": "folder", "key": key, "label": output.name, "config": config}
+            try:
+                return Artefact(output, _build(work, output, identity, [], build))
+            except UserError:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+
+
+@contextmanager
+def _writing(folder: Path, name: str) -> Iterator[None]:
+    """A folder that cannot be written, or a full disk, as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as problem:
+        chain: list[BaseException] = [problem]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+            chain.append(cause)
+        if any(getattr(one, "errno", None) in FULL or "No space left" in str(one) for one in chain):
+            raise UserError(
+                f"{name}: the disk of {folder} is full; make room, and the same command goes on where it was"
+            ) from problem
+        if isinstance(problem, OSError) and problem.errno in REFUSED and _below(problem.filename, folder):
+            raise UserError(
+                f"{problem.filename} cannot be written: {problem.strerror}; {name} belongs there"
+            ) from problem
+        raise
+
+
+def _below(file: Any, folder: Path) -> bool:
+    """Whether a file is in a folder, or is a part of the way there."""
+    if not isinstance(file, str | os.PathLike):
+        return False
+    place, folder = Path(os.path.abspath(file)), Path(os.path.abspath(folder))
+    return place.is_relative_to(folder) or folder.is_relative_to(place)
 
 
 def _build(
     work: Path, final: Path, identity: Mapping[str, Any], inputs: Sequence[Artefact], build: Build
 ) -> dict[str, Any]:
-    """Fill `work`, describe it in its manifest, and publish it as `final`."""
+    """Fill `work`, describe it in its manifest, and publish it as `final`, in the place of what is there."""
     work.mkdir(exist_ok=True)
     spent = _Spent(work / ".seconds")
     try:
@@ -198,10 +256,17 @@ def _build(
     digests = facts.pop("digests", {})
     manifest = {**identity, "inputs": [_reference(i) for i in inputs], "facts": facts, "seconds": spent.stop(),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "files": _describe(work, digests),
-                **_origin()}  # fmt: skip
+                **origin()}  # fmt: skip
     write_json(work / MANIFEST, manifest)
     _flush(work)
-    os.replace(work, final)
+    if final.exists():
+        before = final.with_name(f"{final.name}.old")
+        shutil.rmtree(before, ignore_errors=True)
+        os.replace(final, before)
+        os.replace(work, final)
+        shutil.rmtree(before)
+    else:
+        os.replace(work, final)
     _flush(final.parent)
     return manifest
 
@@ -238,7 +303,13 @@ def digest(data: bytes) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """SHA-256 of a file; it is read once as long as its size and time stay."""
+    status = path.stat()
+    return _digest_of(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest_of(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -254,34 +325,6 @@ def write_text(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-@cache
-def code_version(rooms: tuple[str, ...]) -> str:
-    """Hash of what the code of some rooms does: formatting, comments and docstrings do not count."""
-    package = Path(__file__).parent
-    total = hashlib.sha256()
-    for room in sorted(rooms):
-        place = package / room
-        files = [f for f in sorted(place.rglob("*")) if f.suffix in (".py", ".yaml")] if place.is_dir() else [place]
-        for file in files:
-            total.update(str(file.relative_to(package)).encode())
-            total.update(_meaning(file).encode())
-    return total.hexdigest()[:16]
-
-
-def _meaning(file: Path) -> str:
-    if file.suffix != ".py":
-        return file.read_text()
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [b for b in node.body if not _is_text(b)]
-    return ast.dump(tree)
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
 def _locked(path: Path, name: str) -> Any:
     lock = FileLock(path)
     try:
@@ -292,13 +335,21 @@ def _locked(path: Path, name: str) -> Any:
 
 
 def _reference(artefact: Artefact) -> dict[str, str]:
-    return {"stage": artefact.manifest["stage"], "key": artefact.key, "label": artefact.label}
+    """How an artefact is named as an input: by its key, and by what is in it, should its stage be made afresh."""
+    files = artefact.manifest.get("files", {})
+    described = sorted((name, file["sha256"]) for name, file in files.items())
+    model = any(name.endswith(".safetensors") for name in files)
+    content = model_digest(artefact) if model else digest(json.dumps(described).encode())[:16]
+    return {"stage": artefact.manifest["stage"], "key": artefact.key, "label": artefact.label, "content": content}
 
 
 def _describe(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Size, time and digest of every file below `folder`; `known` digests were taken while writing."""
+    """Size, time and digest of every file below `folder`; `known` digests were taken while writing.
+
+    Of a manifest that a model was copied with nothing is said: this artefact's own comes into its place.
+    """
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         name, status = str(path.relative_to(folder)), path.stat()
         files[name] = {
             "bytes": status.st_size,
@@ -329,44 +380,3 @@ def _flush(folder: Path) -> None:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-
-
-def _origin() -> dict[str, Any]:
-    """Where and with which versions."""
-    installed = {}
-    for library in LIBRARIES:
-        try:
-            installed[library] = version(library)
-        except ImportError:
-            continue
-    return {"versions": installed, "git_commit": _git_commit(), "python": platform.python_version(),
-            "hardware": hardware(), "command": sys.argv}  # fmt: skip
-
-
-def hardware() -> dict[str, Any]:
-    """The machine: processor, cores, memory in GB, and GPUs where torch has been loaded and sees some."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    torch = sys.modules.get("torch")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
-    return {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": round(memory, 1), "gpus": gpus}
-
-
-@cache
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-@cache
-def _git_commit() -> str | None:
-    """The commit of the code if it runs from a checkout of its own, else None."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return asked.stdout.strip() or None

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from bm.config import Content
 from bm.distill.teachers import Teacher
 from bm.distill.teachers.worked import teacher as worked
 from tests.conftest import SHRUNK, Bm, Said, command
@@ -14,7 +15,7 @@ from tests.conftest import SHRUNK, Bm, Said, command
 ROUNDS = [*SHRUNK, "merge=linear", "rounds.count=2", "output=outputs/result"]
 
 
-def scripted(questions: Any, seed: int, model: Path | None) -> Teacher:
+def scripted(questions: Any, seed: int, model: Annotated[Path, Content] | None) -> Teacher:
     """Stands where the model handed on would teach: a shrunk one is too weak to answer anything right."""
     assert model and (model / "model.safetensors").exists()
     return worked(questions, seed=seed, slip=0.0)

@@ -2,12 +2,23 @@
 
 Composed YAML becomes one frozen, typed dataclass at the door (`load`); inside the package nothing is a `DictConfig`.
 A field or a component's parameter marked `NoKey` changes how a result is made but not the result: it stays out of the
-artefact's key.
+artefact's key. One marked `Content` is a path that counts by what is there, one marked `Device` by its kind.
 """
 
 from bm.config.commands import Chosen, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
-from bm.config.component import Component, Target
-from bm.config.loading import NoKey, identity, load, overridden, resolved, typed
+from bm.config.component import Component, EngineTarget, SourceTarget, Target
+from bm.config.loading import (
+    Content,
+    Device,
+    NoKey,
+    components,
+    contents,
+    identity,
+    load,
+    overridden,
+    resolved,
+    typed,
+)
 from bm.config.settings import (
     STRICT,
     Branch,
@@ -29,9 +40,12 @@ __all__ = [
     "Branch",
     "Chosen",
     "Component",
+    "Content",
     "Decontamination",
+    "Device",
     "Distill",
     "Domain",
+    "EngineTarget",
     "Evaluate",
     "EvaluateFolder",
     "Experiment",
@@ -43,10 +57,13 @@ __all__ = [
     "NoKey",
     "Prices",
     "Report",
+    "SourceTarget",
     "Target",
     "Trainer",
     "Verify",
     "VerifyFile",
+    "components",
+    "contents",
     "identity",
     "load",
     "overridden",

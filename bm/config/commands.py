@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from bm.config.component import Target
+from bm.config.component import TeacherTarget, TrackerTarget
 from bm.config.loading import NoKey, overridden
 from bm.config.settings import (
     STRICT,
@@ -29,6 +29,10 @@ from bm.config.settings import (
 )
 from bm.errors import nearest
 
+Stage = Literal[
+    "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "evaluate"
+]
+
 
 @dataclass(frozen=True, config=STRICT)
 class Experiment:
@@ -38,10 +42,12 @@ class Experiment:
     experiment: Name | None
     """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
     seed: Seed
-    paths: Paths
-    output: Path | None
+    paths: Annotated[Paths, NoKey]
+    output: Annotated[Path | None, NoKey]
+    fresh: Annotated[Sequence[Stage], NoKey]
+    """Stages whose artefacts are made again although they exist; what comes out otherwise is made again after them."""
     student: Student
-    teacher: Target
+    teacher: TeacherTarget
     domains: Mapping[str, Domain]
     mixture: Mixture | None
     distill: Distill
@@ -52,7 +58,7 @@ class Experiment:
     rounds: Rounds
     trainer: Trainer
     prices: Prices
-    tracker: Annotated[Target, NoKey]
+    tracker: Annotated[TrackerTarget, NoKey]
     """Who watches (`bm.track.backends`); local files are written besides, and are the truth."""
 
     @model_validator(mode="after")

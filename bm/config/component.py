@@ -6,10 +6,12 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 
+from bm.code import parameters
 from bm.errors import nearest
 
 
@@ -27,6 +29,11 @@ class Component:
         return hash((self.target, json.dumps(self.parameters, sort_keys=True, default=str)))
 
     @property
+    def entry(self) -> str:
+        """The function as `bm.code` names it: `module:name`."""
+        return ":".join(self.target.rpartition(".")[::2])
+
+    @property
     def function(self) -> Callable[..., Any]:
         return _function(self.target)
 
@@ -34,14 +41,41 @@ class Component:
         return self.function(*arguments, **checked(self), **more)
 
 
-def _component(node: Any) -> Component:
+TAKES = {
+    "student": ("output",),
+    "source": ("domain", "seed"),
+    "teacher": ("questions", "seed"),
+    "merge method": ("tensors",),
+    "engine": ("model",),
+    "judge": ("engine", "model"),
+    "tracker": ("about",),
+    "loss": ("logits", "targets"),
+    "optimizer": ("module", "learning_rate"),
+}
+"""The parameters by which a function is known as one of a group's, since it is called with them."""
+
+
+def _component(node: Any, kind: str | None = None) -> Component:
     if isinstance(node, Component):
         return node
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ValueError("needs a `_target_`: the dotted name of a function")
     component = Component(str(node["_target_"]), {str(k): v for k, v in node.items() if k != "_target_"})
+    if kind:
+        _is_one(component, kind)
     checked(component)
     return component
+
+
+def _is_one(component: Component, kind: str) -> None:
+    """ValueError if a target is not of its group's kind, which is read in its source: importing it may do anything."""
+    has, needs = parameters(component.entry), TAKES[kind]
+    if has is None:
+        raise ValueError(f"there is no function `{component.target}`, or it is not written in Python")
+    if not set(needs) <= set(has):
+        article = "an" if kind[0] in "aeiou" else "a"
+        takes = " and ".join(f"`{name}`" for name in needs)
+        raise ValueError(f"`{component.target}` is not {article} {kind}: such a function takes {takes}")
 
 
 def checked(component: Component) -> dict[str, Any]:
@@ -67,9 +101,18 @@ def _function(target: str) -> Callable[..., Any]:
     return function
 
 
-Target = Annotated[
-    Component, BeforeValidator(_component), PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})
-]
+_SHOWN = PlainSerializer(lambda c: {"_target_": c.target, **c.parameters})
+Target = Annotated[Component, BeforeValidator(_component), _SHOWN]
+"""A function of any kind."""
+StudentTarget = Annotated[Component, BeforeValidator(partial(_component, kind="student")), _SHOWN]
+SourceTarget = Annotated[Component, BeforeValidator(partial(_component, kind="source")), _SHOWN]
+TeacherTarget = Annotated[Component, BeforeValidator(partial(_component, kind="teacher")), _SHOWN]
+MethodTarget = Annotated[Component, BeforeValidator(partial(_component, kind="merge method")), _SHOWN]
+EngineTarget = Annotated[Component, BeforeValidator(partial(_component, kind="engine")), _SHOWN]
+JudgeTarget = Annotated[Component, BeforeValidator(partial(_component, kind="judge")), _SHOWN]
+LossTarget = Annotated[Component, BeforeValidator(partial(_component, kind="loss")), _SHOWN]
+OptimizerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="optimizer")), _SHOWN]
+TrackerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="tracker")), _SHOWN]
 
 
 def reason(error: Any) -> str:

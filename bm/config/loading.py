@@ -2,9 +2,11 @@
 
 import dataclasses
 import inspect
+import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,8 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from bm.config.component import Component, checked, reason
 from bm.errors import UserError, nearest
+from bm.store import MANIFEST, file_digest
 
 NoKey = "does not change the result"
+Content = "counts by what is in it, wherever it is"
+"""Marks the path of a file or folder, also a name that may be one (of a model on the hub)."""
+Device = "counts by its kind"
+"""Marks a device: a processor and a GPU add in other orders, so what they make differs in bits."""
+UNIONS = (typing.Union, types.UnionType)
 T = TypeVar("T")
 
 
@@ -52,22 +60,95 @@ def resolved(settings: Any) -> Any:
 
 
 def identity(settings: Any) -> Any:
-    """A dataclass or component as plain JSON values, without what does not change the result: neither key nor hash."""
-    if isinstance(settings, Component):
-        known = inspect.signature(settings.function, eval_str=True).parameters
-        neutral = {name for name, parameter in known.items() if _neutral(parameter.annotation)}
-        inner = {n: identity(v) for n, v in checked(settings).items() if isinstance(v, Component)}
-        values: dict[str, Any] = {"_target_": settings.target, **settings.parameters, **inner}
-    else:
-        hints = typing.get_type_hints(type(settings), include_extras=True)
-        neutral = {name for name, hint in hints.items() if _neutral(hint)}
-        components = {n: identity(v) for n, v in vars(settings).items() if isinstance(v, Component)}
-        values = {**resolved(settings), **components}
-    return {name: value for name, value in values.items() if name not in neutral}
+    """Settings as plain JSON values, as they count in a key.
+
+    settings: a dataclass, a component, or a mapping of such. What is marked `NoKey` is left out; of a path that is
+    marked `Content` what is there counts, wherever it is; of a `Device` its kind.
+    """
+    return _identity(settings, Any)
 
 
-def _neutral(hint: Any) -> bool:
-    return NoKey in getattr(hint, "__metadata__", ())
+def _identity(value: Any, hint: Any) -> Any:
+    marks = _marks(hint)
+    if Content in marks and value is not None and Path(value).exists():
+        return content(Path(value))
+    if Device in marks:
+        return device_kind(value)
+    if not isinstance(value, Mapping | list | tuple | Component) and not dataclasses.is_dataclass(value):
+        return TypeAdapter(Any).dump_python(value, mode="json")
+    inner = {name: _identity(one, of) for name, of, one in _inner(value, hint) if NoKey not in _marks(of)}
+    if isinstance(value, Component):
+        return {"_target_": value.target, **inner}
+    return list(inner.values()) if isinstance(value, list | tuple) else inner
+
+
+def components(settings: Any) -> list[Component]:
+    """The components in settings that count in a key, those within them too."""
+    return [value for value, _ in _nodes(settings, Any) if isinstance(value, Component)]
+
+
+def contents(settings: Any) -> list[Path]:
+    """The files and folders of yours that count in a key by what is in them, as far as they exist."""
+    marked = [value for value, hint in _nodes(settings, Any) if Content in _marks(hint) and value is not None]
+    return [Path(value) for value in marked if Path(value).exists()]
+
+
+def _nodes(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
+    """A value and all within it that count, each with its type."""
+    yield value, hint
+    for _, of, one in _inner(value, hint):
+        if NoKey not in _marks(of):
+            yield from _nodes(one, of)
+
+
+def _inner(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The parts of a value by name, with the type that they are declared with."""
+    if isinstance(value, Component):
+        known = inspect.signature(value.function, eval_str=True).parameters
+        yield from ((name, known[name].annotation, one) for name, one in checked(value).items())
+    elif dataclasses.is_dataclass(value):
+        hints = typing.get_type_hints(type(value), include_extras=True)
+        yield from ((name, hints[name], one) for name, one in vars(value).items() if name in hints)
+    elif isinstance(value, Mapping):
+        yield from ((str(name), _element(hint), one) for name, one in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((str(place), _element(hint), one) for place, one in enumerate(value))
+
+
+def _element(hint: Any) -> Any:
+    """The type of what a mapping or a sequence holds."""
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) in UNIONS:
+        hint = next((one for one in typing.get_args(hint) if typing.get_args(one)), Any)
+    held = [one for one in typing.get_args(hint) if one is not Ellipsis]
+    return held[-1] if held else Any
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    """What a type is annotated with, in an alternative of it too (`Annotated[Path, Content] | None`)."""
+    if typing.get_origin(hint) is Annotated:
+        return (*hint.__metadata__, *_marks(typing.get_args(hint)[0]))
+    if typing.get_origin(hint) in UNIONS:
+        return tuple(mark for one in typing.get_args(hint) for mark in _marks(one))
+    return ()
+
+
+def content(path: Path) -> Any:
+    """What is in a file, with its name; or in a folder, by the names in it, without manifests of `bm`'s."""
+    if path.is_file():
+        return {path.name: file_digest(path)}
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
+    return {str(file.relative_to(path)): file_digest(file) for file in files}
+
+
+def device_kind(device: str) -> str:
+    """`cpu` or `cuda`: what `auto` takes, and whichever of several it is."""
+    if device != "auto":
+        return device.partition(":")[0]
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _fields(root: Any, path: tuple[Any, ...]) -> list[str]:

@@ -8,8 +8,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from bm.config.component import Target
-from bm.config.loading import NoKey
+from bm.config.component import (
+    EngineTarget,
+    JudgeTarget,
+    LossTarget,
+    MethodTarget,
+    OptimizerTarget,
+    SourceTarget,
+    StudentTarget,
+    TeacherTarget,
+)
+from bm.config.loading import Content, Device, NoKey
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -46,12 +55,12 @@ class Branch:
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine", "linear"]
     warmup_ratio: Share
-    optimizer: Target
+    optimizer: OptimizerTarget
     """What steps (`bm.optimizers`); its rate at each step is the schedule's."""
-    loss: Target
+    loss: LossTarget
     """What is minimised (`bm.losses`)."""
-    teacher: Annotated[Path | None, NoKey]
-    """A Hugging Face folder whose logits the loss sees beside the student's; what is in it counts for the key."""
+    teacher: Annotated[Path, Content] | None
+    """A Hugging Face folder whose logits the loss sees beside the student's."""
     gradient_clip: Annotated[float, Field(gt=0)]
     seed: Seed
     held_out: Annotated[int, Field(ge=0)]
@@ -126,7 +135,7 @@ class Domain:
     name: Name
     task: str | None
     """The evaluation task of this domain (an lm-eval task)."""
-    source: Target
+    source: SourceTarget
     traces: Positive | None
     """Questions to ask for training; null: all that the source has, which must then come to an end."""
     questions: Positive | None
@@ -144,7 +153,7 @@ class Student:
     """The initial model, as a Hugging Face folder made by `build`, and first trained where it starts from nothing."""
 
     name: Name
-    build: Target
+    build: StudentTarget
     domains: Mapping[str, Domain]
     """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
     branch: Mapping[str, Any]
@@ -169,20 +178,20 @@ class Mixture:
 class Merge:
     """How experts become one model: methods, an order, and the numbers' types."""
 
-    methods: Mapping[str, Target]
+    methods: Mapping[str, MethodTarget]
     order: str | Sequence[str]
     """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base."""
     schedule: Mapping[str, Any]
     """Parameters of the methods that differ by layer, module or model (`bm.merge.schedule`)."""
-    statistics: Mapping[str, Path]
+    statistics: Mapping[str, Annotated[Path, Content]]
     """Each model's folder of statistics, for methods that need some; `bm run` measures those that are not given."""
-    examples: Annotated[int, Field(gt=0), NoKey]
+    examples: Positive
     """Traces of its domain on which an expert's statistics are measured."""
-    interference: Annotated[Annotated[float, Field(ge=0)] | None, NoKey]
+    interference: Annotated[float, Field(ge=0)] | None
     """Measure how the updates meet, masks as Arcee Fusion's with this λ; null: do not."""
     dtype: Literal["float32", "float64"]
     out_dtype: Literal["float32", "bfloat16", "float16"]
-    device: Annotated[str, NoKey]
+    device: Annotated[str, Device]
     threads: Annotated[int, Field(ge=0), NoKey]
     """Worker threads; 0: one per core. The result does not depend on it."""
     max_shard_size: str
@@ -195,11 +204,11 @@ class Evaluate:
 
     tasks: Sequence[str]
     """Tasks beside those of the domains: lm-eval's, those of `bm/evaluate/tasks/`, or your own."""
-    include_path: Path | None
+    include_path: Annotated[Path, Content] | None
     """A folder of your own lm-eval task YAML."""
-    data: Mapping[str, Path | None]
+    data: Mapping[str, Annotated[Path, Content] | None]
     """By task, a file (JSON Lines, Parquet, CSV) in the place of its set on the hub, with the set's own columns."""
-    traces: Annotated[Sequence[Path], NoKey]
+    traces: Sequence[Annotated[Path, Content]]
     """Training traces (traces.parquet, or folders with one) to look for the questions in, beside the lineage's."""
     limit: Positive | None
     """Only the first so many questions of each task; null: all."""
@@ -212,12 +221,12 @@ class Evaluate:
     """Whether lm-eval's tasks that run a model's code as it is, without a sandbox, may do so."""
     chat_template: bool
     """Whether prompts go through the model's chat template; without it they are plain text, as lm-eval's default."""
-    engine: Target
+    engine: EngineTarget
     """What generates; `bm.generate.engines` has them."""
     resamples: Positive
     """Bootstrap resamples of the questions behind each interval."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    race: Annotated[float | None, Field(gt=0, lt=1), NoKey]
+    race: Annotated[float, Field(gt=0, lt=1)] | None
     """Merges that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
     seed: Seed
 
@@ -240,7 +249,7 @@ class Verify:
     """Relative difference from the reference up to which a number counts as the same (verifier `number`)."""
     parallel: Annotated[int, Field(ge=0), NoKey]
     """Responses judged at a time; 0: one per core."""
-    judge: Target | None
+    judge: JudgeTarget | None
     """The LLM that decides for verifier `judge` (`bm.verify.judge`); null: there is none."""
 
 
@@ -249,11 +258,13 @@ class Trainer:
     """Where training runs: the settings of Lightning's Trainer that `bm` uses."""
 
     accelerator: Literal["cpu", "gpu"]
-    devices: Positive
-    nodes: Positive
+    """The kind of device counts in a key. How many ranks there are, and how they share the work, does not: another
+    number adds the same gradients in another order, so an expert is the same up to rounding and not to the bit."""
+    devices: Annotated[int, Field(gt=0), NoKey]
+    nodes: Annotated[int, Field(gt=0), NoKey]
     precision: Literal["32-true", "bf16-mixed"]
     """Of the arithmetic; weights and optimiser state are fp32 either way."""
-    sequence_parallel: Positive
+    sequence_parallel: Annotated[int, Field(gt=0), NoKey]
     """Ranks that share one sequence (Ulysses); the others go to data, and weights are sharded over all (FSDP2)."""
     activation_checkpointing: Annotated[Literal["none", "selective", "full"], NoKey]
     """What the backward pass computes again: nothing; all but matrix products and attention; every block."""
@@ -281,5 +292,5 @@ class Rounds:
     """1: the recipe as it is."""
     model: str
     """What the next round begins with: the best `merge`, `expert` or `mixture` by mean score, or one by its name."""
-    teacher: Target
+    teacher: TeacherTarget
     """How that model is sampled; it is put in the place of the parameter `model`."""

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bm.config import Evaluate, Verify
+from bm.code import code_version
+from bm.config import Component, Evaluate, Verify
 from bm.evaluate.contamination import seen
 from bm.rooms import called
-from bm.store import code_version, digest, write_json
+from bm.store import digest, write_json
 
 if TYPE_CHECKING:
     from bm.generate import Engine
@@ -41,7 +42,7 @@ def evaluate(
 
     loaded = loading.load(tasks, questions, config)
     engine: Engine = config.engine(model)
-    lm = EngineLM(engine, config.seed, _of_engine(journals, engine) if journals else work)
+    lm = EngineLM(engine, config.seed, _of_engine(journals, engine, config.engine) if journals else work)
     found = harness.run(lm, loaded, config, verifying, first)
     rows = results.rows(found, lm, loaded["tasks"])
     results.write_samples(rows, work / "samples.parquet")
@@ -66,10 +67,10 @@ def check_tasks(names: Sequence[str], include_path: Path | None) -> None:
     loading.managers(names, include_path)
 
 
-def _of_engine(journals: Path, engine: "Engine") -> Path:
+def _of_engine(journals: Path, engine: "Engine", made_by: Component) -> Path:
     """The part of a model's journals that this engine may share: version, numeric type and code are the same."""
     facts = engine.facts()
-    identity = json.dumps([facts, code_version(("generate",))], sort_keys=True)
+    identity = json.dumps([facts, code_version((made_by.entry,))], sort_keys=True)
     folder = journals / digest(identity.encode())[:16]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "engine.json", facts)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from bm.config import NoKey
+from bm.config import Device, NoKey
 from bm.errors import UserError
 from bm.generate.price import Price
 from bm.generate.samples import Engine
@@ -34,7 +34,7 @@ def transformers(
     model: Path | tuple[Any, Any],
     batch: Positive,
     dtype: Literal["auto", "float32", "bfloat16", "float16"],
-    device: Literal["auto", "cpu", "cuda"],
+    device: Annotated[Literal["auto", "cpu", "cuda"], Device],
 ) -> Engine:
     """A Hugging Face folder, or a model and its tokenizer in memory (used as they are), decoded in this process.
 

@@ -1,7 +1,7 @@
 """A student from a GGUF file, llama.cpp's format: weights dequantised, tokenizer and chat template kept."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gguf
 import torch
@@ -10,6 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence,
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from bm.config import Content
 from bm.errors import UserError
 from bm.progress import say
 
@@ -19,7 +20,7 @@ Model = Any
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def build(output: Path, *, path: Path) -> dict[str, Any]:
+def build(output: Path, *, path: Annotated[Path, Content]) -> dict[str, Any]:
     """The model of a GGUF file in fp32, with its tokenizer and chat template, as a Hugging Face folder in `output`.
 
     Returns {"parameters": count, "file": its name}. UserError if it is no GGUF file, or of an unknown architecture.

@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from bm.config import Content
 from bm.errors import UserError
 from bm.store import MANIFEST
 
@@ -15,7 +16,7 @@ FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.t
 """Weights as safetensors alone: nothing that would have to be unpickled or run."""
 
 
-def build(output: Path, *, name: str, revision: str | None) -> dict[str, Any]:
+def build(output: Path, *, name: Annotated[str, Content], revision: str | None) -> dict[str, Any]:
     """`name`, a folder or a model of the hub, copied into `output`; `revision` is the hub's commit, branch or tag.
 
     What the hub's own cache has is not fetched again, so a model that is there serves offline too. Returns {"name",

@@ -48,7 +48,7 @@ class Candidate:
         """Put it to the first questions of each task (None: all); what was asked before is not asked again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         model = self.model.path if isinstance(self.model, Artefact) else _loaded(*self.model, self.stages)
-        self.stages.ask(model, self.stages.questions(), self.folder, self.folder / "samples", first)
+        self.stages.ask(model, self.stages.questions(), self.folder / "samples", first, self.folder)
 
     @cached_property
     def tasks(self) -> set[str]:
@@ -77,7 +77,6 @@ def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: boo
     questions = stages.questions()
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
-    stages.check_apart(questions)
     most = max(len(ids) for ids, _ in graded(stages.evaluate(student, questions).path).values())
     folder = home / "candidates" / run_key(config)
     if mixture:

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bm.code import code_version
 from bm.errors import UserError, nearest
 from bm.progress import say
-from bm.store import code_version, digest, write_json
+from bm.store import digest, write_json
 from bm.sweeps.sweeper import Sweep
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from bm.report.findings.verdicts import Graded
     from bm.sweeps.candidates import Candidate
 
-ROOMS = ("distill", "student", "branch", "merge", "evaluate", "generate", "verify")
-"""Whose code decides what a candidate reaches: a search does not go on with what other code has found."""
+CODE = "bm.sweeps.candidates:candidate"
+"""What decides what a candidate reaches: a search does not go on with what other code has found."""
 
 
 class SearchSweep(Sweep):
@@ -65,7 +66,7 @@ class SearchSweep(Sweep):
         self.directions = [DIRECTIONS[name] for name in self.objectives]
 
     def key(self) -> str:
-        return digest(json.dumps(["search", self.words, self.objectives, self.error, code_version(ROOMS)]).encode())
+        return digest(json.dumps(["search", self.words, self.objectives, self.error, code_version((CODE,))]).encode())
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Try what is left of `n_trials` candidates; then the front, as a table and as search.json."""

@@ -125,7 +125,7 @@ def test_a_domains_own_evaluation_questions_are_kept_apart_too(stages):
     artefact = made(one)
     evaluation = rows(one.questions()["jsonl"].path / "questions.parquet")
     assert not {row["id"] for row in evaluation} & {row["id"] for row in rows(artefact.path / "traces.parquet")}
-    one.check_apart(one.questions())
+    one.check_apart([artefact])
 
 
 def test_a_source_with_other_rows_is_another_set_of_traces(stages, tmp_path):

@@ -39,9 +39,9 @@ def test_lineage_leads_to_the_traces(tmp_path):
         (work / "file").write_text("x")
         return {}
 
-    math, coding, unused = (store.make("distill", name, {"name": name}, [], ["store.py"], wrote) for name in "abc")
-    experts = [store.make("branch", t.label, {}, [t], ["store.py"], wrote) for t in (math, coding)]
-    merged = store.make("merge", "m", {}, experts, ["store.py"], wrote)
+    math, coding, unused = (store.make("distill", name, {"name": name}, [], [], wrote) for name in "abc")
+    experts = [store.make("branch", t.label, {}, [t], [], wrote) for t in (math, coding)]
+    merged = store.make("merge", "m", {}, experts, [], wrote)
     assert {a.key for a in store.behind(merged.path, "distill")} == {math.key, coding.key}
     assert [a.key for a in store.behind(experts[0].path, "distill")] == [math.key]
     assert store.behind(tmp_path, "distill") == []

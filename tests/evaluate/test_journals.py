@@ -152,9 +152,7 @@ def test_a_model_is_known_by_its_weights_whatever_it_is_called(tmp_path, model):
     store = Store(tmp_path / "store")
     assert external(model).key != external(tmp_path / "renamed").key
     assert store.journals(external(model)) == store.journals(external(tmp_path / "renamed"))
-    made = store.make(
-        "branch", "m", {}, [], ["store.py"], lambda work: shutil.copytree(model, work, dirs_exist_ok=True) and {}
-    )
+    made = store.make("branch", "m", {}, [], [], lambda work: shutil.copytree(model, work, dirs_exist_ok=True) and {})
     assert model_digest(made) == model_digest(external(model))
     with (tmp_path / "renamed" / "model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)

@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from bm.config import Content
 from bm.distill.selection import Question
 from bm.distill.sources import Stream
 from bm.distill.sources.reading import Row, rows
@@ -20,7 +21,7 @@ def stream(
     domain: str,
     seed: int,
     name: str | None,
-    path: Path | None,
+    path: Annotated[Path, Content] | None,
     config: str | None,
     split: str,
     prompt: Sequence[str],

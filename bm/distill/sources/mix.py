@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bm.config import Target
+from bm.config import SourceTarget
 from bm.distill.sources import Stream
 
 
@@ -15,7 +15,7 @@ from bm.distill.sources import Stream
 class Part:
     """A source, and how many of its questions the mix has at most."""
 
-    source: Target
+    source: SourceTarget
     count: Annotated[int, Field(gt=0)]
 
 

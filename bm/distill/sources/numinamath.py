@@ -6,7 +6,9 @@ rows have `proof` or `notfound` in the place of an answer.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from bm.config import Content
 from bm.distill.selection import Question
 from bm.distill.sources import Stream
 from bm.distill.sources.reading import Row, rows
@@ -19,7 +21,7 @@ def stream(
     domain: str,
     seed: int,
     name: str | None,
-    path: Path | None,
+    path: Annotated[Path, Content] | None,
     question_type: Sequence[str] | None,
     source: Sequence[str] | None,
     valid: bool,

@@ -7,7 +7,9 @@ paper calls 94k.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from bm.config import Content
 from bm.distill.selection import Question
 from bm.distill.sources import Stream
 from bm.distill.sources.reading import Row, rows
@@ -20,7 +22,7 @@ def stream(
     domain: str,
     seed: int,
     name: str | None,
-    path: Path | None,
+    path: Annotated[Path, Content] | None,
     config: str | None,
     question_type: Sequence[str] | None,
     source: Sequence[str] | None,

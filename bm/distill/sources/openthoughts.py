@@ -8,8 +8,9 @@ those whose solutions its authors verified; OpenThoughts-Unverified-173k has the
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from bm.config import Content
 from bm.distill.selection import UNVERIFIED, Question
 from bm.distill.sources import Stream
 from bm.distill.sources.reading import Row, rows
@@ -24,7 +25,7 @@ def stream(
     domain: str,
     seed: int,
     name: str | None,
-    path: Path | None,
+    path: Annotated[Path, Content] | None,
     config: str | None,
     domains: Sequence[str],
     verifier: Literal["code", "math", "judge", "none"],

@@ -7,8 +7,9 @@ has DeepSeek-R1's in deepseek_thinking_trajectory and deepseek_attempt, and Gemi
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from bm.config import Content
 from bm.distill.selection import Question
 from bm.distill.sources import Stream
 from bm.distill.sources.reading import rows
@@ -28,7 +29,7 @@ def stream(
     domain: str,
     seed: int,
     name: str | None,
-    path: Path | None,
+    path: Annotated[Path, Content] | None,
     cot_type: Sequence[str] | None,
     responses: Literal["none", "attempt", "deepseek", "gemini"],
     verifier: Literal["math", "choice", "judge", "none"],

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bm.config import NoKey, Target
+from bm.config import Content, EngineTarget
 from bm.distill.selection import Question
 from bm.distill.teachers import Prompt, Teacher
 from bm.generate import Sampling
@@ -15,8 +15,8 @@ from bm.generate import Sampling
 def teacher(
     questions: Sequence[Question],
     seed: int,
-    model: Annotated[Path | None, NoKey],
-    engine: Target,
+    model: Annotated[Path, Content] | None,
+    engine: EngineTarget,
     prompt: Prompt,
     prompts: Mapping[str, Prompt],
     reasoning: Literal["tags", "wrapped"],
@@ -27,9 +27,9 @@ def teacher(
 ) -> Teacher:
     """A teacher that answers every question `samples` times.
 
-    model: the folder of an engine of this machine, null for an endpoint; a stage makes its content, not its path, part
-    of the key. prompts: by domain, where it differs from `prompt`. reasoning: `tags` for a model that thinks within
-    <think> tags; `wrapped` for one that does not, whose whole response becomes the thought and its end the answer.
+    model: the folder of an engine of this machine, null for an endpoint. prompts: by domain, where it differs from
+    `prompt`. reasoning: `tags` for a model that thinks within <think> tags; `wrapped` for one that does not, whose
+    whole response becomes the thought and its end the answer.
     """
     sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
     return Teacher(engine(model), sampling, prompt, prompts, reasoning)
