@@ -26,6 +26,7 @@ from bm.branch.watch import checkpoint_interval
 from bm.config import Branch
 from bm.errors import UserError
 from tests.branch.conftest import branch, sums, tracker, trainer, write
+from tests.conftest import SHRUNK, Bm
 
 
 def trained(student: Path, traces: list[Traces], work: Path, config: Branch, **more: Any) -> dict[str, Any]:
@@ -182,6 +183,21 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
         trained(student, traces, work, branch(checkpoint_seconds=0.001))
     assert checkpoint.reached(work).step == 2
     assert trained(student, traces, work, branch()) == trained(student, traces, tmp_path / "other", branch())
+
+
+def test_ctrl_c_ends_the_command_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bm: Bm) -> None:
+    step = StudentTraining.training_step
+
+    def interrupted(self: StudentTraining, *batch: Any) -> None:
+        step(self, *batch)
+        if self.done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StudentTraining, "training_step", interrupted)
+    of_math = [word for word in SHRUNK if not word.startswith(("domains.coding", "domains.science"))]
+    said = bm("branch", *of_math, "domain=math", cwd=tmp_path)
+    assert said.returncode == 130, said.stderr
+    assert said.stderr.strip().splitlines()[-1].startswith("bm: interrupted") and "Traceback" not in said.stderr
 
 
 def test_a_negative_seed_is_one_line() -> None:
