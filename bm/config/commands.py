@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
@@ -108,7 +108,8 @@ class VerifyFile:
 
     paths: Paths
     verify: Verify
-    verifier: Literal["math", "code", "choice", "number", "reasoning_gym", "instructions", "judge"]
+    verifier: str
+    """One of `verify.verifiers`, or `judge`."""
     file: Path
     """JSON Lines with `response`, and `answer` or `tests`."""
     output: Path

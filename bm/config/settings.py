@@ -251,6 +251,12 @@ class Verify:
     """Responses judged at a time; 0: one per core."""
     judge: JudgeTarget | None
     """The LLM that decides for verifier `judge` (`bm.verify.judge`); null: there is none."""
+    verifiers: Mapping[Name, Target]
+    """By name, what judges a response: a function (text after the reasoning, reference, metadata, these settings) →
+    `Verdict`. Those of your own stand beside the shipped ones."""
+
+    def __hash__(self) -> int:
+        return hash((self.sandbox, self.seconds, self.memory_mb, self.output_kb, self.disk_mb))
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -26,7 +26,7 @@ from bm.generate import Engine, sample
 from bm.generate.samples import Lasting
 from bm.progress import progress, say
 from bm.store import digest, write_json, write_text
-from bm.verify import Case, Verdict, verify_all
+from bm.verify import Case, Verdict, check, verify_all
 from bm.verify.final import stated
 from bm.verify.thinking import OPEN, answer, unclosed
 
@@ -84,6 +84,8 @@ def distill(
     short, wanted = domain.expected is not None, count and count + skip
     found = select(domain.source(domain.name, seed=seed), part, wanted, screen, short)
     chosen = found.questions[skip:]
+    for name in {question.verifier for question in chosen} - {UNVERIFIED}:
+        check(name, verifying)  # before a teacher is paid
     asked: Teacher = teacher(chosen, seed=seed)
     prompts = [asked.prompt(question) for question in chosen]
     kept_in = _answers(answers, asked.engine) if answers else None

@@ -1,31 +1,28 @@
 """Response + reference → verdict and reason. What filters a teacher's responses also grades a model's."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bm.config import Verify
 from bm.errors import UserError, nearest
 from bm.progress import Bar
 from bm.rooms import called
-from bm.verify import choice, instructions, llm, mathematics, number, programs, reasoning_gym, thinking
-from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Metadata, Verdict
+from bm.verify import llm, thinking
+from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Verdict
 from bm.verify.scoring import NoJudgementError
 
-__all__ = ["AGREED", "DISAGREED", "JUDGED", "VERIFIERS", "Case", "Verdict", "disagreement", "verify", "verify_all"]
+__all__ = ["AGREED", "DISAGREED", "JUDGED", "Case", "Verdict", "check", "disagreement", "verify", "verify_all"]
 
-RULES: dict[str, Callable[[str, str, Metadata, Verify], Verdict]] = {
-    "reasoning_gym": reasoning_gym.judge,
-    "math": mathematics.judge,
-    "code": programs.judge,
-    "choice": choice.judge,
-    "number": number.judge,
-    "instructions": instructions.judge,
-}
-"""Each takes what follows the reasoning, the reference answer, the question's metadata and the settings."""
-VERIFIERS = (*RULES, "judge")
 APART = ("math", "code", "reasoning_gym")
 """Verifiers that wait for processes of their own, and so can judge several responses at a time."""
+
+
+def check(name: str, settings: Verify) -> None:
+    """UserError unless there is a verifier of that name: one of `verify.verifiers`, or `judge`."""
+    known = (*settings.verifiers, "judge")
+    if name not in known:
+        raise UserError(f"no verifier '{name}'{nearest(name, known)}; there are {', '.join(known)}")
 
 
 def verify(case: Case, settings: Verify) -> Verdict:
@@ -39,9 +36,8 @@ def verify(case: Case, settings: Verify) -> Verdict:
 
 def verify_all(cases: Sequence[Case], settings: Verify, bar: Bar | None = None) -> list[Verdict]:
     """The verdicts in order, the same as one by one; programs and formulas are judged several at a time."""
-    for case in cases:
-        if case.verifier not in VERIFIERS:
-            raise UserError(f"no verifier '{case.verifier}'{nearest(case.verifier, VERIFIERS)}")
+    for name in {case.verifier for case in cases}:
+        check(name, settings)
     texts = [thinking.answer(case.response).strip() for case in cases]
     asked = [k for k, case in enumerate(cases) if case.verifier == "judge" and texts[k]]
     said = llm.judge_all([(texts[k], cases[k]) for k in asked], settings) if asked else []
@@ -69,7 +65,8 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
     if not text:
         return Verdict(False, "no answer", "")
     try:
-        return RULES[case.verifier](text, case.answer, case.fields(), settings)
+        verdict: Verdict = settings.verifiers[case.verifier](text, case.answer, case.fields(), settings)
+        return verdict
     except UserError:
         raise
     except BrokenCaseError as problem:

@@ -12,7 +12,7 @@ from rich.table import Table
 from bm.config import Verify
 from bm.errors import UserError
 from bm.progress import progress
-from bm.verify import JUDGED, Case, Verdict, disagreement, verify_all
+from bm.verify import JUDGED, Case, Verdict, check, disagreement, verify_all
 from bm.verify.cases import BrokenCaseError
 from bm.verify.programs import read_tests
 
@@ -27,6 +27,7 @@ def grade(verifier: str, file: Path, output: Path, settings: Verify) -> list[Ver
     and `note`; one that cannot be read is refused as a broken line. The output appears when all of it is there.
     UserError where the file cannot be read or the output not written.
     """
+    check(verifier, settings)
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as problem:

@@ -116,6 +116,16 @@ def test_what_a_source_cannot_mean_is_one_line(row, fields, line, tmp_path):
         questions(tmp_path / "set.jsonl", [row], **fields)
 
 
+@pytest.mark.parametrize(
+    ("tests", "line"),
+    [(None, "verifier code needs the field `tests`"), ("x", "field 'x' has no tests: inputs and outputs")],
+)
+def test_tests_that_are_none_are_found_before_a_teacher_is_paid(tests, line, tmp_path):
+    row = {"question": "Add.", "answer": "1", "x": {"inputs": [], "outputs": []}}
+    with pytest.raises(UserError, match=line):
+        questions(tmp_path / "a.jsonl", [row], verifier="code", tests=tests)
+
+
 def test_an_empty_file_and_a_pattern_that_matches_nothing_say_so(tmp_path):
     with pytest.raises(UserError, match="has no rows"):
         questions(tmp_path / "set.jsonl", [])

@@ -59,6 +59,26 @@ def test_choices_numbers_and_procedural_questions(bm: Bm, tmp_path: Path) -> Non
     assert "no generator 'nothing'" in rows[1]["reason"]
 
 
+RHYME = """
+from bm.verify.cases import Verdict
+
+def judge(text, reference, metadata, settings, letters: int = 2):
+    return Verdict(text[-letters:] == reference[-letters:], "", text)
+"""
+
+
+def test_a_verifier_from_outside_is_one_line(bm: Bm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rhymes.py").write_text(RHYME)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    lines = [{"response": "a cat", "answer": "hat"}, {"response": "a cow", "answer": "hat"}]
+    mine = "+verify.verifiers.rhyme._target_=rhymes.judge"
+    rows = graded(bm, tmp_path, lines, "verifier=rhyme", mine)
+    assert [row["accepted"] for row in rows] == [True, False]
+    rows = graded(bm, tmp_path, lines, "verifier=rhyme", mine, "+verify.verifiers.rhyme.letters=3")
+    assert [row["accepted"] for row in rows] == [False, False]
+
+
 @BUBBLEWRAP
 def test_programs(bm: Bm, tmp_path: Path) -> None:
     response = "```python\nprint(int(input()) + 1)\n```"
@@ -90,7 +110,7 @@ def test_the_table_counts_reasons_and_disagreement(bm: Bm, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["verifier=maths", "file=R.jsonl"], "verifier: must be 'math', 'code'"),
+        (["verifier=maths", "file=R.jsonl"], "no verifier 'maths'; did you mean 'math'"),
         (["verifier=math", "file=none.jsonl"], "file: none.jsonl cannot be read"),
         (["verifier=judge", "file=R.jsonl"], "verifier 'judge' needs an LLM: choose judge=openai or judge=local"),
         (["verifier=math", "file=R.jsonl", "verify.seconds=0"], "verify.seconds: must be greater than 0"),

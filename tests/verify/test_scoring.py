@@ -126,13 +126,12 @@ def test_a_scorers_exception_is_a_refusal_with_its_reason():
     assert "no generator 'nothing'" in unknown.reason
 
 
+def broken(*_: Any) -> Verdict:
+    raise KeyError("surprise")
+
+
 def test_any_verifiers_exception_is_a_refusal(monkeypatch):
-    from bm import verify as module
-
-    def broken(*_: Any) -> Verdict:
-        raise KeyError("surprise")
-
-    monkeypatch.setitem(module.RULES, "number", broken)
+    monkeypatch.setattr("bm.verify.number.judge", broken)
     verdict = verify(Case("number", "1", "1", ""), SETTINGS)
     assert verdict == Verdict(False, "verifier failed: KeyError: 'surprise'", "1")
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from bm.config import Content
 from bm.distill.selection import Question
@@ -12,6 +12,8 @@ from bm.distill.sources import Stream
 from bm.distill.sources.reading import Row, rows
 from bm.distill.sources.thoughts import normalised
 from bm.errors import UserError
+from bm.verify.cases import BrokenCaseError
+from bm.verify.programs import read_tests
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LABEL = re.compile(r"\s*[(\[]?([A-Z])[).:\]]\s*")
@@ -31,7 +33,7 @@ def stream(
     choices: str | None,
     tests: str | None,
     responses: str | None,
-    verifier: Literal["math", "number", "choice", "code", "judge", "none"],
+    verifier: str,
     system: str,
 ) -> Stream:
     """One question a row. Fields are named by their paths (`meta.level`, `turns.0.text`).
@@ -62,6 +64,8 @@ def stream(
         metadata: dict[str, Any] = {"choices": options} if options else {}
         if tests:
             metadata["tests"] = _object(_field(row, tests, where), tests, where)
+        if verifier == "code":
+            _runnable(metadata, tests, where)
         said = _field(row, responses, where) if responses else ()
         texts = _listed([said] if isinstance(said, str) else said or (), responses or "", where)
         if any(not isinstance(text, str) for text in texts):
@@ -121,6 +125,15 @@ def _options(found: Sequence[Any]) -> list[str]:
     if all(label and label[1] == letter for label, letter in zip(labels, LETTERS, strict=False)):
         return [option[label.end() :] for option, label in zip(options, labels, strict=True) if label]
     return options
+
+
+def _runnable(metadata: dict[str, Any], field: str | None, where: str) -> None:
+    """UserError unless a program can be held to the tests."""
+    try:
+        read_tests(metadata)
+    except BrokenCaseError as problem:
+        named = f"a row's field '{field}' has no tests" if field else "verifier code needs the field `tests`"
+        raise UserError(f"{where}: {named}: {problem}") from None
 
 
 def _object(found: Any, field: str, where: str) -> Any:
