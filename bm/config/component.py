@@ -48,6 +48,7 @@ TAKES = {
     "merge method": ("tensors",),
     "engine": ("model",),
     "judge": ("engine", "model"),
+    "verifier": ("text", "reference", "metadata", "settings"),
     "tracker": ("about",),
     "loss": ("logits", "targets"),
     "optimizer": ("module", "learning_rate"),
@@ -110,6 +111,7 @@ TeacherTarget = Annotated[Component, BeforeValidator(partial(_component, kind="t
 MethodTarget = Annotated[Component, BeforeValidator(partial(_component, kind="merge method")), _SHOWN]
 EngineTarget = Annotated[Component, BeforeValidator(partial(_component, kind="engine")), _SHOWN]
 JudgeTarget = Annotated[Component, BeforeValidator(partial(_component, kind="judge")), _SHOWN]
+VerifierTarget = Annotated[Component, BeforeValidator(partial(_component, kind="verifier")), _SHOWN]
 LossTarget = Annotated[Component, BeforeValidator(partial(_component, kind="loss")), _SHOWN]
 OptimizerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="optimizer")), _SHOWN]
 TrackerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="tracker")), _SHOWN]

@@ -17,6 +17,7 @@ from bm.config.component import (
     SourceTarget,
     StudentTarget,
     TeacherTarget,
+    VerifierTarget,
 )
 from bm.config.loading import Content, Device, NoKey
 
@@ -251,7 +252,7 @@ class Verify:
     """Responses judged at a time; 0: one per core."""
     judge: JudgeTarget | None
     """The LLM that decides for verifier `judge` (`bm.verify.judge`); null: there is none."""
-    verifiers: Mapping[Name, Target]
+    verifiers: Mapping[Name, VerifierTarget]
     """By name, what judges a response: a function (text after the reasoning, reference, metadata, these settings) →
     `Verdict`. Those of your own stand beside the shipped ones."""
 

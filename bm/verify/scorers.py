@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 FUNCTIONS = {
     "sqrt", "cbrt", "root", "exp", "log", "ln", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan",
     "acot", "asec", "acsc", "sinh", "cosh", "tanh", "coth", "asinh", "acosh", "atanh", "erf", "Abs", "abs", "pow",
@@ -73,6 +72,7 @@ def before(*arguments: Any) -> None:
 
 def prepare(function: Callable[..., bool]) -> None:
     """Import what the function needs, disarmed."""
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     import sympy
     from sympy.parsing import sympy_parser
 

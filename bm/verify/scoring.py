@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bm.config import Verify
+from bm.verify import scorers
 from bm.verify.sandbox import LostError, Sandbox, TimeLimitError, sandbox
 
-SOURCE = Path(__file__).with_name("scorers.py")
+SOURCE = Path(scorers.__file__)
 LIBRARIES = ("sympy", "math_verify", "latex2sympy2_extended", "antlr4", "reasoning_gym", "numpy")
 MEMORY_MB = 4096
 """Address space of one judgement, libraries included."""

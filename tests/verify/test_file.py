@@ -116,6 +116,14 @@ def test_the_table_counts_reasons_and_disagreement(bm: Bm, tmp_path: Path) -> No
         (["verifier=math", "file=R.jsonl", "verify.seconds=0"], "verify.seconds: must be greater than 0"),
         (["verifier=judge", "file=R.jsonl", "judge=openai"], "verify.judge.engine.served: must be given"),
         (["file=R.jsonl"], "verifier: must be given"),
+        (
+            ["verifier=math", "file=R.jsonl", "+verify.verifiers.mine._target_=os.system"],
+            "verify.verifiers.mine: there is no function `os.system`",
+        ),
+        (
+            ["verifier=math", "file=R.jsonl", "+verify.verifiers.mine._target_=textwrap.dedent"],
+            "`textwrap.dedent` is not a verifier: such a function takes `text` and `reference`",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], line: str, bm: Bm, tmp_path: Path) -> None:
