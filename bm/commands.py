@@ -109,8 +109,8 @@ def _round(
     last = number == config.rounds.count
     home = run_folder(config) / ("" if last else f"round-{number}")
     title = config.recipe if config.rounds.count == 1 else f"{config.recipe}, round {number} of {config.rounds.count}"
-    of = config.evaluate
-    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence, config.prices)
+    of, domains = config.evaluate, {name: domain.task for name, domain in config.domains.items() if domain.task}
+    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence, config.prices, domains)
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
     track(tracking, results, subjects, stages.used, number)
@@ -286,9 +286,11 @@ def _run(config: Experiment) -> "Run":
     if HydraConfig.initialized():
         given = HydraConfig.get()
         overrides, sources = list(given.overrides.task), given.runtime.config_sources
-        folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-        command = shlex.join(["bm", "run", *folders, *overrides])
+        folders = [source.path for source in sources if source.provider == "command-line"]
+        command = shlex.join(["bm", "run", *(f"--config-dir={folder}" for folder in folders), *overrides])
     else:  # called from Python
-        overrides, file = [], str(run_folder(config) / "config.yaml")
+        overrides, folders, file = [], [], str(run_folder(config) / "config.yaml")
         command = f"run(load(Experiment, OmegaConf.load({file!r})))"
-    return Run(config.experiment, config.recipe, config.seed, tuple(overrides), command, run_key(config))
+    return Run(
+        config.experiment, config.recipe, config.seed, tuple(overrides), command, run_key(config), tuple(folders)
+    )

@@ -82,7 +82,9 @@ def chosen(which: str, results: "Results", subjects: "Sequence[Subject]") -> "Su
     for kind in {s.kind for s in made if s.kind == which}:
         if best := results.best(kind):
             return next(s for s in made if s.name == best.name)
-    return next(s for s in made if s.name.split(" ", 2)[2] == which)  # "round 1 math & science"
+    experts = {s.domains[0]: s for s in made if s.kind == "expert"}
+    merges = {name: s for s in made if s.kind == "merge" for name in (str(s.method), f"{s.method} {s.order}")}
+    return {**merges, **experts}[which]
 
 
 def _teaches(teacher: Component, model: Artefact) -> Component:

@@ -16,7 +16,7 @@ from rich.console import Console
 from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
-from bm.report.findings.evidence import Subject, cosines, cost, gather
+from bm.report.findings.evidence import Subject, behind, cosines, gather, hardware
 from bm.report.findings.results import (
     Claim,
     Cost,
@@ -65,35 +65,41 @@ class Settings:
     resamples: int
     """Bootstrap resamples of the questions behind each verdict."""
     confidence: float
-    prices: Prices | None = None
-    """What an hour costs; None: money and totals are left out."""
+    prices: Prices
+    """What an hour costs."""
+    domains: Mapping[str, str]
+    """The task that is each domain's own."""
 
 
 def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings, folder: Path) -> Results:
-    """Write `folder`/results.json and `folder`/report/index.html, print the table, and return the results.
+    """Write `folder`/results.json and `folder`/report (the page, and its tables as CSV and LaTeX), print the table, and
+    return the results.
 
     `artefacts`: everything the run made or used; those of `subjects` may be among them or not. Reads of each subject
     scores.json and samples.parquet of its evaluation, metrics.csv or tensors.parquet of its model where they exist;
     of distillation artefacts traces.parquet and rejected.parquet.
     """
+    from bm.report.pages.exports import export_table
     from bm.report.pages.html import publish
+    from bm.report.pages.tables import of_run, of_verdicts
     from bm.report.pages.terminal import show
 
-    found = replace(results(subjects, settings), cosines=cosines(subjects, artefacts))
-    if settings.prices is not None:
-        found = priced(found, subjects, artefacts, settings.prices)
+    found, ledger = results(subjects, artefacts, settings), _ledger(subjects, artefacts, settings)
     write(found, folder / "results.json")
-    publish(
-        found,
-        gather(settings.title, subjects, artefacts, settings.run.command, settings.config),
-        folder / "report" / "index.html",
-    )
+    evidence = gather(settings.title, subjects, artefacts, settings.run.command, settings.config, ledger)
+    publish(found, evidence, folder / "report" / "index.html")
+    export_table("models", of_run(found), folder / "report")
+    export_table("verdicts", of_verdicts(found), folder / "report")
     show(found, Console())
     return found
 
 
-def results(subjects: Sequence[Subject], settings: Settings) -> Results:
-    """Rows in stable order and the verdicts between them.
+def _ledger(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings) -> Ledger:
+    return Ledger(behind(subjects, artefacts).values(), settings.prices)
+
+
+def results(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings) -> Results:
+    """Rows in stable order with what each model cost, and the verdicts between them.
 
     UserError if two subjects share a name.
     """
@@ -102,15 +108,17 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
     for name, times in Counter(s.name for s in subjects).items():
         if times > 1:
             raise UserError(f"{times} models are called '{name}'; give each its own name")
+    known, ledger = behind(subjects, artefacts), _ledger(subjects, artefacts, settings)
     rows = ordered(
         [
             Row(
                 s.name,
                 s.kind,
                 scores(s.evaluation.path, s.seen),
-                cost(s.model),
+                ledger.of(s.model),
                 s.model.key,
                 s.out_after,
+                ledger.behind(s.model),
                 round=s.round,
                 method=s.method,
                 order=s.order,
@@ -121,28 +129,28 @@ def results(subjects: Sequence[Subject], settings: Settings) -> Results:
         ]
     )
     how = (settings.resamples, settings.confidence, settings.run.seed)
-    return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), settings.run)
-
-
-def priced(found: Results, subjects: Sequence[Subject], artefacts: Sequence[Artefact], prices: Prices) -> Results:
-    """The same results with FLOPs, money, and sums over what each model was made from."""
-    models, evaluations = {s.model.key: s.model for s in subjects}, {s.evaluation.key: s.evaluation for s in subjects}
-    known = {**{a.key: a for a in artefacts}, **models, **evaluations}
-    ledger = Ledger(known.values(), prices)
-    rows = [replace(r, cost=ledger.of(models[r.key]), total=ledger.behind(models[r.key])) for r in found.rows]
-    return replace(found, rows=tuple(rows), spent=ledger.behind(*known.values()))
+    run = replace(settings.run, hardware=hardware(list(known.values())))
+    return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), run, cosines(subjects, artefacts),
+                   ledger.behind(*known.values()), settings.domains)  # fmt: skip
 
 
 def compare(runs: Mapping[str, Path], folder: Path) -> None:
     """Every run (a name and its results.json) side by side and beside what the paper reports.
 
-    Prints a table and writes `folder`/index.html.
+    Prints a table and writes `folder`/index.html, and `folder`/tables: the models of each experiment, or of the runs of
+    a recipe without one, with a column per setting in which they differ, as CSV and LaTeX.
     """
+    from bm.report.findings.grid import sweeps
+    from bm.report.pages.exports import export_table, slug
     from bm.report.pages.html import publish_comparison
+    from bm.report.pages.tables import tabled
     from bm.report.pages.terminal import show_comparison
 
     found = {name: read(path) for name, path in runs.items()}
     publish_comparison(found, folder / "index.html")
+    for grid in sweeps(list(runs.values())):
+        stem = slug(f"{grid.experiment} {grid.recipe}")
+        export_table(stem, tabled(grid, None), folder / "tables")
     show_comparison(found, Console())
 
 

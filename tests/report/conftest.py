@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bm.config import Prices
 from bm.report import Run, Settings, Subject
 from bm.store import Artefact, Store
 
 TASKS = ("tiny_math", "tiny_coding", "tiny_science")
+DOMAINS = {"math": "tiny_math", "coding": "tiny_coding", "science": "tiny_science"}
+PRICES = Prices(gpus={}, machine=0.1)
 QUESTIONS, SAMPLES, LAYERS = 120, 2, 4
 MODULES = (
     "q_proj",
@@ -41,7 +44,7 @@ SKILLS = {
     "linear (math & science) & coding": (0.49, 0.55, 0.56),
 }
 RUN = Run(None, "tiny", 1, ("recipe=tiny", "seed=1"), "bm run recipe=tiny seed=1", "0a1b2c3d")
-SETTINGS = Settings("tiny", RUN, "recipe: tiny\nseed: 1\nmerge:\n  order: all\n", 500, 0.95)
+SETTINGS = Settings("tiny", RUN, "recipe: tiny\nseed: 1\nmerge:\n  order: all\n", 500, 0.95, PRICES, DOMAINS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,16 @@ def make(store: Store, skills: Mapping[str, tuple[float, ...]] = SKILLS) -> Fixt
         else:
             kind, inputs = "merge", [models[d] for d in ("math", "coding", "science") if d in name]
         models[name] = _merge(store, name, inputs) if kind == "merge" else _branch(store, name, inputs)
-        subjects.append(Subject(name, kind, models[name], _evaluation(store, models[name], skills[name]), task))  # type: ignore[arg-type]
+        subjects.append(
+            Subject(
+                name,
+                kind,
+                models[name],
+                _evaluation(store, models[name], skills[name]),
+                task,
+                domains=(name,) if kind == "expert" else (),
+            )
+        )  # type: ignore[arg-type]
     return Fixture(subjects, traces)
 
 

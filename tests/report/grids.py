@@ -36,7 +36,14 @@ def cell(outputs: Path, experiment: str, seed: int, models: Mapping[str, Mapping
     folder = outputs / "runs" / f"tiny-{random.Random(repr(config)).getrandbits(32):08x}"
     run = Run(experiment, "tiny", seed, (f"seed={seed}",), f"bm run experiment={experiment} seed={seed}", folder.name)
     write(
-        Results(tuple(rows), tuple(verdicts), tuple(kept), run, {"updates": pairs} if experts else {}),
+        Results(
+            tuple(rows),
+            tuple(verdicts),
+            tuple(kept),
+            run,
+            {"updates": pairs} if experts else {},
+            domains={domain: task for domain, task in TASKS.items() if domain in models},
+        ),
         folder / "results.json",
     )
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from bm.branch.watch import COLUMNS
-from bm.report import priced, results
+from bm.report import results
 from bm.report.pages.tracking import summary
 from tests.report.conftest import SETTINGS, Fixture, experiment  # noqa: F401
-from tests.test_ledger import PRICES
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra bm[dashboard]")
 
@@ -20,7 +19,7 @@ LOGGED = {*COLUMNS, "held_out_math", "cosine_math_coding", "scores"}
 def test_every_panel_draws_what_runs_log(experiment: Fixture) -> None:  # noqa: F811
     from experiments.dashboard.workspace import definition, workspace
 
-    found = priced(results(experiment.subjects, SETTINGS), experiment.subjects, experiment.artefacts, PRICES)
+    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
     known = {*summary(found), *LOGGED}
     stored = json.loads(definition(workspace("entity", "bm")))
     sections = stored["spec"]["section"]["panelBankConfig"]["sections"]

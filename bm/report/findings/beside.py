@@ -38,11 +38,11 @@ def paper_columns(grid: Grid, published: Published | None) -> dict[str, tuple[in
 
 def _row(entry: Entry, rows: Sequence[PublishedRow]) -> PublishedRow | None:
     """What the paper reports of such a model; where it tells no order, of every order."""
-    model = next(iter(entry.found.values()))[0]
+    model = entry.row
 
     def alike(row: PublishedRow) -> bool:
         of = (row.kind, row.method, row.order or model.order, row.domain)
-        return of == (model.kind, model.method, model.order, model.domains[0] if model.kind == "expert" else None)
+        return of == (model.kind, model.method, model.order, model.domain)
 
     return next(filter(alike, rows), None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bm.ledger import Ledger
 from bm.report.findings.results import Cost, Kind
 from bm.store import Artefact
 
@@ -119,14 +120,13 @@ class Evidence:
 
 
 def gather(
-    title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact], command: str, config: str
+    title: str, subjects: Sequence[Subject], artefacts: Sequence[Artefact], command: str, config: str, ledger: Ledger
 ) -> Evidence:
     """Everything the page shows beside the results.
 
     `artefacts` are all that the run made or used (those of `subjects` may be among them); `config` is YAML text.
     """
-    models = {s.model.key: s.model for s in subjects}
-    known = {a.key: a for a in [*artefacts, *models.values(), *(s.evaluation for s in subjects)]}
+    known = behind(subjects, artefacts)
     return Evidence(
         title=title,
         curves=tuple(curve(s.name, s.kind, s.model.path) for s in subjects if (s.model.path / "metrics.csv").exists()),
@@ -138,11 +138,16 @@ def gather(
         ),
         meetings=tuple(m for a in known.values() if a.manifest["stage"] == "interference" for m in meetings(a.path)),
         funnels=tuple(funnel(a) for a in known.values() if a.manifest["stage"] == "distill"),
-        lineage=tuple(node(a) for a in known.values()),
+        lineage=tuple(node(a, ledger.of(a)) for a in known.values()),
         command=command,
         config=config,
         environment=environment(list(known.values())),
     )
+
+
+def behind(subjects: Sequence[Subject], artefacts: Sequence[Artefact]) -> dict[str, Artefact]:
+    """Every artefact of a run by its key, those of its subjects among them."""
+    return {a.key: a for a in [*artefacts, *(s.model for s in subjects), *(s.evaluation for s in subjects)]}
 
 
 def curve(name: str, kind: Kind, folder: Path) -> Curve:
@@ -219,21 +224,18 @@ def funnel(artefact: Artefact) -> Funnel:
     return Funnel(artefact.label, facts["asked"], facts["answered"], facts["kept"], dict(rejected), facts["duplicates"])
 
 
-def node(artefact: Artefact) -> Node:
+def node(artefact: Artefact, cost: Cost) -> Node:
     inputs = tuple(reference["key"] for reference in artefact.manifest["inputs"])
-    return Node(artefact.key, str(artefact.manifest["stage"]), artefact.label, inputs, cost(artefact))
+    return Node(artefact.key, str(artefact.manifest["stage"]), artefact.label, inputs, cost)
 
 
-def cost(artefact: Artefact) -> Cost:
-    """Seconds, GPU-hours and tokens of an artefact's own stage: those a teacher generated, or those trained on."""
-    seconds, gpus = float(artefact.manifest["seconds"]), int(artefact.facts.get("gpus", 0))
-    spent = artefact.facts.get("teacher", artefact.facts)
-    return Cost(seconds, seconds * gpus / 3600, int(spent.get("tokens", 0)))
+HARDWARE = ("processor", "GPUs")
+"""What of an environment is the machine."""
 
 
-def total_seconds(key: str, lineage: Iterable[Node]) -> float:
-    """Seconds of an artefact and of everything it was made from, each counted once."""
-    return sum(n.cost.seconds for n in lineage_of([key], lineage))
+def hardware(artefacts: Sequence[Artefact]) -> dict[str, str]:
+    """The processors and GPUs that made some artefacts."""
+    return {name: value for name, value in environment(artefacts).items() if name in HARDWARE}
 
 
 def environment(artefacts: Sequence[Artefact]) -> dict[str, str]:

@@ -27,8 +27,8 @@ APART = ("recipe", "experiment", "seed", "output", "paths", "tracker", "trainer"
 class Cell:
     """One run of the grid."""
 
-    run: Path | None
-    """Its folder; None: it is known from a record alone."""
+    folder: Path | None
+    """None: the run is known from a record alone."""
     seed: int
     settings: Mapping[str, Any]
     """By dotted name, the resolved settings that differ between the grid's cells: a number, text, truth or None."""
@@ -37,14 +37,14 @@ class Cell:
     retention: tuple[Retained, ...] = ()
     cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
-    command: str = ""
-    """What makes it again."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """The task that is each domain's own."""
+    run: Run | None = None
+    """What makes it again; None as for `folder`."""
 
     @cached_property
     def results(self) -> Results:
-        return Results(self.rows, self.verdicts, self.retention, cosines=self.cosines)
+        return Results(self.rows, self.verdicts, self.retention, cosines=self.cosines, domains=self.domains)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,21 @@ class Entry:
     """By seed, its row and the results that this is in."""
     label: str = ""
     """Its name, and the settings that tell it from others of that name."""
+    apart: Mapping[str, Any] = field(default_factory=dict)
+    """Those settings."""
 
-    def score(self, task: str) -> Interval | None:
-        """pass@1 on a task: mean, and an interval over seeds no narrower than that over questions; None: untested."""
-        scores = [row.scores[task] for row, _ in self.found.values() if task in row.scores and row.out_after is None]
-        return _interval([[score] for score in scores])
+    @property
+    def row(self) -> Row:
+        """Its row with the first seed."""
+        return next(iter(self.found.values()))[0]
+
+    def score(self, task: str, early: bool = False) -> Interval | None:
+        """pass@1 on a task: mean, and an interval over seeds no narrower than that over questions; None: untested.
+
+        `early`: of rows that left a race, on the questions that they were asked, and of no others.
+        """
+        rows = [row for row, _ in self.found.values() if task in row.scores and (row.out_after is not None) == early]
+        return _interval([[row.scores[task]] for row in rows])
 
     @cached_property
     def mean(self) -> Interval | None:
@@ -116,8 +126,9 @@ class Grid:
         """Entries of one name, with the settings in their labels that not all of them share."""
         common = set.intersection(*(set(entry.settings.items()) for entry in entries))
         for entry in entries:
-            own = [f"{self.short(n)}={said(v)}" for n, v in entry.settings.items() if (n, v) not in common]
-            yield replace(entry, label=" ".join([entry.name, *own]))
+            apart = {n: v for n, v in entry.settings.items() if (n, v) not in common}
+            label = " ".join([entry.name, *(f"{self.short(n)}={said(v)}" for n, v in apart.items())])
+            yield replace(entry, label=label, apart=apart)
 
     def _named(self, kind: Kind, name: str) -> Iterator[Entry]:
         """The models of this name: one for each group of settings whose cells share nothing with other groups."""
@@ -163,6 +174,23 @@ def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
     return _grid(experiment, chosen, [found for found in of if found[2].recipe == chosen])
 
 
+def alone(results: Results) -> Grid:
+    """A run as a grid of one cell, known by its results alone."""
+    cell = Cell(None, 0, {}, results.rows, results.verdicts, results.retention, results.cosines, results.domains)
+    return Grid("", results.run.recipe if results.run else "", (cell,))
+
+
+def sweeps(files: Sequence[Path]) -> list[Grid]:
+    """The runs of these results.json files, the latest last, as grids: one per experiment (or none) and recipe."""
+    groups: dict[tuple[str, str], list[tuple[Path, Results, Run]]] = {}
+    for file in files:
+        results = read(file)
+        if results.run is not None and (file.parent / "config.yaml").is_file():
+            named = results.run.experiment or "", results.run.recipe
+            groups.setdefault(named, []).append((file.parent, results, results.run))
+    return [_grid(*named, runs) for named, runs in sorted(groups.items())]
+
+
 def _runs(outputs: Path) -> Iterator[tuple[Path, Results]]:
     """Folder and results of every run, the latest last."""
     rooms = [folder for folder in outputs.glob("*") if folder.is_dir() and folder.name not in ("store", "wandb")]
@@ -181,19 +209,10 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     found = list(latest.values())
     differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
     cells = [
-        Cell(
-            path,
-            run.seed,
-            settings,
-            results.rows,
-            results.verdicts,
-            results.retention,
-            results.cosines,
-            run.command,
-            results.domains,
-        )
+        Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines,
+             results.domains, run)
         for (path, results, run, _), settings in zip(found, differ, strict=True)
-    ]
+    ]  # fmt: skip
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
 
 

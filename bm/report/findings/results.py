@@ -61,6 +61,11 @@ class Row:
     domains: tuple[str, ...] = ()
     """Those that an expert was trained on, or that a merge has experts of; none of a student or a mixture."""
 
+    @property
+    def domain(self) -> str | None:
+        """The one that an expert was trained on."""
+        return self.domains[0] if self.kind == "expert" and self.domains else None
+
 
 @dataclass(frozen=True)
 class Retained:
@@ -113,6 +118,10 @@ class Run:
     """What makes this run again."""
     key: str
     """Hash of the resolved config."""
+    config_dirs: tuple[str, ...] = ()
+    """Folders of the user's own YAML (`--config-dir`)."""
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    """`processor` and `GPUs` that made its artefacts; another make of processor may score a little differently."""
 
 
 @dataclass(frozen=True)
@@ -126,25 +135,24 @@ class Results:
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
     spent: Cost | None = None
     """Of the whole run, each artefact once, evaluations too; None: it was not asked."""
-
-    @property
-    def domains(self) -> dict[str, str]:
-        """The task that is each domain's own, as the verdicts on experts have it."""
-        own = {v.name: v.task for v in self.verdicts if v.claim == "expert over student"}
-        return {row.domains[0]: own[row.name] for row in self.rows if row.name in own and row.domains}
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """The task that is each domain's own."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Every task that a row was tested on: first those that the mean is over, then by name."""
-        found = {task for row in self.rows for task in row.scores}
-        own = sorted({v.task for v in self.verdicts if v.claim == "expert over student"})
-        return (*own, *sorted(found.difference(own)))
+        others = {task for row in self.rows for task in row.scores}.difference(self._own)
+        return (*self._own, *sorted(others))
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The tasks that the mean is over: each expert's own, which its verdict names; all where there is no expert."""
-        own = {v.task for v in self.verdicts if v.claim == "expert over student"}
-        return self.tasks[: len(own)] if own else self.tasks
+        """The tasks that the mean is over: the domains' own; every task where no domain has one."""
+        return self._own or self.tasks
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        tested = {task for row in self.rows for task in row.scores}
+        return tuple(sorted(tested.intersection(self.domains.values())))
 
     def mean(self, row: Row) -> float | None:
         """Mean over the compared tasks, each counting the same; None if the row lacks one or left a race early."""
@@ -157,11 +165,6 @@ class Results:
         """The row of this kind with the highest mean; None if none has one. Ties go to the first name."""
         pairs = [(row, mean) for row in self.rows if row.kind == kind and (mean := self.mean(row)) is not None]
         return min(pairs, key=lambda pair: (-pair[1], pair[0].name))[0] if pairs else None
-
-    def highest(self, task: str) -> float:
-        """The highest score on a task, of those that all questions were asked for."""
-        asked = [row for row in self.rows if task in row.scores]
-        return max(row.scores[task].mean for row in [r for r in asked if r.out_after is None] or asked)
 
     @property
     def highest_mean(self) -> float | None:
@@ -179,7 +182,7 @@ def ordered(rows: list[Row]) -> tuple[Row, ...]:
 def write(results: Results, path: Path) -> None:
     """results.json, atomically; the same results give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asdict(results))
+    write_json(path, asdict(results) | {"rows": [row_values(row) for row in results.rows]})
 
 
 def read(path: Path) -> Results:
@@ -189,17 +192,21 @@ def read(path: Path) -> Results:
         retention = tuple(Retained(**r) for r in values.get("retention", []))
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
         rows = tuple(row_of(r) for r in values["rows"])
-        return Results(
-            rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}), _cost(values.get("spent"))
-        )
+        return Results(rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}),
+                       _cost(values.get("spent")), values.get("domains", {}))  # fmt: skip
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise UserError(f"{path} is not a results.json ({problem}); remove it and repeat its run") from problem
 
 
-def row_of(values: Mapping[str, Any]) -> Row:
+def row_values(row: Row) -> dict[str, Any]:
     """A row as JSON has it."""
+    return {**asdict(row), "domain": row.domain}
+
+
+def row_of(values: Mapping[str, Any]) -> Row:
+    """The row that `row_values` wrote."""
     if values["kind"] not in KINDS:
         raise ValueError(f"no such kind: {values['kind']}")
     scores = {task: Score(**score) for task, score in values["scores"].items()}
@@ -214,4 +221,8 @@ def _cost(values: Mapping[str, Any] | None) -> Cost | None:
 
 
 def _run(values: dict[str, Any] | None) -> Run | None:
-    return None if values is None else Run(**{**values, "overrides": tuple(values["overrides"])})
+    return (
+        None
+        if values is None
+        else Run(**{**values, **{name: tuple(values.get(name, ())) for name in ("overrides", "config_dirs")}})
+    )

@@ -22,7 +22,7 @@ from bm.report.pages.html import script, write_page
 from bm.report.pages.record import FILE, command, measured
 from bm.report.pages.tables import claimed, tabled
 from bm.report.pages.terminal import show_grid
-from bm.report.pages.wording import TRUTHS, allowed, spent
+from bm.report.pages.wording import TRUTHS, allowed, made_on, spent
 from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
 
 
@@ -42,7 +42,7 @@ def report_grid(
     found = claims(grid, paper) if paper else []
     behind = _models(grid, outputs)
     made, models, verdicts = environment(behind), tabled(grid, paper), claimed(found)
-    remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices)]
+    remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices), *made_on(made)]
     with style():
         drawn = charts(grid, paper)
         export(drawn, models, verdicts, home / "figures", rasters=True)
@@ -109,6 +109,6 @@ def _publish(
     write_page(
         path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
         models=tabled(grid, paper), claims=claimed(found), figures=figures, source=paper and paper.number and SOURCE,
-        command=command(grid), commands=[cell.command for cell in grid.cells], environment=made,
+        command=command(grid), commands=[cell.run.command for cell in grid.cells if cell.run], environment=made,
         shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
     )  # fmt: skip

@@ -1,9 +1,7 @@
-"""What a paper takes of a grid: each figure as SVG, PNG and CSV, tables in LaTeX, and the measured numbers as JSON."""
+"""What a paper takes of a run or a grid: each figure as SVG, PNG and CSV, each table as CSV and LaTeX."""
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +38,32 @@ def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, 
 
 
 def export_table(stem: str, table: Table, folder: Path) -> None:
-    """`folder`/<stem>.csv and .tex; neither of a table without rows."""
-    if table.rows:
-        names = [column.name for column in table.columns]
-        write_text(folder / f"{stem}.csv", _csv(names, ([cell.value for cell in row.cells] for row in table.rows)))
-        write_text(folder / f"{stem}.tex", latex(table))
+    """`folder`/<stem>.csv, with an interval's `low` and `high` in columns of their own, and .tex; neither of a table
+    without rows.
+    """
+    if not table.rows:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    columns: list[list[Any]] = []
+    for place, column in enumerate(table.columns):
+        cells = [row.cells[place] for row in table.rows]
+        names, columns = [*names, column.name], [*columns, [cell.value for cell in cells]]
+        if any(cell.low is not None for cell in cells):
+            names += [f"{column.name} low", f"{column.name} high"]
+            columns += [[cell.low for cell in cells], [cell.high for cell in cells]]
+    write_text(folder / f"{stem}.csv", _csv(names, list(zip(*columns, strict=True))))
+    write_text(folder / f"{stem}.tex", latex(table))
 
 
 def latex(table: Table) -> str:
     """The table in the style of booktabs, which its document must load."""
+    from pandas import DataFrame
+
     alignment = "".join("l" if column.words else "r" for column in table.columns)
-    lines = [" & ".join(escaped(column.name) for column in table.columns)]
-    lines += [" & ".join(_latex(cell) for cell in row.cells) for row in table.rows]
-    head, *body = [f"{line} \\\\\n" for line in lines]
-    ruled = f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
-    return f"\\begin{{tabular}}{{{alignment}}}\n{ruled}\\end{{tabular}}\n"
+    names = [escaped(column.name) for column in table.columns]
+    frame = DataFrame([[_latex(cell) for cell in row.cells] for row in table.rows], columns=names)
+    return str(frame.style.hide(axis="index").to_latex(hrules=True, column_format=alignment))
 
 
 def escaped(text: str) -> str:
@@ -72,9 +81,8 @@ def _latex(cell: Cell) -> str:
     return f"{shown} {{\\scriptsize {escaped(cell.small)}}}" if cell.small else shown
 
 
-def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(names)
-    table.writerows(rows)
-    return buffer.getvalue()
+def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    from pandas import DataFrame
+
+    frame = DataFrame(rows, columns=list(names), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))

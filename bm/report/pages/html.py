@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from bm.report.figures import lineage, numbers, panels, plots
 from bm.report.figures.drawing import DARK, LIGHT, inline, style
-from bm.report.findings.evidence import OUTSIDE, Evidence, Funnel, KeptShare, Meeting, Node, lineage_of, total_seconds
+from bm.report.findings.evidence import OUTSIDE, Evidence, Funnel, KeptShare, Meeting, Node, lineage_of
 from bm.report.findings.results import KINDS, Claim, Kind, Results
 from bm.report.findings.traces import Browsed, embedded
 from bm.report.pages import comparison, wording
+from bm.report.pages.tables import of_run, of_verdicts
 from bm.store import write_text
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Shown:
 
 def publish(results: Results, evidence: Evidence, path: Path) -> None:
     """Write the page of one run."""
-    totals = {row.name: total_seconds(row.key, evidence.lineage) for row in results.rows}
+    totals = {row.name: (row.total or row.cost).seconds for row in results.rows}
     with style():
         figures = {
             "scores": drawn("score", _scores(results)),
@@ -57,7 +58,10 @@ def publish(results: Results, evidence: Evidence, path: Path) -> None:
         }
     finding = {"headline": wording.headline(results), "remarks": wording.remarks(results, totals)}
     largest = _largest(evidence.kept)
-    write_page(path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=largest, **finding)
+    tables = {"models": of_run(results), "verdict_table": of_verdicts(results)}
+    write_page(
+        path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=largest, **tables, **finding
+    )
 
 
 def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
@@ -72,7 +76,8 @@ def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
         figures = drawn("mean", means)
     claims = comparison.claims(paper, runs)
     caution = comparison.CAUTION
-    write_page(path, "comparison.html.j2", paper=paper, caution=caution, runs=runs, claims=claims, figures=figures)
+    models = {name: of_run(results) for name, results in runs.items()}
+    write_page(path, "comparison.html.j2", paper=paper, caution=caution, runs=models, claims=claims, figures=figures)
 
 
 def publish_traces(traces: Browsed, path: Path) -> None:

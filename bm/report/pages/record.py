@@ -1,15 +1,18 @@
 """What was found, as a repository keeps it: measured.json, from which every claim can be judged again."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from bm.report.findings.claims import Claim, claims
+from bm.report.findings.evidence import HARDWARE
 from bm.report.findings.grid import Cell, Grid
 from bm.report.findings.published import published
-from bm.report.findings.results import row_of
+from bm.report.findings.results import row_of, row_values
 from bm.report.pages.exports import export_table
 from bm.report.pages.tables import claimed
 from bm.store import write_json
@@ -19,7 +22,7 @@ FILE = "measured.json"
 
 def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
     """`made`: versions, machine and commit behind the grid's models."""
-    about = {name: made[name] for name in ("processor", "GPUs") if name in made}
+    about = {name: made[name] for name in HARDWARE if name in made}
     return {
         "experiment": grid.experiment,
         "recipe": grid.recipe,
@@ -31,13 +34,26 @@ def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dic
             {"settings": dict(cell.settings), "seed": cell.seed, "domains": cell.domains, "cosines": cell.cosines}
             for cell in grid.cells
         ],
-        "rows": [{"settings": dict(c.settings), "seed": c.seed} | asdict(row) for c in grid.cells for row in c.rows],
+        "rows": [
+            {"settings": dict(c.settings), "seed": c.seed} | row_values(row) for c in grid.cells for row in c.rows
+        ],
         "claims": [asdict(claim) for claim in found],
     }
 
 
 def command(grid: Grid) -> str:
-    return f"bm run -m experiment={grid.experiment} recipe={grid.recipe}"
+    """What makes the grid again: with every `--config-dir` and every override, those that differ as a sweep.
+
+    Overrides that were not crossed with each other are left to the experiment's own sweep.
+    """
+    runs = [cell.run for cell in grid.cells if cell.run]
+    told = [dict(word.partition("=")[::2] for word in run.overrides) for run in runs]
+    values = {name: list(dict.fromkeys(one[name] for one in told if name in one)) for one in told for name in one}
+    crossed = prod(map(len, values.values())) == len({tuple(sorted(one.items())) for one in told})
+    kept = {name: of for name, of in values.items() if crossed or len(of) == 1}
+    words = {"experiment": [grid.experiment], "recipe": [grid.recipe]} | kept
+    folders = dict.fromkeys(f"--config-dir={folder}" for run in runs for folder in run.config_dirs)
+    return shlex.join(["bm", "run", "-m", *folders, *(f"{name}={','.join(of)}" for name, of in words.items())])
 
 
 def recorded(values: Mapping[str, Any]) -> Grid:

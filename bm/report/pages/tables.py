@@ -1,4 +1,4 @@
-"""Every model of a grid as a table, and its claims as another: for the page, the terminal, CSV and LaTeX."""
+"""The models, verdicts and claims of runs as tables: each once, for the page, the terminal, CSV and LaTeX."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,23 @@ from bm.report.figures import numbers
 from bm.report.figures.charts.chart import MEAN, scored
 from bm.report.findings.beside import Pair, pairs, paper_columns
 from bm.report.findings.claims import Claim
-from bm.report.findings.grid import Entry, Grid, said
+from bm.report.findings.grid import Entry, Grid, alone, said
 from bm.report.findings.published import Published
-from bm.report.findings.results import Kind
+from bm.report.findings.results import Kind, Results, Verdict
 from bm.report.pages import wording
-from bm.statistics import Interval
 
 
 @dataclass(frozen=True)
 class Column:
     name: str
+    """Of a setting its dotted name where the last part of it would be taken for another column's."""
     words: bool = False
     """Whether it holds text, which stands on the left."""
     scored: bool = False
     """Whether it is about scores, ours or the paper's."""
     paper: str = ""
     """The paper's name of what it reports here."""
+    cost: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Cell:
     brief: str = ""
     """The same where there is little room."""
     best: bool = False
+    low: float | None = None
+    high: float | None = None
+    """The interval again, for programs."""
 
 
 NOTHING = Cell("–", "")
@@ -62,12 +66,19 @@ def tabled(grid: Grid, published: Published | None) -> Table:
     best = {t: max((s.mean for e in grid.entries if (s := scored(e, t))), default=None) for t in tasks}
     told = paper_columns(grid, published)
     shown = [axis for axis in grid.axes if any(axis in entry.settings for entry in grid.entries)]
-    columns = [Column("model", words=True), *(Column(grid.short(axis)) for axis in shown)]
+    taken = {"model", "seeds", *tasks, *COSTS}
+    settings = [axis if grid.short(axis) in taken else grid.short(axis) for axis in shown]
+    columns = [Column("model", words=True), *map(Column, settings)]
     for task in tasks:
         columns += [Column(task, scored=True)]
         columns += [Column(f"paper, {told[task][1]}", scored=True, paper=told[task][1])] if task in told else []
-    columns += [Column(name) for name in (*COSTS, "seeds")]
+    columns += [*(Column(name, cost=True) for name in COSTS), Column("seeds")]
     return _costing(Table(columns, [_line(pair, shown, tasks, best, told) for pair in pairs(grid, published)]))
+
+
+def of_run(results: Results) -> Table:
+    """The models of one run."""
+    return tabled(alone(results), None)
 
 
 def _costing(table: Table) -> Table:
@@ -75,7 +86,7 @@ def _costing(table: Table) -> Table:
     kept = [
         place
         for place, column in enumerate(table.columns)
-        if column.name not in COSTS or any(row.cells[place].value for row in table.rows)
+        if not column.cost or any(row.cells[place].value for row in table.rows)
     ]
     return Table(
         [table.columns[place] for place in kept],
@@ -87,10 +98,11 @@ def _line(
     pair: Pair, shown: Sequence[str], tasks: Sequence[str], best: Mapping[str, float | None], told: Mapping[str, object]
 ) -> Line:
     entry = pair.entry
-    cells = [Cell(entry.name if entry else f"{pair.name} (paper)", pair.name)]
+    left = wording.out(entry.row.out_after) if entry and entry.row.out_after is not None else ""
+    cells = [Cell(entry.name if entry else f"{pair.name} (paper)", pair.name, left, left)]
     cells += [_setting(entry, axis) if entry else NOTHING for axis in shown]
     for task in tasks:
-        cells.append(_score(scored(entry, task) if entry else None, best[task]))
+        cells.append(_score(entry, task, best[task]) if entry else NOTHING)
         if task in told:
             cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
     cells += [*_costs(entry), Cell(str(len(entry.found)), len(entry.found))] if entry else [NOTHING] * (len(COSTS) + 1)
@@ -104,14 +116,19 @@ def _setting(entry: Entry, axis: str) -> Cell:
     return Cell(shown, shown if isinstance(value, bool) or value is None else value)
 
 
-def _score(score: Interval | None, best: float | None) -> Cell:
-    if score is None:
+def _score(entry: Entry, task: str, best: float | None) -> Cell:
+    """The score with its interval and, on a task, the mean tokens of a response."""
+    score = scored(entry, task)
+    shown = score or entry.score(task, early=True)
+    if shown is None:
         return NOTHING
-    return Cell(f"{100 * score.mean:.1f}", score.mean, *_spans(score), score.mean == best)
-
-
-def _spans(score: Interval) -> tuple[str, str]:
-    return numbers.span(score.low, score.high), numbers.span(score.low, score.high, 0)
+    lengths = [row.scores[task].response_tokens for row, _ in entry.found.values() if task in row.scores]
+    tokens = numbers.tokens(fmean(lengths)) if lengths else ""
+    long, brief = (numbers.span(shown.low, shown.high, digits) for digits in (1, 0))
+    small = f"{long} · {tokens}" if tokens else long
+    brief += f"·{tokens}" if tokens and len(entry.found) == 1 else ""  # over seeds a terminal has no room for it
+    return Cell(f"{100 * shown.mean:.1f}", shown.mean, small, brief, bool(score and score.mean == best),
+                shown.low, shown.high)  # fmt: skip
 
 
 def _costs(entry: Entry) -> list[Cell]:
@@ -131,6 +148,27 @@ def _in_all(totals: Sequence[Cost | None]) -> list[Cell]:
     return [Cell(numbers.duration(seconds), seconds), Cell(f"{fmean(money):.2g}", fmean(money)) if priced else NOTHING]
 
 
+def of_verdicts(results: Results) -> Table:
+    """Each paired comparison of a run: its difference with its interval, and the verdict."""
+    columns = [Column(name, words) for name, words in (
+        ("model", True), ("against", True), ("on", True), ("difference", False), ("verdict", True), ("p", False),
+        ("questions", False), ("to decide", False), ("time ratio", False))]  # fmt: skip
+    return Table(columns, [Line(None, _verdict(verdict)) for verdict in results.verdicts])
+
+
+def _verdict(v: Verdict) -> list[Cell]:
+    interval, ratio = f"{numbers.points(v.low)} to {numbers.points(v.high)}", v.cost_ratio
+    return [
+        *(Cell(text, text) for text in (v.name, v.against, v.task)),
+        Cell(numbers.points(v.difference), v.difference, interval, low=v.low, high=v.high),
+        Cell(f"{numbers.MARKS[v.verdict]} {v.verdict}", v.verdict),
+        Cell(numbers.probability(v.p), v.p),
+        Cell(f"{v.questions:,}", v.questions),
+        Cell(wording.to_decide(v), v.questions_needed or ""),
+        NOTHING if ratio is None else Cell(numbers.share(ratio), ratio),
+    ]
+
+
 def claimed(claims: Sequence[Claim]) -> Table:
     """What was claimed, what the paper reports, what was measured, and the verdict."""
     columns = [Column("claim", True), Column("verdict", True), Column("paper"), Column("measured"), Column("seeds")]
@@ -146,6 +184,7 @@ def _claim(claim: Claim) -> list[Cell]:
         Cell(claim.claim, claim.claim),
         Cell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
         Cell(shown(claim.published), "" if claim.published is None else claim.published),
-        Cell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval),
+        Cell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval,
+             low=claim.low, high=claim.high),
         Cell(str(claim.seeds), claim.seeds),
-    ]
+    ]  # fmt: skip

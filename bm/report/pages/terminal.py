@@ -7,9 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bm.report.figures import numbers
-from bm.report.findings.results import Kind, Results, Row, Score
+from bm.report.findings.results import Kind, Results
 from bm.report.pages import comparison, wording
-from bm.report.pages.tables import Cell
+from bm.report.pages.tables import Cell, of_run
 from bm.report.pages.tables import Table as Tabled
 
 SIGNS: Mapping[Kind, str] = {
@@ -25,42 +25,23 @@ LONGEST = 40
 
 def show(results: Results, console: Console) -> None:
     """Rows by tasks with intervals, mean, and time; the best of each column is bold. Then a line per verdict."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model")
-    for task in [*results.tasks, "mean", "time"]:
-        table.add_column(escape(task), justify="right")
-    for row in results.rows:
-        scores = [_score(row.scores.get(task), results.highest(task)) for task in results.tasks]
-        mean = results.mean(row)
-        if row.out_after is not None:
-            scores = [f"[dim]{score}[/]" for score in scores]
-        cell = "–" if mean is None else _bold(f"{100 * mean:.1f}", mean == results.highest_mean)
-        table.add_row(
-            f"{SIGNS[row.kind]} {escape(row.name)}{_left(row)}", *scores, cell, numbers.duration(row.cost.seconds)
-        )
-    console.print(table)
+    models = of_run(results)
+    console.print(_models(models, [p for p, c in enumerate(models.columns) if c.scored or c.name == "time"]))
     legend = "  ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
     console.print(
         f"{legend}  [dim]pass@1 in percent, its interval, mean tokens of a response; time of the model's own step[/]\n"
     )
     for verdict in results.verdicts:
         console.print(f"{numbers.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
+    for line in wording.made_on(results.run.hardware) if results.run else ():
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
 
 
 def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str], console: Console) -> None:
     """Every model of a grid, measured and in the paper side by side; then the claims with their verdicts."""
     console.print(f"[bold]{escape(title)}[/]")
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
     places = [place for place, column in enumerate(models.columns) if column.scored]
-    table.add_column("model", overflow="fold")
-    for column in (models.columns[place] for place in places):
-        table.add_column("paper" if column.paper else escape(column.name), justify="right", overflow="fold")
-    for row in models.rows[:LONGEST]:
-        sign = SIGNS[row.kind] if row.kind else " "
-        table.add_row(
-            f"{sign}{numbers.SPACE}{escape(str(row.cells[0].value))}", *(_cell(row.cells[place]) for place in places)
-        )
-    console.print(table)
+    console.print(_models(models, places))
     more = f"; {len(models.rows) - LONGEST} more models are on the page" if len(models.rows) > LONGEST else ""
     papers = [models.columns[place].paper for place in places if models.columns[place].paper]
     told = f"; paper: {', '.join(map(escape, papers))}" if papers else ""
@@ -73,8 +54,24 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
 
 
+def _models(models: Tabled, places: Sequence[int]) -> Table:
+    """The first models, with these columns."""
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    for column in (models.columns[place] for place in places):
+        table.add_column("paper" if column.paper else escape(column.name), justify="right", overflow="fold")
+    for row in models.rows[:LONGEST]:
+        name, sign = row.cells[0], SIGNS[row.kind] if row.kind else " "
+        left = f"\n  [dim]{name.brief}[/]" if name.brief else ""
+        table.add_row(
+            f"{sign}{numbers.SPACE}{escape(str(name.value))}{left}", *(_cell(row.cells[place]) for place in places)
+        )
+    return table
+
+
 def _cell(cell: Cell) -> str:
-    return f"{_bold(cell.text, cell.best)} [dim]{cell.brief}[/]" if cell.brief else cell.text
+    text = f"[bold]{cell.text}[/]" if cell.best else cell.text
+    return f"{text} [dim]{cell.brief}[/]" if cell.brief else text
 
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
@@ -86,19 +83,3 @@ def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
             table.add_row(f"  {escape(name)}", escape(answer))
         console.print(claim.title, table)
     console.print(f"[dim]{comparison.CAUTION}[/]")
-
-
-def _score(score: Score | None, highest: float) -> str:
-    if score is None:
-        return "–"
-    tokens = numbers.tokens(score.response_tokens)
-    interval = f"[dim]{numbers.span(score.low, score.high, 0)}{f'·{tokens}' if tokens else ''}[/]"
-    return f"{_bold(f'{100 * score.mean:.1f}', score.mean == highest)} {interval}"
-
-
-def _left(row: Row) -> str:
-    return "" if row.out_after is None else f"\n  [dim]{wording.out(row.out_after)}[/]"
-
-
-def _bold(text: str, bold: bool) -> str:
-    return f"[bold]{text}[/]" if bold else text

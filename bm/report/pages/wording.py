@@ -100,13 +100,21 @@ def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
         lines.append(_price(best, mixture, totals))
     if best is not None and any(v.claim == "expert over student" for v in results.verdicts):
         lines.append(_experts(results))
-    return lines
+    return [*lines, *(made_on(results.run.hardware) if results.run else [])]
 
 
 def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
     own, ratio = duration(best.cost.seconds), share(best.cost.seconds / mixture.cost.seconds)
     all_of = f"{duration(totals[best.name])} against {duration(totals[mixture.name])}"
     return f"Merging took {own}, {ratio} of the mixture's training; with all that each was made from it is {all_of}."
+
+
+def made_on(hardware: Mapping[str, str]) -> list[str]:
+    """Which machine made the results; nothing where that is not known."""
+    if "processor" not in hardware:
+        return []
+    gpus = "" if hardware.get("GPUs", "none") == "none" else f" with {hardware['GPUs']}"
+    return [f"Made on {hardware['processor']}{gpus}; another make of processor may score a little differently."]
 
 
 def spent(cost: Cost) -> str:

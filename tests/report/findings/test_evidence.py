@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bm.ledger import Ledger
 from bm.report.findings.evidence import (
     Cost,
     Funnel,
@@ -13,7 +14,6 @@ from bm.report.findings.evidence import (
     gather,
     kept_shares,
     lineage_of,
-    total_seconds,
 )
 from bm.store import Artefact
 from tests.report.conftest import LAYERS, MODULES, RUN, SETTINGS, Fixture
@@ -53,13 +53,13 @@ def test_what_several_inputs_share_is_counted_once() -> None:
     made = [("student", (), 100), ("math", ("student",), 10), ("code", ("student",), 20)]
     made += [("merge", ("math", "code"), 1), ("other", (), 7)]
     nodes = [Node(key, "branch", key, inputs, Cost(seconds, 0, 0)) for key, inputs, seconds in made]
-    assert total_seconds("merge", nodes) == 131
-    assert total_seconds("math", nodes) == 110
+    assert [n.key for n in lineage_of(["merge"], nodes)] == ["student", "math", "code", "merge"]
     assert [n.key for n in lineage_of(["math"], nodes)] == ["student", "math"]
 
 
 def test_gather_finds_what_each_artefact_has(experiment: Fixture) -> None:
-    found = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, RUN.command, SETTINGS.config)
+    ledger = Ledger(experiment.artefacts, SETTINGS.prices)
+    found = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, RUN.command, SETTINGS.config, ledger)
     assert [c.name for c in found.curves] == ["student", "math", "coding", "science", "mixture proportional"]
     assert {k.merge for k in found.kept} == {s.name for s in experiment.subjects if s.name.startswith("arcee_fusion")}
     assert len(found.kept) == 4, "two steps of each fusion, and none of the soup, which selects nothing"

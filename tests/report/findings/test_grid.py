@@ -82,7 +82,7 @@ def test_a_run_that_was_made_twice_counts_once_and_the_latest_does(outputs: Path
     run(outputs / "elsewhere", 1, 1.0, 0.9, output="outputs/elsewhere", tracker={"mode": "online"})
     cells = gather(outputs, "lambda", None).cells
     assert len(cells) == 6
-    assert cells[0].run == outputs / "elsewhere"
+    assert cells[0].folder == outputs / "elsewhere"
 
 
 def test_other_experiments_and_old_results_are_left_out(outputs: Path) -> None:

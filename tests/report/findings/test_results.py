@@ -57,9 +57,9 @@ def test_round_trip(
 
 
 def test_schema(experiment: Fixture, tmp_path: Path) -> None:
-    write(results(experiment.subjects, SETTINGS), tmp_path / "results.json")
+    write(results(experiment.subjects, experiment.artefacts, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "spent"}
+    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "spent", "domains"}
     assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:
@@ -76,6 +76,7 @@ def test_schema(experiment: Fixture, tmp_path: Path) -> None:
             "order",
             "base",
             "domains",
+            "domain",
         }
         assert row["kind"] in ("student", "expert", "mixture", "merge")
         assert set(row["cost"]) == {"seconds", "gpu_hours", "tokens", "flops", "money"}
@@ -87,14 +88,16 @@ def test_schema(experiment: Fixture, tmp_path: Path) -> None:
 
 
 def test_rows_do_not_depend_on_the_order_of_subjects(experiment: Fixture) -> None:
-    forward, backward = (results(list(s), SETTINGS) for s in (experiment.subjects, reversed(experiment.subjects)))
+    forward, backward = (
+        results(list(s), experiment.artefacts, SETTINGS) for s in (experiment.subjects, reversed(experiment.subjects))
+    )
     assert forward == backward
     assert [row.kind for row in forward.rows] == ["student"] + ["expert"] * 3 + ["mixture"] + ["merge"] * 3
 
 
 def test_two_subjects_of_one_name_are_refused(experiment: Fixture) -> None:
     with pytest.raises(UserError, match="math"):
-        results([*experiment.subjects, experiment.subjects[1]], SETTINGS)
+        results([*experiment.subjects, experiment.subjects[1]], [], SETTINGS)
 
 
 def test_mean_and_best_need_every_task() -> None:

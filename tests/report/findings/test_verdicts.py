@@ -23,7 +23,10 @@ def test_samples_are_paired_by_question(tmp_path: Path) -> None:
 
 
 def test_claims_and_their_opponents(experiment: Fixture) -> None:
-    found = [(v.claim, v.name, v.against, v.task) for v in results(experiment.subjects, SETTINGS).verdicts]
+    found = [
+        (v.claim, v.name, v.against, v.task)
+        for v in results(experiment.subjects, experiment.artefacts, SETTINGS).verdicts
+    ]
     merges = sorted(name for name in SKILLS if "&" in name)
     experts = [("expert over student", d, "student", f"tiny_{d}") for d in ("coding", "math", "science")]
     over_student = [("merge over student", m, "student", "mean") for m in merges]
@@ -32,7 +35,7 @@ def test_claims_and_their_opponents(experiment: Fixture) -> None:
 
 
 def test_differences_are_those_of_the_rows(experiment: Fixture) -> None:
-    found = results(experiment.subjects, SETTINGS)
+    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
     rows = {row.name: row for row in found.rows}
     for v in found.verdicts:
         tasks = TASKS if v.task == "mean" else (v.task,)
@@ -48,7 +51,9 @@ def test_differences_are_those_of_the_rows(experiment: Fixture) -> None:
 
 def test_verdicts_can_be_drawn_again(experiment: Fixture) -> None:
     again = replace(SETTINGS, run=replace(RUN, seed=2))
-    one, two, other = (results(experiment.subjects, s).verdicts for s in (SETTINGS, SETTINGS, again))
+    one, two, other = (
+        results(experiment.subjects, experiment.artefacts, s).verdicts for s in (SETTINGS, SETTINGS, again)
+    )
     assert one == two
     assert [v.low for v in one] != [v.low for v in other]
 
@@ -61,7 +66,7 @@ def test_models_asked_different_questions_are_refused(experiment: Fixture, tmp_p
     (tmp_path / "scores.json").write_bytes((expert.evaluation.path / "scores.json").read_bytes())
     moved = type(expert.evaluation)(tmp_path, expert.evaluation.manifest)
     with pytest.raises(UserError, match="different questions"):
-        results([student, type(expert)(expert.name, "expert", expert.model, moved, expert.task)], SETTINGS)
+        results([student, type(expert)(expert.name, "expert", expert.model, moved, expert.task)], [], SETTINGS)
 
 
 def test_only_the_experts_tasks_make_the_mean(experiment: Fixture, tmp_path: Path) -> None:
@@ -76,7 +81,7 @@ def test_only_the_experts_tasks_make_the_mean(experiment: Fixture, tmp_path: Pat
         found["wikitext"] = {"mean": 21.5, "low": 20.0, "high": 23.0, "questions": 50, "samples": 1}
         (folder / "scores.json").write_text(json.dumps(found))
         subjects.append(replace(subject, evaluation=replace(subject.evaluation, path=folder)))
-    found, plain = results(subjects, SETTINGS), results(experiment.subjects, SETTINGS)
+    found, plain = results(subjects, SETTINGS), results(experiment.subjects, experiment.artefacts, SETTINGS)
     assert found.verdicts == plain.verdicts
     assert found.tasks == (*sorted(TASKS), "ifeval")
     assert found.compared == tuple(sorted(TASKS))

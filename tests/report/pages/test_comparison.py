@@ -20,7 +20,7 @@ def test_every_published_row_has_a_value_per_column() -> None:
 
 
 def test_claims_of_a_run_count_its_verdicts(experiment: Fixture) -> None:
-    found = results(experiment.subjects, SETTINGS)
+    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
     first, _, third, cost, order = claims(published(), {"seed 1": found})
     assert first.runs["seed 1"].startswith("3 of 3 above: +")
     over = [v for v in found.verdicts if v.claim == "merge over mixture"]
@@ -30,7 +30,7 @@ def test_claims_of_a_run_count_its_verdicts(experiment: Fixture) -> None:
 
 
 def test_a_run_without_merges_answers_what_it_can(experiment: Fixture) -> None:
-    found = results([s for s in experiment.subjects if s.kind in ("student", "expert")], SETTINGS)
+    found = results([s for s in experiment.subjects if s.kind in ("student", "expert")], [], SETTINGS)
     said = [claim.runs["seed 1"] for claim in claims(published(), {"seed 1": found})]
     assert said[0].startswith("3 of 3 above")
     assert said[1:4] == ["–", "–", "–"]

@@ -10,19 +10,22 @@ import pytest
 from lxml import etree
 
 from bm.errors import UserError
-from bm.report import Cost, read, report_grid
+from bm.report import Cost, compare, read, report, report_grid, results
 from bm.report.figures.charts import charts
 from bm.report.figures.charts.frontier import Point, unbeaten
 from bm.report.figures.drawing import style
+from bm.report.findings.grid import Cell as Cell_
 from bm.report.findings.grid import Grid, gather
 from bm.report.findings.published import published
 from bm.report.findings.results import write
 from bm.report.pages.exports import escaped, latex
+from bm.report.pages.record import command
 from bm.report.pages.tables import Cell, Column, Line, Table, tabled
 from bm.report.pages.wording import spent
 from bm.store import Artefact, Store, model_digest
 from tests.conftest import Bm
 from tests.report import grids
+from tests.report.conftest import DOMAINS, SETTINGS, TASKS, Fixture
 from tests.report.pages.test_html import Outline
 
 BARS = {"bars-mean", "bars-tiny_coding", "bars-tiny_math", "bars-tiny_science"}
@@ -129,7 +132,7 @@ def test_the_record_holds_every_row_and_claim(outputs: Path, tmp_path: Path) -> 
     report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", record)
     kept = json.loads((record / "measured.json").read_text())
     assert kept.keys() >= {"experiment", "recipe", "command", "commit", "hardware", "versions", "rows", "claims"}
-    assert kept["command"] == "bm run -m experiment=lambda recipe=tiny"
+    assert kept["command"] == "bm run -m experiment=lambda recipe=tiny seed=1,2,3"
     assert len(kept["rows"]) == 15 * 6
     assert {"settings", "seed", "name", "kind", "scores", "cost", "key"} <= kept["rows"][0].keys()
     assert [claim["id"] for claim in kept["claims"]] == [claim.id for claim in published("lambda").claims]
@@ -179,3 +182,66 @@ def test_an_unknown_experiment_is_one_line(outputs: Path, bm: Bm) -> None:
     said = bm("report", "experiment=figure3", f"paths.outputs={outputs}", cwd=outputs)
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
     assert "did you mean 'figure2'" in said.stderr
+
+
+def test_the_command_keeps_every_override_and_config_dir(outputs: Path) -> None:
+    grid = gather(outputs, "figure2", None)
+
+    def with_run(cell: Cell_, number: int) -> Cell_:
+        assert cell.run is not None
+        words = (f"seed={cell.seed}", f"branch.epochs={number % 2}", "experiment=figure2", "student=my own")
+        return replace(cell, run=replace(cell.run, overrides=words, config_dirs=("/mine",)))
+
+    crossed = [with_run(replace(grid.cells[0], seed=seed), number) for seed in (1, 2) for number in (0, 1)]
+    assert command(replace(grid, cells=tuple(crossed))) == (
+        "bm run -m --config-dir=/mine experiment=figure2 recipe=tiny seed=1,2 branch.epochs=0,1 'student=my own'"
+    )
+    assert "seed=" not in command(replace(grid, cells=tuple(crossed[:3]))), "three of four runs are no cross product"
+
+
+def test_a_map_of_orders_comes_from_fields_not_from_names(outputs: Path) -> None:
+    grid = gather(outputs, "orders", None)
+    cells = [
+        replace(cell, rows=tuple(replace(row, name=f"model {number}") for number, row in enumerate(cell.rows)))
+        for cell in grid.cells
+    ]
+    assert "orders-arcee_fusion" in names(replace(grid, cells=tuple(cells)))
+
+
+def test_a_setting_is_not_taken_for_a_task_or_a_cost(outputs: Path) -> None:
+    grid = gather(outputs, "figure2", None)
+    cells = [
+        replace(c, settings={"branch.tokens": n % 4, "teacher.tiny_math": n % 4}) for n, c in enumerate(grid.cells)
+    ]
+    columns = [column.name for column in tabled(replace(grid, cells=tuple(cells)), None).columns]
+    assert {"branch.tokens", "teacher.tiny_math", "tokens", "tiny_math"} <= set(columns)
+    assert len(columns) == len(set(columns))
+
+
+def test_runs_and_plain_sweeps_have_tables_with_intervals(tmp_path: Path) -> None:
+    runs = {}
+    for epochs in (1, 2):
+        models = {
+            "student": {"kind": "student", "skill": 0.3},
+            "mixture": {"kind": "mixture", "skill": 0.3 + epochs / 9},
+        }
+        runs[str(epochs)] = grids.cell(tmp_path, "", 1, models, branch={"epochs": epochs}) / "results.json"
+    compare(runs, tmp_path / "report")
+    with (tmp_path / "report/tables/tiny.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epochs"] for row in rows if row["model"] == "mixture"] == ["1", "2"]
+    assert all(float(row["mean low"]) < float(row["mean"]) < float(row["mean high"]) for row in rows)
+    assert r"\toprule" in (tmp_path / "report/tables/tiny.tex").read_text()
+
+
+def test_a_single_run_has_its_tables(experiment: Fixture, tmp_path: Path) -> None:
+    found = report(experiment.subjects, experiment.artefacts, SETTINGS, tmp_path)
+    with (tmp_path / "report/verdicts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["difference low"]) for row in rows] == [verdict.low for verdict in found.verdicts]
+    assert "57" in (tmp_path / "report/models.tex").read_text() and (tmp_path / "report/models.csv").is_file()
+
+
+def test_a_domain_has_its_task_without_any_verdict(experiment: Fixture) -> None:
+    found = results([s for s in experiment.subjects if s.kind == "student"], [], SETTINGS)
+    assert (found.verdicts, dict(found.domains), found.compared) == ((), DOMAINS, tuple(sorted(TASKS)))

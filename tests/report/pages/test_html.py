@@ -96,7 +96,7 @@ def test_same_run_gives_the_same_page(experiment: Fixture, page: str, tmp_path: 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     skills = {"student": (0.3, 0.3, 0.3), "math": (0.6, 0.3, 0.3), HOSTILE: (0.6, 0.6, 0.6)}
-    settings = Settings(HOSTILE, replace(RUN, command=HOSTILE), HOSTILE, 200, 0.95)
+    settings = Settings(HOSTILE, replace(RUN, command=HOSTILE), HOSTILE, 200, 0.95, SETTINGS.prices, {})
     text = write(make(Store(tmp_path / "store"), skills), tmp_path, settings)
     outline = Outline(text)
     assert outline.open == []

@@ -1,11 +1,12 @@
 """What a run tells its tracker, as W&B's own file holds it afterwards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bm.config import Component, Prices
-from bm.report import priced, results
+from bm.report import results
 from bm.report.pages.tracking import scores, track
 from bm.track import About, tracked
 from bm.track.wandb_log import ended, held, logs
@@ -18,7 +19,7 @@ def test_scores_samples_costs_and_lineage(
     experiment: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prices = Prices(gpus={"H800": 2.0}, machine=0.1)
-    found = priced(results(experiment.subjects, SETTINGS), experiment.subjects, experiment.artefacts, prices)
+    found = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
     to = {"mode": "offline", "dir": str(tmp_path), "project": "bm", "group": None, "tags": []}
     with tracked(Component(TARGET, to), About("run1", "tiny", "run", {"seed": 1}, step="round")) as run:
         track(run, found, experiment.subjects, experiment.artefacts, 1)
@@ -39,7 +40,7 @@ def test_scores_samples_costs_and_lineage(
 def test_totals_count_each_artefact_once(experiment: Fixture) -> None:
     """What is behind a merge: its experts, their student and traces; what two of them used counts once."""
     prices = Prices(gpus={}, machine=1.0)
-    found = priced(results(experiment.subjects, SETTINGS), experiment.subjects, experiment.artefacts, prices)
+    found = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
     models = {s.name: s.model for s in experiment.subjects}
     everything = {
         a.key: a for a in [*experiment.artefacts, *models.values(), *(s.evaluation for s in experiment.subjects)]

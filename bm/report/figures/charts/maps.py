@@ -11,7 +11,6 @@ from bm.report.figures.charts.curves import number, numeric
 from bm.report.figures.charts.heat import Cell, heat
 from bm.report.figures.numbers import percent, points
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid, said
-from bm.report.findings.results import Row
 from bm.statistics import over_seeds
 
 PANELS = 4
@@ -39,12 +38,14 @@ def orders(grid: Grid) -> Iterator[Chart]:
     """How far each order of a merge is from the mean of its orders, where there are two or more; by base."""
     groups: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in grid.entries:
-        if order := _model(entry).order:
-            groups[entry.label.replace(f"order={order}", "").replace(order, "").strip()][order] = entry
+        row = entry.row
+        if row.order:
+            rest = [f"{grid.short(name)}={said(value)}" for name, value in entry.apart.items() if value != row.order]
+            groups[" ".join([*[f"round {row.round}"] * (row.round > 1), row.method or "", *rest])][row.order] = entry
     for name, of in groups.items():
         if len(of) > 1:
             tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
-            known = sorted(of, key=lambda order: (_model(of[order]).base or "", order))
+            known = sorted(of, key=lambda order: (of[order].row.base or "", order))
             apart = {(order, task): _apart(of, order, task) for order in known for task in tasks}
             cells = {at: Cell(fmean(d), points(fmean(d)), _over(d)) for at, d in apart.items() if d}
             figure = heat(known, tasks, cells, around_zero=True)
@@ -55,10 +56,6 @@ def orders(grid: Grid) -> Iterator[Chart]:
             yield Chart(
                 f"orders-{name}", f"Merge order, {name}", note, figure, ("order", "task", "difference", "seeds"), rows
             )
-
-
-def _model(entry: Entry) -> Row:
-    return next(iter(entry.found.values()))[0]
 
 
 def _apart(of: Mapping[str, Entry], order: str, task: str) -> list[float]:
