@@ -60,7 +60,16 @@ def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     write(results(experiment.subjects, experiment.artefacts, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
     assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "spent", "domains"}
-    assert set(content["run"]) == {"experiment", "recipe", "seed", "overrides", "command", "key"}
+    assert set(content["run"]) == {
+        "experiment",
+        "recipe",
+        "seed",
+        "overrides",
+        "command",
+        "config_dirs",
+        "hardware",
+        "key",
+    }
     assert {row["name"] for row in content["rows"]} == set(SKILLS)
     for row in content["rows"]:
         assert set(row) == {

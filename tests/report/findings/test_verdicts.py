@@ -81,7 +81,7 @@ def test_only_the_experts_tasks_make_the_mean(experiment: Fixture, tmp_path: Pat
         found["wikitext"] = {"mean": 21.5, "low": 20.0, "high": 23.0, "questions": 50, "samples": 1}
         (folder / "scores.json").write_text(json.dumps(found))
         subjects.append(replace(subject, evaluation=replace(subject.evaluation, path=folder)))
-    found, plain = results(subjects, SETTINGS), results(experiment.subjects, experiment.artefacts, SETTINGS)
+    found, plain = results(subjects, [], SETTINGS), results(experiment.subjects, experiment.artefacts, SETTINGS)
     assert found.verdicts == plain.verdicts
     assert found.tasks == (*sorted(TASKS), "ifeval")
     assert found.compared == tuple(sorted(TASKS))
