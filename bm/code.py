@@ -126,8 +126,9 @@ def _read(name: str, exact: bool = False) -> tuple[frozenset[str], frozenset[str
             lines.add(f"{module.name} {_meaning(statement)}")
         more |= set(_references(statement, module))
         if (module.file.parent / "__init__.py").exists() and "__file__" in _names(statement):
-            lines |= set(_beside(module))
-            more |= {name for file in _files(module) if file.suffix == ".yaml" for name in _functions(file)}
+            files, functions = _beside(module.file.parent)
+            lines |= {f"{module.name} {line}" for line in files}
+            more |= set(functions)
     return frozenset(lines), frozenset(more)
 
 
@@ -271,21 +272,20 @@ def _versions(package: str) -> tuple[str, ...]:
         return tuple(f"{one.name} {one.version.partition('+')[0]}" for one in having)
 
 
-def _files(module: Module) -> list[Path]:
-    below = sorted(module.file.parent.rglob("*"))
-    return [file for file in below if file.is_file() and "__pycache__" not in file.parts]
-
-
-def _beside(module: Module) -> Iterator[str]:
-    """The files below a module's folder."""
-    for file in _files(module):
-        said = _meaning(ast.parse(file.read_bytes())) if file.suffix == ".py" else file.read_bytes().hex()
-        yield f"{module.name} {file.relative_to(module.file.parent)} {said}"
-
-
-def _functions(file: Path) -> list[str]:
-    """The functions that a YAML file of lm-eval names."""
-    return [f"{module}:{name}" for module, name in re.findall(r"!function\s+([\w.]+)\.(\w+)", file.read_text())]
+@cache
+def _beside(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of a folder, a line each; and the functions that lm-eval's YAML among them names."""
+    lines, functions = [], []
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file() or "__pycache__" in file.parts:
+            continue
+        python = file.suffix == ".py"
+        said = _meaning(ast.parse(file.read_bytes())).encode() if python else file.read_bytes()
+        lines.append(f"{file.relative_to(folder)} {hashlib.sha256(said).hexdigest()}")
+        if file.suffix == ".yaml":
+            found = re.findall(r"!function\s+([\w.]+)\.(\w+)", file.read_text())
+            functions += [f"{module}:{name}" for module, name in found]
+    return lines, functions
 
 
 def _names(node: ast.AST) -> set[str]:

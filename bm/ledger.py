@@ -76,8 +76,8 @@ class Ledger:
         return float(sum(models)) if artefact.manifest["stage"] == "merge" else 0.0
 
     def _money(self, artefact: Artefact, seconds: float, gpu_hours: float) -> float | None:
-        """The machine's hours, and what an endpoint asked for its answers."""
-        bill = float(artefact.facts.get("teacher", {}).get("cost", 0))
+        """The machine's hours, and what an endpoint asked for a teacher's answers or an evaluation's."""
+        bill = sum(float(artefact.facts.get(who, {}).get("cost", 0)) for who in ("teacher", "engine"))
         if not gpu_hours:
             return seconds / 3600 * self._prices.machine + bill
         names = artefact.manifest["hardware"]["gpus"]

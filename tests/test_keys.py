@@ -152,3 +152,34 @@ def test_a_users_own_source_is_made_again_when_its_file_or_its_code_changes(tmp_
     file = tmp_path / "source_of_mine.py"
     file.write_text(file.read_text().replace("What is", "Say"))
     assert asked().key not in (first.key, second.key)
+
+
+def test_a_stage_states_the_gpus_of_its_engine(tmp_path: Path) -> None:
+    stages = Stages(Store(tmp_path / "store"), composed())
+    facts: list[dict[str, Any]] = [{"engine": {"gpus": 4}}, {"teacher": {"gpus": 2}}, {"gpus": 8}, {"tokens": 1}]
+    made = [stages._make("evaluate", str(i), {"i": i}, [], lambda work, one=one: one) for i, one in enumerate(facts)]
+    assert [artefact.facts["gpus"] for artefact in made] == [4, 2, 8, 0]
+
+
+def test_a_lookup_reads_its_own_artefact_and_no_other(tmp_path: Path, monkeypatch: Any) -> None:
+    """However many there are: 10,000 artefacts take no longer than one."""
+    store = Store(tmp_path)
+    made = store.make("branch", "math", {}, [], [], lambda work: {})
+
+    def listed(*_: object) -> None:
+        raise AssertionError("the store was listed")
+
+    for name in ("glob", "rglob", "iterdir"):
+        monkeypatch.setattr(Path, name, listed)
+    assert store.make("branch", "math", {}, [], [], lambda work: {}) == made
+
+
+def test_an_evaluation_does_not_write_into_the_models_own_folder(tmp_path: Path) -> None:
+    from bm.commands import evaluate
+    from bm.config import EvaluateFolder
+
+    whole = {name: getattr(composed(), name) for name in Experiment.__dataclass_fields__}
+    config = EvaluateFolder(**whole | {"output": tmp_path, "model": tmp_path})
+    with pytest.raises(UserError, match="output: is the model's own folder"):
+        evaluate(config)
+    assert list(tmp_path.iterdir()) == []

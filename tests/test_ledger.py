@@ -70,6 +70,8 @@ def test_money_of_machines_endpoints_and_unpriced_gpus() -> None:
     assert ledger.of(artefact("a", 7200, [])).money == pytest.approx(2 * PRICES.machine)
     asked = artefact("a", 3600, [], "distill", facts={"teacher": {"tokens": 5, "cost": 0.25}})
     assert ledger.of(asked).money == pytest.approx(PRICES.machine + 0.25) and ledger.of(asked).tokens == 5
+    tested = artefact("a", 3600, [], facts={"engine": {"cost": 0.5}})
+    assert ledger.of(tested).money == pytest.approx(PRICES.machine + 0.5)
     unpriced = artefact("a", 3600, [], gpu="Unheard of", facts={"gpus": 1})
     assert ledger.of(unpriced).money is None
     assert (ledger.of(unpriced) + NOTHING).money is None

@@ -35,10 +35,12 @@ def evaluate(
 
     journals: a folder that belongs to this model's weights and tokenizer, whatever they are called. Every sample is
     kept there, apart for each engine and numeric type; what is there is used, not drawn again. Without it, `work`
-    serves an interrupted run. Facts: the engine, and the `samples` and `tokens` that the scores rest on.
+    serves an interrupted run. Facts: the engine with its `gpus` and, where it has a price, the `cost` of all that the
+    scores rest on; the number of these `samples`, and their `tokens`.
     """
     from bm.evaluate import harness, loading, results
     from bm.evaluate.model import LIKELIHOODS, RESPONSES, EngineLM
+    from bm.generate.samples import Billed
 
     loaded = loading.load(tasks, questions, config)
     engine: Engine = config.engine(model)
@@ -50,7 +52,9 @@ def evaluate(
     for journal in (RESPONSES, LIKELIHOODS):
         (work / journal).unlink(missing_ok=True)
     drawn = [sample for samples in lm.samples.values() for sample in samples]
-    return {"engine": engine.facts(), "samples": len(drawn), "tokens": sum(sample.tokens for sample in drawn)}
+    price = engine.price if isinstance(engine, Billed) else None
+    used = {**engine.facts(), **({"cost": round(price.total(drawn), 6)} if price else {})}
+    return {"engine": used, "samples": len(drawn), "tokens": sum(sample.tokens for sample in drawn)}
 
 
 def prompts(tasks: Sequence[str], config: Evaluate) -> dict[str, list[str]]:

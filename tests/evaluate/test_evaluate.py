@@ -10,6 +10,7 @@ import pytest
 from bm.errors import UserError
 from bm.evaluate import evaluate
 from bm.evaluate.model import RESPONSES
+from bm.generate.price import Price
 from bm.statistics import interval
 from tests.evaluate.conftest import scripted, thought, tiny
 from tests.evaluate.scripted import Scripted
@@ -262,3 +263,12 @@ def test_examples_are_drawn_by_lm_evals_seed_whatever_ours_is(tmp_path):
         _, rows, _ = run(tmp_path / str(seed), config, ["capitals"])
         prompts.append([row["prompt"] for row in rows])
     assert prompts[0] == prompts[1] == prompts[2]
+
+
+def test_what_an_endpoint_asks_for_its_answers_is_in_the_facts(tmp_path, sums, monkeypatch):
+    path, script = sums
+    monkeypatch.setattr(Scripted, "price", Price(0.0, 2e6), raising=False)
+    monkeypatch.setattr(Scripted, "attempts", None, raising=False)
+    monkeypatch.setattr(Scripted, "bill", lambda self, said: {}, raising=False)
+    facts, _, _ = run(tmp_path / "w", tiny(engine=scripted(script)), ["math"], {"math": path})
+    assert facts["tokens"] and facts["engine"]["cost"] == 2 * facts["tokens"]
