@@ -10,7 +10,7 @@ from bm import __version__
 from bm.errors import UserError, nearest, refusal
 
 STAGES = {
-    "run": "the whole experiment: distill, branch, merge, evaluate, report (recipe=tiny unless told)",
+    "run": "the whole experiment: distill, branch, merge, evaluate, report (recipe=tiny by default)",
     "distill": "verified reasoning traces of a domain",
     "branch": "an expert (domain=math), or the data-mixture baseline (mixture=proportional)",
     "merge": "any Hugging Face folders into one: base=DIR models=[DIR] output=DIR",
@@ -19,7 +19,7 @@ STAGES = {
     "report": "every run side by side, and beside what the paper reports",
 }
 
-HELP = f"""bm {__version__} - Branch-Merge distillation: experts per domain, one merged model, and was it worth it
+HELP = f"""bm {__version__} - Branch-Merge distillation: experts per domain, one merged model, and whether it paid off
 
 usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
 

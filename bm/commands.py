@@ -39,7 +39,9 @@ def run(config: Experiment) -> float | None:
     if not _swept():  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
         _checked(config)
     with tracked(config.tracker, _about(config)) as tracking:
-        mean = _run_rounds(config, _checked(config), tracking)
+        merges = _checked(config)
+        _say_order(config, merges)
+        mean = _run_rounds(config, merges, tracking)
     write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
     return mean
 
@@ -61,8 +63,16 @@ def _about(config: Experiment) -> About:
 def _checked(config: Experiment) -> "list[Merging]":
     merges = list(chosen_merges(config))
     rounds.check(config, [name for name, _, _ in merges])
-    preflight(config)
+    preflight(config, config.teacher, config.verify.judge, config.evaluate.engine)
     return merges
+
+
+def _say_order(config: Experiment, merges: "Sequence[Merging]") -> None:
+    """The order that nobody wrote down, where a method depends on one."""
+    from bm.merge import takes_two
+
+    for order in [order for _, method, order in merges if config.merge.order is None and takes_two(method)][:1]:
+        say(f"merge.order: {order}, as the domains are listed; merge.order=all makes every order")
 
 
 def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
@@ -124,7 +134,7 @@ def distill(config: Experiment) -> None:
     """The traces of the chosen domains."""
     from bm.distill import funnel_table
 
-    preflight(config)
+    preflight(config, config.teacher, config.verify.judge)
     stages = _stages(config)
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     console.print(funnel_table({name: made.facts for name, made in traces.items()}))
@@ -142,7 +152,7 @@ def branch(config: Experiment) -> None:
         raise UserError(
             "choose one domain (domain=math) for an expert, or a mixture (mixture=proportional) for the baseline"
         )
-    preflight(config)
+    preflight(config, config.teacher, config.verify.judge)
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
     if config.mixture:
@@ -195,7 +205,7 @@ def evaluate(config: EvaluateFolder) -> None:
     if config.output.resolve() == config.model.resolve():
         raise UserError("output: is the model's own folder; choose another, so that the model stays as it was made")
     model = external(config.model)
-    preflight(config)
+    preflight(config, config.verify.judge, config.evaluate.engine)
     questions = stages.questions()
     found = stages.evaluate(model, questions)
     config.output.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
 def adamw(
-    module: nn.Module, learning_rate: float, *, betas: tuple[Share, Share], eps: Annotated[float, Field(gt=0)],
+    module: nn.Module, learning_rate: float, *, betas: tuple[Decay, Decay], eps: Annotated[float, Field(gt=0)],
     weight_decay: NotNegative,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW: Adam with decoupled weight decay (arXiv 1711.05101). State: two fp32 numbers a parameter."""

@@ -1,14 +1,26 @@
 """What can be found wrong with a run before it makes anything, by the checks that its stages make themselves."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from bm.config import Experiment, overridden
-from bm.errors import UserError
+from bm.config import Component, Experiment, overridden
+from bm.errors import UserError, nearest
 from bm.store import write_text
 
+ENDPOINT = "bm.generate.engines.openai"
 
-def preflight(config: Experiment) -> None:
-    """UserError for the first thing that would stop a later stage; leaves at most an empty outputs folder."""
+
+def preflight(config: Experiment, *asked: Component | None) -> None:
+    """UserError for the first thing that would stop a later stage; leaves at most an empty outputs folder.
+
+    asked: what the stages ask by way of engines, whose keys must be in the environment.
+    """
+    from bm.track.backends import check
+
+    check(config.tracker)
+    for component in asked:
+        _keys(component)
     _files(config)
     _devices(config)
     _tasks(config)
@@ -25,31 +37,65 @@ def _files(config: Experiment) -> None:
     for task, file in config.evaluate.data.items():
         if file is not None and not file.is_file():
             raise UserError(f"evaluate.data.{task}: there is no file {file}")
+    asked = _named_tasks(config)
+    for task in [task for task, file in config.evaluate.data.items() if file is not None and task not in asked]:
+        raise UserError(f"evaluate.data.{task}: no such task in evaluate.tasks{nearest(task, asked)}")
+    for name, folder in config.merge.statistics.items():
+        if name not in config.domains:
+            raise UserError(f"merge.statistics.{name}: no such domain{nearest(name, config.domains)}")
+        if not folder.is_dir():
+            raise UserError(f"merge.statistics.{name}: there is no folder {folder}")
     for name, domain in config.domains.items():
         given = domain.source.parameters.get("path")
         if given is not None and not Path(given).exists():
             raise UserError(f"domains.{name}.source.path: there is no file {given}")
 
 
+def _keys(component: Component | None) -> None:
+    for engine in _endpoints(component):
+        from bm.generate.endpoint import secret
+
+        secret(engine["base_url"], engine["key"])
+
+
+def _endpoints(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The parameters of every endpoint in a component."""
+    if isinstance(node, Component):
+        node = {"_target_": node.target, **node.parameters}
+    if isinstance(node, Mapping):
+        if node.get("_target_") == ENDPOINT:
+            yield node
+        for value in node.values():
+            yield from _endpoints(value)
+
+
 def _devices(config: Experiment) -> None:
     """The processors of training and merging, and whether a ready student can be trained at all."""
     from bm.branch.architecture import check_devices, check_trainable
+    from bm.branch.teacher import check_teacher
     from bm.merge.grid import device
 
     check_devices(config.trainer)
     device(config.merge.device)
     given = config.student.build.parameters.get("name")
-    if given and Path(given).is_dir():
-        for domain in config.domains.values():
-            settings = overridden(config.branch, domain.branch, f"domains.{domain.name}.branch")
-            check_trainable(given, settings, config.trainer)
+    ready = Path(given) if given and Path(given).is_dir() else None
+    for domain in config.domains.values():
+        settings = overridden(config.branch, domain.branch, f"domains.{domain.name}.branch")
+        if ready:
+            check_trainable(ready, settings, config.trainer)
+        if settings.teacher:
+            check_teacher(settings.teacher, ready)
+
+
+def _named_tasks(config: Experiment) -> list[str]:
+    """The tasks that have data of their own; a domain's questions make a task of any name."""
+    own = [str(domain.task) for domain in config.domains.values() if domain.questions is None]
+    return [*own, *config.evaluate.tasks]
 
 
 def _tasks(config: Experiment) -> None:
-    """Tasks that are made of a domain's questions may have any name; the others must be known."""
-    named = [str(domain.task) for domain in config.domains.values() if domain.questions is None]
-    named += config.evaluate.tasks
-    if named:
+    """Tasks with data of their own must be known."""
+    if named := _named_tasks(config):
         from bm.evaluate import check_tasks
 
         check_tasks(named, config.evaluate.include_path)

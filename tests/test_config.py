@@ -53,6 +53,23 @@ MISTAKES = [
     ("run merge.device=cuda", "merge.device=cuda: this machine has no such device"),
     ("run trainer=gpu", "trainer.accelerator=gpu: this machine has 0 of the 1 GPUs"),
     ("run paths.outputs=/proc/nosuch", "/proc/nosuch"),
+    ("run tracker=mlflow", "tracker=mlflow needs the package mlflow: pip install 'bm[mlflow]'"),
+    ("run merge.statistics.math=nosuch", "merge.statistics.math: there is no folder nosuch"),
+    ("run merge.statistics.maths=/tmp", "merge.statistics.maths: no such domain; did you mean 'math'?"),
+    ("run loss=kd branch.teacher=nosuch", "branch.teacher: nosuch is not the folder of a model"),
+    ("run teacher=openai teacher.engine.served=m teacher.engine.key=NO_KEY", "set the environment variable NO_KEY"),
+    ("run judge=openai verify.judge.engine.served=m verify.judge.engine.key=NO_KEY", "environment variable NO_KEY"),
+    ("run seed=true", "seed: must be a number, not True"),
+    ("run branch.epochs=true", "branch.epochs: must be a number, not True"),
+    ("run evaluate.chat_template=1", "evaluate.chat_template: must be true or false, not 1"),
+    ("run branch.epochs=inf", "branch.epochs: must be a finite number, not inf"),
+    ("run verify.seconds=nan", "verify.seconds: must be "),
+    ("run merge.methods.arcee_fusion.lam=inf", "merge.methods.arcee_fusion: lam: must be a finite number, not inf"),
+    ("run merge.methods.arcee_fusion.lam=true", "merge.methods.arcee_fusion: lam: must be a number, not True"),
+    ("run domains.math.branch.epochs=inf", "domains.math.branch.epochs: must be a finite number, not inf"),
+    ("run branch.optimizer.betas=[0.9,1]", "must be less than 1, not 1"),
+    ("run distill.min_characters=9 distill.max_characters=3", "no response has at least 9 and at most 3"),
+    ("run evaluate.data.gsm8k=/etc/hostname", "evaluate.data.gsm8k: no such task in evaluate.tasks"),
 ]
 
 

@@ -11,13 +11,17 @@ from bm.config import Trainer
 from bm.errors import UserError
 
 
-def check_teacher(teacher: Path, student: Path) -> None:
+def check_teacher(teacher: Path, student: Path | None) -> None:
     """UserError unless both folders give every token the same number, so that their logits speak of the same tokens.
+
+    student: None before there is one; then the teacher must be the folder of a model, no more.
 
     Rows of the heads beyond the vocabulary may differ: they are padding, and left out of the comparison.
     """
     if not (teacher / "config.json").is_file():
         raise UserError(f"branch.teacher: {teacher} is not the folder of a model")
+    if student is None:
+        return
     theirs, ours = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (teacher, student))
     if theirs != ours:
         token = min(theirs.items() ^ ours.items(), key=lambda entry: (entry[1], entry[0]))[0]

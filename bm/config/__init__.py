@@ -5,6 +5,7 @@ A field or a component's parameter marked `NoKey` changes how a result is made b
 artefact's key. One marked `Content` is a path that counts by what is there, one marked `Device` by its kind.
 """
 
+from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
 from bm.config.commands import Chosen, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
 from bm.config.component import Component, EngineTarget, SourceTarget, Target
 from bm.config.loading import (

@@ -5,8 +5,9 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
@@ -90,7 +91,28 @@ def checked(component: Component) -> dict[str, Any]:
             typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as problem:
             raise ValueError(f"{name}: {reason(problem.errors()[0])}") from problem
+        for mistake in misread(value, typed[name], name):
+            raise ValueError(mistake)
     return typed
+
+
+def misread(given: Any, read: Any, path: str = "") -> Iterator[str]:
+    """What Pydantic lets pass and no setting means: a boolean for a number or the reverse, infinity and NaN."""
+    if isinstance(read, Component):  # its own parameters are checked
+        return
+    if dataclasses.is_dataclass(read):
+        read = vars(read)
+    if isinstance(given, Mapping) and isinstance(read, Mapping):
+        for name in given.keys() & read.keys():
+            yield from misread(given[name], read[name], f"{path}.{name}".lstrip("."))
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        for place, (before, after) in enumerate(zip(given, read, strict=False)):
+            yield from misread(before, after, f"{path}.{place}".lstrip("."))
+    elif isinstance(given, int | float) and isinstance(read, int | float):
+        if isinstance(given, bool) != isinstance(read, bool):
+            yield f"{path}: must be {'true or false' if isinstance(read, bool) else 'a number'}, not {given!r}"
+        elif not isfinite(read):
+            yield f"{path}: must be a finite number, not {given!r}"
 
 
 def _function(target: str) -> Callable[..., Any]:

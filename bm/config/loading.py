@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from bm.config.component import Component, checked, reason
+from bm.config.component import Component, checked, misread, reason
 from bm.errors import UserError, nearest
 from bm.store import MANIFEST, file_digest
 
@@ -39,7 +39,7 @@ def load(root: type[T], composed: DictConfig) -> T:
 def typed(root: type[T], values: Any, where: str = "") -> T:
     """`values` as a frozen `root`, or a UserError that names the setting by its path below `where`."""
     try:
-        return TypeAdapter(root).validate_python(values)
+        settings = TypeAdapter(root).validate_python(values)
     except ValidationError as problem:
         first = problem.errors()[0]
         path = ".".join([where] * bool(where) + [str(part) for part in first["loc"] if "function" not in str(part)])
@@ -47,6 +47,9 @@ def typed(root: type[T], values: Any, where: str = "") -> T:
         if first["type"] == "unexpected_keyword_argument":
             why = "no such setting" + nearest(str(first["loc"][-1]), _fields(root, first["loc"][:-1]))
         raise UserError(f"{path}: {why}" if path else why) from problem
+    for mistake in misread(values, settings, where):
+        raise UserError(mistake)
+    return settings
 
 
 def overridden(settings: T, overrides: Mapping[str, Any], where: str) -> T:

@@ -128,6 +128,15 @@ class Distill:
     near_duplicates: NearDuplicates | None
     decontamination: Decontamination | None
 
+    @model_validator(mode="after")
+    def _some_length_is_kept(self) -> Self:
+        if self.min_characters and self.max_characters and self.min_characters > self.max_characters:
+            raise ValueError(
+                f"min_characters: no response has at least {self.min_characters} and at most {self.max_characters}"
+                " characters (max_characters)"
+            )
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class Domain:
@@ -180,8 +189,9 @@ class Merge:
     """How experts become one model: methods, an order, and the numbers' types."""
 
     methods: Mapping[str, MethodTarget]
-    order: str | Sequence[str]
-    """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base."""
+    order: str | Sequence[str] | None
+    """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base.
+    null: one after the other, as the domains are listed."""
     schedule: Mapping[str, Any]
     """Parameters of the methods that differ by layer, module or model (`bm.merge.schedule`)."""
     statistics: Mapping[str, Annotated[Path, Content]]

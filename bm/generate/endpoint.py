@@ -57,6 +57,14 @@ class _CutError(Exception):
     """A stream that ended before its response did."""
 
 
+def secret(base_url: str, key: str | None) -> str:
+    """The value of the environment variable `key`; UserError where it is not set."""
+    held = os.environ.get(key, "") if key else ""
+    if key and not held:
+        raise UserError(f"the endpoint {base_url} needs a key: set the environment variable {key}")
+    return held
+
+
 class Endpoint:
     """A model behind a URL. `timeout`: seconds of silence, not of a whole response: a long thought may take an hour.
 
@@ -65,9 +73,7 @@ class Endpoint:
     """
 
     def __init__(self, served: str, base_url: str, key: str | None, timeout: float, retries: int) -> None:
-        self._secret = os.environ.get(key, "") if key else ""
-        if key and not self._secret:
-            raise UserError(f"the endpoint {base_url} needs a key: set the environment variable {key}")
+        self._secret = secret(base_url, key)
         self.served, self.base_url, self._retries = served, base_url, retries
         self._client = openai.OpenAI(base_url=base_url, api_key=self._secret or "none", timeout=timeout, max_retries=0)
         self._not_before = self._next_news = 0.0

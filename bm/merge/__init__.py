@@ -1,7 +1,7 @@
 """Merging: methods as pure functions, streamed over checkpoints of any size, exact and deterministic."""
 
 from bm.merge.interference import interference
-from bm.merge.merging import merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders
+from bm.merge.merging import merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, takes_two
 from bm.merge.statistics import measure
 from bm.merge.tensors import statistics_of
 from bm.rooms import called
@@ -16,6 +16,7 @@ __all__ = [
     "merge_many",
     "orders",
     "statistics_of",
+    "takes_two",
 ]
 
 called(__name__)

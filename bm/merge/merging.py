@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,24 @@ from bm.progress import say
 STUDENT = "the student"
 
 
-def orders(spec: str | Sequence[str], experts: Sequence[str], method: Method) -> list[Order]:
+def orders(spec: str | Sequence[str] | None, experts: Sequence[str], method: Method) -> list[Order]:
     """What `merge.order` asks for: the orders written down, or with `all` every pairwise order of the experts.
 
-    A method of any number of models has one order only: all at once.
+    None: `(a & b) & c`, one expert after the other. A method of any number of models has one order only: all at once.
     """
-    if kind_of(method) not in ("pair", "two"):
+    if not takes_two(method):
         return [Branch(tuple(experts), len(experts) - 1)]
     if spec == "all":
         return list(pairwise_orders(experts))
+    if spec is None:
+        chain = reduce(lambda merged, name: Branch((merged, name), 1), experts[2:], Branch(tuple(experts[:2]), 1))
+        return [chain] if len(experts) > 1 else []
     return [parse(text, experts) for text in ([spec] if isinstance(spec, str) else spec)]
+
+
+def takes_two(method: Method) -> bool:
+    """Whether a method merges two models at a time, so that the order matters."""
+    return kind_of(method) in ("pair", "two")
 
 
 def merge(
@@ -118,7 +127,7 @@ def _merge_folders(
         named = _named(models)
         return merge(Branch(tuple(named), len(named) - 1), method, named, base, config, work)
     named = _named([*models, *([base] if base else [])])
-    if config.order != "all":
+    if config.order is not None and config.order != "all":
         order = parse(config.order if isinstance(config.order, str) else " ".join(config.order), list(named))
     elif base is None or len(named) < 2:
         raise UserError("base: this method keeps one model and merges others into it; give base=DIR")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bm.config import Experiment
 from bm.errors import UserError
+from bm.preflight import preflight
 from bm.report.findings.verdicts import Graded, graded
 from bm.stages import Stages
 from bm.statistics import compare
@@ -73,27 +74,34 @@ def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: boo
     """The model of `config`: its only merge, or its mixture. UserError if there are several, or none."""
     from bm.commands import chosen_merges, run_key
 
+    merges = list(chosen_merges(config))
+    _check(config, [name for name, _, _ in merges], mixture)
+    preflight(config, config.teacher, config.verify.judge, config.evaluate.engine)
     stages = Stages(Store(config.paths.outputs / "store"), config)
     questions = stages.questions()
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
     most = max(len(ids) for ids, _ in graded(stages.evaluate(student, questions).path).values())
     folder = home / "candidates" / run_key(config)
-    if mixture:
-        if config.mixture is None:
-            raise UserError("a search over mixtures needs one: mixture=proportional")
+    if config.mixture is not None and mixture:
         model = stages.mixture(student, config.mixture, traces)
         return Candidate(words, stages, folder, [student, model], model, most)
-    if config.evaluate.engine.target != ENGINE:
-        raise UserError(f"evaluate.engine: a search merges in memory, which only {ENGINE} can take models from")
-    chosen = list(chosen_merges(config))
-    if len(chosen) != 1:
-        told = ", ".join(name for name, _, _ in chosen) or "none"
-        raise UserError(f"a candidate of a search is one merge, by one method in one order, not {told}")
-    ((_, method, order),) = chosen
+    ((_, method, order),) = merges
     experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
     merged = stages.merge_in_memory(method, order, student, experts, traces)
     return Candidate(words, stages, folder, [student, *experts.values()], merged, most)
+
+
+def _check(config: Experiment, merges: Sequence[str], mixture: bool) -> None:
+    """UserError unless the settings make the one model that a candidate is."""
+    if mixture and config.mixture is None:
+        raise UserError("a search over mixtures needs one: mixture=proportional")
+    if not mixture and config.evaluate.engine.target != ENGINE:
+        raise UserError(f"evaluate.engine: a search merges in memory, which only {ENGINE} can take models from")
+    if not mixture and len(merges) != 1:
+        raise UserError(
+            f"a candidate of a search is one merge, by one method in one order, not {', '.join(merges) or 'none'}"
+        )
 
 
 def _loaded(base: Artefact, tensors: "Mapping[str, Tensor]", stages: Stages) -> "Loaded":

@@ -93,7 +93,7 @@ class GridSweep(Sweep):
                 f"hydra.sweeper.on_error: no such choice '{on_error}'{nearest(on_error, ['continue', 'stop'])}"
             )
         self.together, self.when, self.skip = _plain(zip), _plain(when) or {}, _plain(skip)
-        self.at_once = max_batch_size
+        self.stops, self.at_once = on_error == "stop", max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -110,7 +110,11 @@ class GridSweep(Sweep):
         planned = self._jobs(found, cells(found, self.together, self.when, self.skip))
         (self.home / STOPPED).unlink(missing_ok=True)
         ahead = [job for job in planned if job.config is not None and not self._kept(job)]
-        say(f"sweep  {len(planned)} jobs, {len(planned) - len(ahead)} of them need no run  {self.home}")
+        if self.stops and any(job.config is None for job in planned):
+            for job in ahead:
+                jobs.record(job.folder, Outcome("stopped", 0.0, str(job.folder)))
+            ahead = []
+        say(f"sweep  {len(planned)} jobs, {len(ahead)} to run  {self.home}")
         size = self.at_once or max(1, len(ahead))
         for first in range(0, len(ahead), size):
             self._launch(ahead[first : first + size], first)

@@ -2,13 +2,27 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bm.config import Component
+from bm.errors import UserError
 from bm.track.about import GROUP, About, Backend, Reference, Table
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
+
+
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+"""By tracker, the package that it needs and that `pip install bm` does not bring."""
+
+
+def check(tracker: Component) -> None:
+    """UserError for a tracker whose package is not installed."""
+    module, _, name = tracker.target.rpartition(".")
+    if module == __name__ and name in PACKAGES and find_spec(PACKAGES[name]) is None:
+        raise UserError(f"tracker={name} needs the package {PACKAGES[name]}: pip install 'bm[{name}]'")
 
 
 def nobody(about: About) -> None:

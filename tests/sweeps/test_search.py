@@ -31,6 +31,13 @@ def found(folder: Path) -> dict[str, Any]:
     return result
 
 
+def test_a_search_over_several_merges_is_refused_before_anything_is_made(tmp_path: Path, bm: Bm) -> None:
+    words = ["hydra/sweeper=optuna", "merge=[linear,arcee_fusion]", "merge.methods.arcee_fusion.lam=interval(0.5,3)"]
+    said = bm("run", "-m", *[word for word in CHEAP if word != "merge=linear"], *words, cwd=tmp_path)
+    assert (said.returncode, said.stderr.splitlines()[-1].count("one merge, by one method in one order")) == (2, 1)
+    assert not (tmp_path / "outputs/store").exists()
+
+
 def test_a_killed_search_goes_on_and_its_front_is_what_a_run_finds(trained: Path, tmp_path: Path, bm: Bm) -> None:
     undisturbed = bm(*SEARCH, cwd=trained)
     assert undisturbed.returncode == 0, undisturbed.stderr

@@ -79,6 +79,14 @@ def test_stop_begins_no_job_after_one_that_failed(trained: Path, bm: Bm) -> None
     assert states == {"device=cuda99": "failed", "device=cpu": "stopped"}
 
 
+def test_stop_begins_no_job_where_the_settings_of_one_are_refused(tmp_path: Path, bm: Bm) -> None:
+    words = ["merge.methods.linear.weights=[1,1,1],x", "hydra.sweeper.on_error=stop"]
+    said = bm("run", "-m", *CHEAP, *words, cwd=tmp_path)
+    assert said.returncode == 1, said.stderr
+    assert sorted(one["state"] for one in jobs(tmp_path).values()) == ["failed", "stopped"]
+    assert not (tmp_path / "outputs/store").exists()
+
+
 def test_a_mistake_in_every_cell_is_one_line(tmp_path: Path, bm: Bm) -> None:
     said = bm("run", "-m", "seed=1,2", "merge.methods.linear.wieghts=1", cwd=tmp_path)
     assert (said.returncode, said.stderr.strip().count("\n")) == (2, 0), said.stderr

@@ -1,0 +1,94 @@
+"""Every `bm` command that the README, the docs and the experiments print is read, composed, checked and preflighted."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+from omegaconf import OmegaConf
+
+from bm.api import _composed
+from bm.cli import STAGES
+from bm.commands import chosen_merges
+from bm.config import Experiment
+from bm.overrides import opened
+from bm.sweeps.jobs import settings
+
+HOME = Path(__file__).parents[1]
+PAGES = [HOME / "README.md", *(HOME / "docs").glob("*.md"), *(HOME / "experiments").glob("*/README.md")]
+COMMAND = re.compile(rf"bm (?:{'|'.join(STAGES)})\b(?: +(?:-m|'[^']*'|[\w./@~+-]+=[^\s`;]*))*")
+"""A stage and its words, up to what a page says of them."""
+MISSPELT = "bm run branch.learning_rat=1e-4"
+"""Printed to show what a mistake looks like."""
+
+WHOLE = ("bm run", "bm report")
+"""What needs no settings; the other stages are named in passing too."""
+
+
+def printed() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            code = line[4:] if line.startswith("    ") else " ".join(re.findall(r"`(bm [^`]*)`", line))
+            for match in COMMAND.finditer(code):
+                if match[0] != MISSPELT and ("=" in match[0] or match[0].strip() in WHOLE):
+                    yield str(page.relative_to(HOME)), match[0].strip()
+
+
+PRINTED = sorted(set(printed()))
+
+
+def composed(words: list[str]) -> object:
+    """The settings of a command, of a sweep's first cell."""
+    stage, *words = words
+    swept = "-m" in words
+    words = opened(stage, [word for word in words if word != "-m"])
+    if swept:
+        words = _first_cell(stage, words)
+    return settings(stage, _composed(stage, words, None))
+
+
+def _first_cell(stage: str, words: list[str]) -> list[str]:
+    own = [word for word in words if word.startswith("experiment=")]
+    file = HOME / "conf" / "experiment" / f"{own[0].partition('=')[2]}.yaml" if own else None
+    sweeper = (OmegaConf.load(file).get("hydra") or {}).get("sweeper", {}) if file else {}
+    params = opened(stage, [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()])
+    cell = {}
+    for override in OverridesParser.create().parse_overrides([*params, *words]):
+        value = override.value()
+        if isinstance(value, IntervalSweep):
+            cell[override.key_or_group] = f"{override.get_key_element()}={value.start}"
+        elif override.is_sweep_override():
+            cell[override.key_or_group] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+        else:
+            cell[override.key_or_group] = str(override.input_line)
+    return list(cell.values())
+
+
+def test_the_pages_print_many_commands() -> None:
+    assert len(PRINTED) > 60
+    assert {command.split()[1] for _, command in PRINTED} == set(STAGES)
+
+
+@pytest.mark.parametrize(("page", "command"), PRINTED, ids=[f"{page}: {command}" for page, command in PRINTED])
+def test_a_printed_command_can_be_run(page: str, command: str) -> None:
+    config = composed(shlex.split(command)[1:])
+    if isinstance(config, Experiment):
+        assert isinstance(list(chosen_merges(config)), list)  # the order is one of the domains that are chosen
+
+
+@pytest.mark.parametrize("domains", ["[math,coding]", "[coding,math]", "[math,coding,sorting]", "[math]"])
+def test_domains_of_ones_own_choice_are_merged_as_they_are_listed(domains: str) -> None:
+    config = composed(["run", f"domain={domains}", "merge=arcee_fusion"])
+    assert isinstance(config, Experiment)
+    orders = [str(order) for _, _, order in chosen_merges(config)]
+    names = domains.strip("[]").split(",")
+    assert orders == {1: [], 2: [" & ".join(names)], 3: ["(math & coding) & sorting"]}[len(names)]
+
+
+def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
+    config = composed(["run", "merge=arcee_fusion"])
+    assert isinstance(config, Experiment)
+    assert [str(order) for _, _, order in chosen_merges(config)] == ["(math & science) & coding"]
