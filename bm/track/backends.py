@@ -59,12 +59,12 @@ def tensorboard(about: About, dir: Path) -> Backend:  # noqa: A002
     return Metrics(about, TensorBoardLogger(dir, "tensorboard", about.key, default_hp_metric=False, purge_step=0))
 
 
-def mlflow(about: About, uri: str, experiment: str) -> Backend:
-    """A run of an MLflow server or database, found again by its tag `bm.key`."""
+def mlflow(about: About, uri: str, experiment: str | None) -> Backend:
+    """A run of an MLflow server or database, found again by its tag `bm.key`; experiment: null, `bm`."""
     from lightning.pytorch.loggers import MLFlowLogger
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(uri)
+    experiment, client = experiment or "bm", MlflowClient(uri)
     place = client.get_experiment_by_name(experiment)
     found = client.search_runs([place.experiment_id], f"tags.`bm.key` = '{about.key}'") if place else []
     known = found[0].info.run_id if found else None
