@@ -119,6 +119,11 @@ def _hydra(stage: str, words: list[str]) -> None:
     job.__name__ = stage
     sys.argv = [f"bm {stage}", *opened(stage, words)]
     try:
+        if {"--help", "-h"} & set(words):
+            from bm.help import stage_help
+
+            print(stage_help(stage, STAGES[stage], conf_dir(), [word for word in words if word[0] != "-"]))
+            return
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
     except (HydraException, OmegaConfBaseException) as problem:
         raise UserError(explain(problem, stage, conf_dir(), words)) from problem

@@ -1,6 +1,7 @@
 """The command's front door: quick, and complete."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,19 @@ def test_each_stage_shows_its_composed_configuration(tmp_path: Path, bm: Bm) -> 
         assert shown.returncode == 0, shown.stderr
         assert "outputs: outputs" in shown.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_a_stage_fits_two_screens_and_explains_its_settings(tmp_path: Path, bm: Bm) -> None:
+    shown = {stage: bm(stage, "--help", cwd=tmp_path) for stage in STAGES}
+    for stage, said in shown.items():
+        lines = said.stdout.splitlines()
+        assert (said.returncode, said.stderr, lines[0]) == (0, "", f"bm {stage} - {STAGES[stage]}")
+        assert len(lines) < 130 and max(map(len, lines)) <= 120 and "owered by" not in said.stdout
+        assert f"  bm {stage} " in said.stdout or stage == "report"
+    assert "tiny, tinyr1" in shown["run"].stdout and "mixture" not in shown["merge"].stdout
+    assert re.search(r"evaluate.samples=4 +whole number > 0 or null: Samples per question", shown["run"].stdout)
+    assert "evaluate.samples=2 " in bm("run", "evaluate.samples=2", "--help", cwd=tmp_path).stdout
+    assert bm("run", "evaluate.sampels=2", "--help", cwd=tmp_path).stderr.count("\n") == 1
 
 
 def test_tab_completes_options_and_settings(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ MISTAKES = [
     ("run paths.outputs=/proc/nosuch", "/proc/nosuch"),
     ("run tracker=mlflow", "tracker=mlflow needs the package mlflow: pip install 'bm[mlflow]'"),
     ("run merge.statistics.math=nosuch", "merge.statistics.math: there is no folder nosuch"),
-    ("run merge.statistics.maths=/tmp", "merge.statistics.maths: no such domain; did you mean 'math'?"),
+    ("run merge.statistics.maths=nosuch", "merge.statistics.maths: no such domain; did you mean 'math'?"),
     ("run loss=kd branch.teacher=nosuch", "branch.teacher: nosuch is not the folder of a model"),
     ("run teacher=openai teacher.engine.served=m teacher.engine.key=NO_KEY", "set the environment variable NO_KEY"),
     ("run judge=openai verify.judge.engine.served=m verify.judge.engine.key=NO_KEY", "environment variable NO_KEY"),
