@@ -92,10 +92,9 @@ def _lines(stage: str, root: type, composed: DictConfig) -> Iterator[str]:
             yield _line(f"{path}.{name}", hint, meaning, composed)
 
 
-def _section(hint: Any) -> type:
+def _section(hint: Any) -> Any:
     """The dataclass of a section, which may be null."""
-    found: type = next((part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)), hint)
-    return found
+    return next((part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)), hint)
 
 
 def _settings(of: type) -> Iterator[tuple[str, Any, str]]:
