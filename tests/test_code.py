@@ -100,12 +100,12 @@ def test_an_installed_package_counts_by_its_version(mine: Path, monkeypatch: pyt
 
 STAGES = {
     "bm.stages:Stages.distill.build": (
-        {"bm.distill.traces", "bm.verify.programs", "bm.generate.journal"},
+        {"bm.distill.traces", "bm.verify.llm", "bm.generate.journal"},
         {"bm.branch"},
     ),
     "bm.stages:Stages._train.build": ({"bm.branch.loss", "bm.branch.packing"}, {"bm.merge", "bm.distill"}),
     "bm.stages:Stages._statistics.build": ({"bm.branch.documents", "bm.merge.statistics"}, {"bm.distill"}),
-    "bm.stages:Stages.ask": ({"bm.statistics", "bm.verify.sandbox", "bm.evaluate.sets"}, {"bm.branch", "bm.distill"}),
+    "bm.stages:Stages.ask": ({"bm.statistics", "bm.verify.scoring", "bm.evaluate.sets"}, {"bm.branch", "bm.distill"}),
     "bm.stages:Stages.merge.build": ({"bm.merge.engine", "bm.merge.quantiles"}, {"bm.branch", "bm.merge.methods.ties"}),
     "bm.generate.engines:transformers": ({"bm.generate.draw"}, {"bm.generate.openai_engine"}),
     "bm.merge.methods:ties": ({"bm.merge.methods.updates"}, {"bm.merge.methods.della"}),
@@ -124,6 +124,7 @@ def test_a_stage_reaches_its_rooms_and_no_page(entry: str) -> None:
 def test_tasks_and_programs_beside_a_module_that_reads_them_count() -> None:
     lines = [line.split(" ", 2)[:2] for line in code._reached("bm.stages:Stages.ask")]
     assert ["bm.evaluate.loading", "tasks/gsm8k.yaml"] in lines
+    lines = [line.split(" ", 2)[:2] for line in code._reached("bm.verify.programs:judge")]
     assert ["bm.verify.sandbox", "runner.py"] in lines
 
 

@@ -95,7 +95,11 @@ def _case(verifier: str, fields: dict[str, Any]) -> Case:
 
 def _line(fields: dict[str, Any], verdict: Verdict) -> str:
     graded = {"accepted": verdict.accepted, "reason": verdict.reason, "graded": verdict.answer, "note": verdict.note}
-    return json.dumps(fields | graded, ensure_ascii=False).encode(errors="replace").decode() + "\n"
+    try:
+        line = json.dumps(fields | graded, ensure_ascii=False)
+    except RecursionError:  # fields nested as deeply as could just be read
+        line = json.dumps(graded, ensure_ascii=False)
+    return line.encode(errors="replace").decode() + "\n"
 
 
 def summary(verdicts: Sequence[Verdict]) -> Table:

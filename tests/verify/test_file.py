@@ -59,6 +59,17 @@ def test_choices_numbers_and_procedural_questions(bm: Bm, tmp_path: Path) -> Non
     assert "no generator 'nothing'" in rows[1]["reason"]
 
 
+def test_fields_nested_as_deeply_as_can_be_read_end_nothing(tmp_path: Path) -> None:
+    from bm.verify.file import grade
+    from tests.verify.conftest import verifying
+
+    deep = ('{{"response": "1", "answer": "1", "x": {}{}}}\n'.format("[" * n, "]" * n) for n in range(700, 1000))
+    (tmp_path / "R.jsonl").write_text("".join(deep))
+    verdicts = grade("number", tmp_path / "R.jsonl", tmp_path / "G.jsonl", verifying())
+    assert {verdict.reason for verdict in verdicts} == {"", "broken line: no JSON"}
+    assert len((tmp_path / "G.jsonl").read_text().splitlines()) == 300
+
+
 RHYME = """
 from bm.verify.cases import Verdict
 
