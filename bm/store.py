@@ -277,13 +277,13 @@ class _Spent:
     def __init__(self, file: Path) -> None:
         self._file, self._start = file, time.monotonic()
         self._before = sum(float(line) for line in file.read_text().split()) if file.exists() else 0.0
-        started = time.time()
         begun = file.with_name(".begun")
         if begun.exists():  # an attempt that was killed: it worked until the last file it wrote
+            started = begun.stat().st_mtime
             last = max((f.stat().st_mtime for f in file.parent.rglob("*") if f.is_file()), default=started)
-            self._before += max(0.0, last - float(begun.read_text()))
+            self._before += max(0.0, last - started)
             file.write_text(f"{self._before}\n")
-        begun.write_text(f"{started}\n")
+        begun.write_bytes(b"")  # its time is when this attempt began; what it says could be half written
 
     def stop(self) -> float:
         """Seconds so far; nothing of the count remains in the folder."""

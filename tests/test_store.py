@@ -271,3 +271,14 @@ def test_a_file_is_read_once_as_long_as_it_stays(tmp_path: Path, monkeypatch: py
     os.utime(made.path / "folder/model")
     with pytest.raises(TypeError):
         make(Store(tmp_path), unreachable, lr=1)
+
+
+def test_a_kill_at_the_first_moment_of_a_build_does_no_harm(tmp_path: Path) -> None:
+    def die(work: Path) -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Store(tmp_path), die, lr=1)
+    (begun,) = tmp_path.glob("branch/*.work/.begun")
+    begun.write_text("")  # made, and nothing in it yet
+    assert make(Store(tmp_path), write("abc"), lr=1).facts == {"tokens": 3}
