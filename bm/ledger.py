@@ -50,7 +50,7 @@ class Ledger:
         """An artefact's own stage."""
         facts, seconds = artefact.facts, float(artefact.manifest["seconds"])
         hours = seconds * int(facts.get("gpus", 0)) / 3600
-        spent = facts.get("teacher", facts)
+        spent = _asked(facts)
         tokens = _answered(artefact) if artefact.manifest["stage"] == "evaluate" else int(spent.get("tokens", 0))
         return Cost(seconds, hours, tokens, self._flops(artefact, tokens), self._money(artefact, seconds, hours))
 
@@ -77,7 +77,8 @@ class Ledger:
 
     def _money(self, artefact: Artefact, seconds: float, gpu_hours: float) -> float | None:
         """The machine's hours, and what an endpoint asked for a teacher's answers or an evaluation's."""
-        bill = sum(float(artefact.facts.get(who, {}).get("cost", 0)) for who in ("teacher", "engine"))
+        facts = artefact.facts
+        bill = sum(float(asked.get("cost", 0)) for asked in (_asked(facts), facts.get("engine", {})))
         if not gpu_hours:
             return seconds / 3600 * self._prices.machine + bill
         names = artefact.manifest["hardware"]["gpus"]
@@ -93,6 +94,13 @@ def parameters(folder: Path) -> int:
             header: Mapping[str, Any] = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
         total += sum(int(prod(about["shape"])) for name, about in header.items() if name != "__metadata__")
     return total
+
+
+def _asked(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a stage spent; of a teacher's answers those that it asked for itself: artefacts may share answers."""
+    teacher: Mapping[str, Any] = facts.get("teacher", facts)
+    asked: Mapping[str, Any] = teacher.get("own", teacher)
+    return asked
 
 
 def _answered(evaluation: Artefact) -> int:

@@ -45,6 +45,9 @@ def _files(config: Experiment) -> None:
             raise UserError(f"merge.statistics.{name}: no such domain{nearest(name, config.domains)}")
         if not folder.is_dir():
             raise UserError(f"merge.statistics.{name}: there is no folder {folder}")
+    teacher = config.teacher.parameters.get("model")
+    if teacher is not None and not (Path(teacher) / "config.json").is_file():
+        raise UserError(f"teacher.model: {teacher} is no model: it has no config.json")
     for name, domain in config.domains.items():
         given = domain.source.parameters.get("path")
         if given is not None and not Path(given).exists():

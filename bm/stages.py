@@ -141,7 +141,12 @@ class Stages:
         label = f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
         models = self._folders(teacher)
         answers = self.store.journals(models[0]) if models else self.store.root / "samples" / "endpoints"
-        return self._make("distill", label, settings, [*models, *tasks.values()], build)
+        made = self._make("distill", label, settings, [*models, *tasks.values()], build)
+        if not made.facts["kept"]:
+            from bm.distill import shortage
+
+            raise UserError(f"{shortage(label, made.facts)}; {made.path / 'rejected.parquet'} has every response")
+        return made
 
     def _part(self, domain: Domain, part: Literal["train", "student"]) -> "Wanted | None":
         """The part of a source that traces come from; None: all of it, as the task has questions of its own."""

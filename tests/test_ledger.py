@@ -77,6 +77,18 @@ def test_money_of_machines_endpoints_and_unpriced_gpus() -> None:
     assert (ledger.of(unpriced) + NOTHING).money is None
 
 
+def test_answers_that_artefacts_share_are_paid_by_the_one_that_asked() -> None:
+    """All 12 answers count for what they are; only what an artefact asked for itself counts as its cost."""
+    first = artefact("a", 0, [], "distill", facts={
+        "teacher": {"tokens": 10, "cost": 1.0, "own": {"tokens": 10, "cost": 1.0}}})  # fmt: skip
+    wider = artefact("b", 0, [], "distill", facts={
+        "teacher": {"tokens": 12, "cost": 1.2, "own": {"tokens": 2, "cost": 0.2}}})  # fmt: skip
+    model = artefact("c", 0, ["a", "b"], "merge", facts={"tokens": 0})
+    both = Ledger([first, wider, model], PRICES).behind(model)
+    assert both.tokens == 12
+    assert both.money == pytest.approx(1.2)
+
+
 def test_flops_of_generation_and_of_a_merge(tmp_path: Path) -> None:
     """2 a parameter and token; an entry read is one."""
     model = tmp_path / "model"

@@ -13,7 +13,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 def card(domain: Domain, settings: Distill, facts: Mapping[str, Any]) -> str:
     """README.md of a folder with traces.parquet and rejected.parquet; facts: of `bm.distill.funnel`, and `teacher`."""
     size = next((name for most, name in SIZES if facts["kept"] < most), "1M<n<10M")
-    teacher = ", ".join(f"{name} {value}" for name, value in facts["teacher"].items())
+    teacher = ", ".join(f"{name} {value}" for name, value in facts["teacher"].items() if name != "own")
     parts = [
         HEADER.format(name=domain.name, size=size),
         f"# {domain.name}: verified reasoning traces\n",

@@ -15,6 +15,11 @@ from bm.verify import disagreement
 if TYPE_CHECKING:
     from bm.distill.traces import Judged
 
+FORM = (
+    "a trace is <think>, the reasoning, </think>, then the answer; for a teacher that does not think in these tags set"
+    " teacher.reasoning=wrapped"
+)
+
 
 def facts(domain: Domain, found: Selection, asked: int, judged: "Sequence[Judged]") -> dict[str, Any]:
     """Counts at every step, of questions up to `asked` and of responses from `answered` on.
@@ -57,6 +62,12 @@ def histogram(kept: Iterable[int], rejected: Iterable[int]) -> dict[str, list[in
     every = range(places[0], places[-1] + 1) if places else range(0)
     good, bad = counts
     return {"from": [1 << k for k in every], "kept": [good[k] for k in every], "rejected": [bad[k] for k in every]}
+
+
+def shortage(name: str, found: Mapping[str, Any]) -> str:
+    """Why few or no responses became traces, and what a trace must look like."""
+    reasons = ", ".join(f"{why}: {number}" for why, number in found["rejected"].items())
+    return f"{name}: {found['kept'] or 'none'} of {found['answered']} responses became traces ({reasons}); {FORM}"
 
 
 def funnel_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -68,7 +68,7 @@ def select(
     """The first `count` distinct questions of `part` in the stream that the screen lets pass.
 
     Of equal prompts the first counts, or the first that has responses. part: None takes every part; count: None takes
-    all that there are. screen: the reason to refuse a question, "" if there is none; asked once about each distinct
+    all that there are, which must be some. screen: the reason to refuse a question, "" if there is none; asked once about each distinct
     question, in order. UserError if the stream ends before `count`, and may not be `short` of it, or brings nothing new
     for so long that there is little left to find.
     """
@@ -92,7 +92,7 @@ def select(
                 passed_over.add(question.id)
             else:
                 chosen[question.id], stale = question, 0
-    if count is not None and len(chosen) < count and not short:
+    if (not chosen and count != 0) or (count is not None and len(chosen) < count and not short):
         if not chosen and refused[FILTERED]:
             raise UserError(
                 f"the source refuses all of its {refused[FILTERED]} rows: none has a reference that its settings find;"
@@ -100,8 +100,9 @@ def select(
             )
         purpose = f" for '{part}'" if part else ""
         raise UserError(
-            f"the source has {len(chosen)} distinct questions{purpose} where {count} are asked for;"
-            " ask for fewer, or widen the source's parameters"
+            f"the source has {len(chosen) or 'no'} distinct questions{purpose}"
+            + (f" where {count} are asked for; ask for fewer, or" if count else ";")
+            + " widen the source's parameters"
         )
     return Selection(list(chosen.values()), duplicates, refused)
 

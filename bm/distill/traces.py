@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.markup import escape
 
 from bm.config import Component, Distill, Domain, Verify
 from bm.distill.card import card
-from bm.distill.funnel import facts
+from bm.distill.funnel import facts, shortage
 from bm.distill.policy import Answered, kept
 from bm.distill.quality import fault
 from bm.distill.screening import Screen
@@ -35,7 +36,6 @@ TRACE = ("id", "domain", "source", "system", "prompt", "response", "answer", "ve
 
 SCARCE = 0.02
 """Share of responses kept below which something is likely to be wrong with their form."""
-FORM = "A trace is `<think>…</think>`, then the answer; a teacher that does not think in tags needs reasoning=wrapped."
 
 
 class Judged(NamedTuple):
@@ -92,7 +92,7 @@ def distill(
     journal = (kept_in or work) / (f"{quote(domain.name, safe='')}.jsonl" if kept_in else "responses.jsonl")
     others = sorted(kept_in.glob("*.jsonl")) if kept_in else []
     with progress(f"distill {domain.name}", total=len(chosen) * asked.sampling.n, unit="responses") as bar:
-        responses = sample(asked.engine, prompts, asked.sampling, journal, bar, others)
+        responses = sample(asked.engine, prompts, asked.sampling, journal, bar, others, work.stem)
     given = [(question, asked.response(prompt, one), one.tokens)
              for question, prompt, ones in zip(chosen, prompts, responses, strict=True) for one in ones]  # fmt: skip
     judged = _chosen(_judged(given, settings, verifying, domain.name), settings)
@@ -101,9 +101,10 @@ def distill(
     _write(work / "rejected.parquet", (*TRACE, "reason"), refused)
     said = {(p, i): one for p, ones in enumerate(responses) for i, one in enumerate(ones)}
     told = facts(domain, found, len(chosen), judged)
-    told["teacher"] = asked.facts(said)
+    told["teacher"] = asked.facts(said, work.stem)
     told["gpus"] = told["teacher"].get("gpus", 0)
-    write_text(work / "README.md", card(domain, settings, told))
+    with _written(work / "README.md"):
+        write_text(work / "README.md", card(domain, settings, told))
     if not kept_in:
         journal.unlink()
     _report(domain.name, told)
@@ -123,14 +124,13 @@ def _answers(folder: Path, engine: Engine) -> Path | None:
 
 def _report(name: str, told: Mapping[str, Any]) -> None:
     """What the teacher's answers cost, and a warning where hardly any of them became a trace."""
-    teacher, answered, kept = told["teacher"], told["answered"], told["kept"]
-    if "cost" in teacher:
+    teacher, own, answered = told["teacher"], told["teacher"]["own"], told["answered"]
+    if "cost" in own:
         failed = teacher.get("failed_attempts", 0)
         lost = f"; {failed} failed attempts may have cost up to {teacher['failed_at_most']:.4g} more" if failed else ""
-        say(f"{name}: {answered} responses for {teacher['cost']:.4g}{lost}")
-    if answered and kept < SCARCE * answered:
-        reasons = ", ".join(f"{why}: {number}" for why, number in told["rejected"].items())
-        say(f"[yellow]{escape(f'{name}: only {kept} of {answered} responses became traces ({reasons}). {FORM}')}[/]")
+        say(f"{name}: {own['responses']} of {answered} responses asked for now, for {own['cost']:.4g}{lost}")
+    if 0 < told["kept"] < SCARCE * answered:
+        say(f"[yellow]{escape(shortage(name, told))}[/]")
 
 
 def _judged(
@@ -203,9 +203,16 @@ def _write(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]
     rows = list(rows)
     table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns})
     unfinished = path.with_suffix(".unfinished")
-    try:
+    with _written(path):
         pq.write_table(table, unfinished, compression="zstd")
         os.replace(unfinished, path)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """One line for a disk that is full or a folder that takes nothing."""
+    try:
+        yield
     except OSError as problem:
         why = os.strerror(problem.errno) if problem.errno else str(problem)
         raise UserError(

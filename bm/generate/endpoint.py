@@ -65,6 +65,10 @@ def secret(base_url: str, key: str | None) -> str:
     return held
 
 
+class _PageError(Exception):
+    """A web page in the place of a response: nobody here answers questions, or a proxy stands between."""
+
+
 class Endpoint:
     """A model behind a URL. `timeout`: seconds of silence, not of a whole response: a long thought may take an hour.
 
@@ -96,13 +100,14 @@ class Endpoint:
             toll.begin()
             try:
                 return self._streamed(request, stopped)
-            except (openai.OpenAIError, _CutError, ValueError) as problem:  # ValueError: a line that is no JSON
+            except (openai.OpenAIError, _CutError, _PageError, ValueError) as problem:  # ValueError: a line that is no JSON
                 said, status = self._said(problem), getattr(problem, "status_code", 0)
-                if status in UNBILLED or _unconnected(problem):
+                nobody = _unconnected(problem)
+                if status in UNBILLED or nobody:
                     toll.free()
-                if _unconnected(problem) and not self._reached:
+                if nobody and not self._reached:
                     raise UserError(f"{self.name} cannot be reached: {said}; check its base_url") from None
-                self._reached = self._reached or not _unconnected(problem)
+                self._reached = self._reached or not nobody
                 if status in HOPELESS or getattr(problem, "code", None) == QUOTA:
                     raise UserError(f"{self.name} {HOPELESS.get(status, 'is out of quota')}: {said}") from None
                 if 400 <= status < 500 and status not in BUSY:
@@ -117,6 +122,8 @@ class Endpoint:
         with self._client.chat.completions.create(
             model=self.served, stream=True, stream_options={"include_usage": True}, **request
         ) as chunks:
+            if "html" in chunks.response.headers.get("content-type", ""):
+                raise _PageError("a web page came back and no response")
             for chunk in chunks:
                 self._reached = True
                 usage = chunk.usage or usage
@@ -150,8 +157,8 @@ class Endpoint:
 
 
 def _unconnected(problem: Exception) -> bool:
-    """Whether no connection came about: refused, no such host, nobody there. (The client has httpx or httpx2.)"""
-    return type(problem.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+    """Whether no server of models was met: refused, no such host, another site. (The client has httpx or httpx2.)"""
+    return isinstance(problem, _PageError) or type(problem.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
 
 
 def _retry_after(problem: Exception) -> float:

@@ -27,13 +27,14 @@ def sample(
     journal: Path,
     bar: Bar | None = None,
     others: Sequence[Path] = (),
+    asked_by: str = "",
 ) -> list[list[Sample]]:
     """`n` samples of every prompt, in order, or all that the engine has. What a journal holds is not asked again.
 
     Every batch is in `journal` on the disk before the engine is asked for the next; `others` are journals of the same
     engine that are only read. The engine's identity is not in the keys. Of two processes that want the same journal one
-    waits, and then finds what the other has generated. The attempts of an engine
-    that has a price are in the journal too.
+    waits, and then finds what the other has generated. The attempts of an engine that has a price are in the journal
+    too. asked_by: who asks now; each sample says who asked for it first.
     """
     keys = [sampling.key(prompt) for prompt in prompts]
     rows = [(p, i) for p in range(len(prompts)) for i in range(sampling.n)]
@@ -49,7 +50,8 @@ def sample(
         if isinstance(engine, Billed) and engine.price:
             engine.attempts = Attempts({(p, i): begun[keys[p], i] for p, i in rows if begun[keys[p], i]}, note)
         for batch in engine.generate(prompts, sampling, known):
-            new = [replace(s, response=whole_characters(s.response)) for s in batch if (s.prompt, s.index) not in known]
+            unknown = (s for s in batch if (s.prompt, s.index) not in known)
+            new = [replace(s, response=whole_characters(s.response), asked_by=asked_by) for s in unknown]
             write(file, [_entry(keys[s.prompt], s) for s in new])
             known.update({(s.prompt, s.index): s for s in new})
             if bar:
@@ -75,8 +77,8 @@ def _entry(key: str, sample: Sample) -> dict[str, Any]:
 
 
 def _sample(prompt: int, index: int, entry: Mapping[str, Any]) -> Sample:
-    prompt_tokens = entry.get("prompt_tokens", 0)  # journals of version 0.1 have none
-    return Sample(prompt, index, entry["response"], entry["tokens"], entry["finished"], prompt_tokens)
+    later = {name: entry[name] for name in ("prompt_tokens", "asked_by") if name in entry}  # not in the first journals
+    return Sample(prompt, index, entry["response"], entry["tokens"], entry["finished"], **later)
 
 
 def entries(journal: Path) -> Iterator[Any]:

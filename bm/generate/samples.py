@@ -51,6 +51,8 @@ class Sample:
     """False: cut off by `max_new_tokens` or the model's context."""
     prompt_tokens: int = 0
     """Tokens of the prompt as an endpoint bills them; 0 for an engine of this machine."""
+    asked_by: str = ""
+    """Who asked for it first and so bears its cost, where several share a journal."""
 
 
 Row = tuple[int, int]

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bm.code import code_version
 from bm.errors import UserError
 from bm.generate.cache import growing_cache, grows_everywhere
 from bm.generate.draw import draw, stream, uniforms
@@ -55,7 +56,7 @@ class TransformersEngine:
                 "gpus": int(self.model.device.type == "cuda")}  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        return self.facts()
+        return {**self.facts(), "code": code_version(("bm.generate.engines:transformers",))}
 
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)

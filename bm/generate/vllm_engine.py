@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from bm.code import code_version
 from bm.errors import UserError
 from bm.generate.draw import stream
 from bm.generate.samples import Message, Sample, Sampling
@@ -52,7 +53,7 @@ class VLLMEngine:
                 "gpus": self.replicas * self.tensor_parallel}  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        return self.facts()
+        return {**self.facts(), "code": code_version(("bm.generate.engines:vllm",))}
 
     def render(self, messages: Sequence[Message]) -> str:
         return self._text.render(messages)

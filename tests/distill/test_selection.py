@@ -41,7 +41,7 @@ def test_selected_questions_are_the_first_distinct_ones_of_their_part(numbers, c
     stream = [asked(f"question {i}") for i in numbers]
     distinct = [q for q in dict.fromkeys(stream) if part_of(q) == "train"]
     if len(distinct) < count:
-        with pytest.raises(UserError, match=f"{len(distinct)} distinct questions for 'train' where {count}"):
+        with pytest.raises(UserError, match=f"{len(distinct) or 'no'} distinct questions for 'train' where {count}"):
             select(iter(stream), "train", count)
     else:
         assert select(iter(stream), "train", count)[0] == distinct[:count]
@@ -58,6 +58,13 @@ def test_repeats_are_counted():
     stream = itertools.chain(itertools.islice(first, 10), second)
     chosen, duplicates, refused = select(stream, "train", 15)
     assert (len(chosen), duplicates, refused.total()) == (15, 10, 0)
+
+
+def test_a_source_without_any_question_is_refused_however_many_are_asked_for():
+    with pytest.raises(UserError, match="the source has no distinct questions for 'train'; widen"):
+        select(iter([]), "train", None)
+    with pytest.raises(UserError, match="no distinct questions"):
+        select(iter([]), None, 5, short=True)
 
 
 def test_an_endless_source_with_few_questions_is_given_up():

@@ -30,7 +30,7 @@ from tests.generate.server import Server
 
 QUESTION = Question("math", "set", "Be brief.", "1 + {x}?", "2", "math", "{}")
 TEACHERS = sorted(path.stem for path in (conf_dir() / "teacher").glob("*.yaml"))
-GIVEN = {"model": ["teacher.engine={_target_: bm.generate.engines.openai}"], "openai": ["teacher.engine.served=m"],
+GIVEN = {"model": ["teacher.engine={_target_: bm.generate.engines.openai}", "teacher.model=null"], "openai": ["teacher.engine.served=m"],
          "vllm": ["teacher.model=folder"], "transformers": ["teacher.model=folder"]}  # fmt: skip
 
 
@@ -146,7 +146,10 @@ def test_a_model_of_this_machine_is_in_the_key_by_its_content_and_not_its_place(
                  "teacher.max_new_tokens=8", "domain=math", "domains.math.traces=4", "teacher.samples=2"]  # fmt: skip
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = load(Experiment, compose("distill", ["teacher=transformers", *given]))
-        made.append(Stages(Store(config.paths.outputs / "store"), config).distill(config.domains["math"]))
+        stages = Stages(Store(config.paths.outputs / "store"), config)
+        with pytest.raises(UserError, match="none of 8 responses became traces"):  # random weights know nothing
+            stages.distill(config.domains["math"])
+        made.append(stages.used[-1])
     one, same, other = made
     assert one.key == same.key != other.key
     assert one.facts["answered"] == 8
@@ -183,7 +186,8 @@ def test_distillation_from_an_endpoint_bills_it_stops_at_its_budget_and_keeps_it
     paid = len(server.requests)
     assert 0 < paid < 12
     done = distill("50")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, "42 is no answer to any of them"
+    assert "none of 12 responses became traces (wrong answer: 12)" in done.stderr
     assert len(server.requests) == 12
     assert set(server.answered.values()) == {1}
 

@@ -55,6 +55,12 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(429, "slow down", ("Retry-After", "0.05"))
         elif fault == "busy":
             self.refuse(503, "busy")
+        elif fault == "page":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", "15")
+            self.end_headers()
+            self.wfile.write(b"<html>Hi</html>")
         elif fault == "cut before":
             self.close_connection = True
         elif fault == "silence":

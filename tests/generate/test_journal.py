@@ -97,6 +97,7 @@ sample(engine, [f"{i}+{i}" for i in range(40)], Sampling(3, 1.0, 0.9, 100, 1), w
 """
 
 
+@pytest.mark.timeout(180)  # three processes that load torch, on a machine that may be busy
 def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
@@ -115,11 +116,21 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
     assert killed.read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
+def test_a_sample_says_who_asked_for_it_first(tmp_path):
+    journal, engine = tmp_path / "j.jsonl", Counting()
+    sample(engine, ["a"], SAMPLING, journal, asked_by="one")
+    first, second = sample(engine, ["a", "b"], SAMPLING, journal, asked_by="two")
+    assert {s.asked_by for s in first} == {"one"}
+    assert {s.asked_by for s in second} == {"two"}
+    ((again, *_),) = sample(engine, ["b"], SAMPLING, journal, asked_by="one")
+    assert again.asked_by == "two"
+
+
 def test_a_journal_without_prompt_tokens_is_read(tmp_path):
     """As version 0.1.0 wrote them."""
     engine, journal = Counting(), tmp_path / "j.jsonl"
     whole = sample(engine, ["a", "b"], SAMPLING, journal)
-    old = [{k: v for k, v in json.loads(line).items() if k != "prompt_tokens"} for line in journal.open()]
+    old = [{k: v for k, v in json.loads(line).items() if k not in ("prompt_tokens", "asked_by")} for line in journal.open()]
     journal.write_text("".join(json.dumps(entry) + "\n" for entry in old))
     assert sample(engine, ["a", "b"], SAMPLING, journal) == whole
     assert engine.made == 6

@@ -292,3 +292,24 @@ def test_an_emoji_in_two_halves_is_one_and_costs_nothing_again(server, tmp_path)
         ((got,),) = sample(engine(server), ["b"], ONE, tmp_path / "j.jsonl")
         assert got.response == "x\ufffd"
     assert len(server.requests) == 2
+
+
+def test_an_address_that_answers_with_a_web_page_is_one_line_at_once(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30)
+    server.fault = lambda number: "page"
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"cannot be reached: a web page came back.*check its base_url") as said:
+        sample(engine(server, price=PRICE, timeout=5), [f"q{i}" for i in range(9)], ONE, tmp_path / "j.jsonl")
+    assert time.monotonic() - begun < 5
+    assert "\n" not in str(said.value)
+
+
+def test_a_web_page_in_the_middle_is_asked_again(server, tmp_path):
+    server.fault = faults(None, "page")
+    got = sample(engine(server, parallel=1), ["a", "b"], ONE, tmp_path / "j.jsonl")
+    assert [s.response for (s,) in got] == ["A", "B"]
+    assert len(server.requests) == 3
+
+
+def test_an_endpoint_uses_no_gpu_of_this_machine(server):
+    assert engine(server).facts()["gpus"] == 0

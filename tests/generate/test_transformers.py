@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from bm.errors import UserError
-from bm.generate import Sampling
+from bm.generate import Sampling, transformers_engine
 from bm.generate.engines import transformers
 from bm.generate.transformers_engine import CACHE, TransformersEngine
 
@@ -68,6 +68,31 @@ def test_a_sample_does_not_depend_on_its_company(model, tokenizer, prompts, batc
     assert {k: s.response for k, s in apart.items()} == {k: s.response for k, s in together.items()}
     alone = collected(TransformersEngine(model, tokenizer, batch=batch), prompts[3:4], WARM)
     assert [alone[0, i].response for i in range(4)] == [together[3, i].response for i in range(4)]
+
+
+def test_the_longest_prompts_come_first_and_their_order_changes_no_sample(model, tokenizer, prompts):
+    engine = TransformersEngine(model, tokenizer, batch=8)
+    batches = list(engine.generate(prompts, WARM))
+    lengths = [max(len(prompts[s.prompt]) for s in batch) for batch in batches]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[-1]
+    turned = collected(engine, prompts[::-1], WARM)
+    last = len(prompts) - 1
+    assert {(last - p, i): s.response for (p, i), s in turned.items()} == {
+        (s.prompt, s.index): s.response for batch in batches for s in batch
+    }
+
+
+def test_a_processor_counts_as_no_gpu(qwen2, tokenizer):
+    assert TransformersEngine(qwen2, tokenizer, 1).facts()["gpus"] == 0
+
+
+def test_answers_of_other_code_are_other_answers(qwen2, tokenizer, monkeypatch):
+    engine = TransformersEngine(qwen2, tokenizer, 1)
+    before = engine.identity()
+    assert before == engine.identity() and len(before["code"]) == 16
+    monkeypatch.setattr(transformers_engine, "code_version", lambda entries: f"another {entries}")
+    assert engine.identity() != before
 
 
 def test_more_samples_keep_the_first(qwen2, tokenizer, prompts):

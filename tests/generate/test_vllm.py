@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from bm.errors import UserError
-from bm.generate import Sampling, sample
+from bm.generate import Sampling, sample, vllm_engine
 from bm.generate.draw import stream
 from bm.generate.engines import transformers, vllm
 
@@ -40,6 +40,11 @@ def stand_in(monkeypatch, tmp_path):
 
 def alive(place):
     return [p for p in place.iterdir() if Path(f"/proc/{p.name}").exists()]
+
+
+def test_every_gpu_of_every_replica_counts(folder, stand_in, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "version", lambda name: "0")
+    assert vllm(folder, **SETTINGS).facts()["gpus"] == 4
 
 
 def test_replicas_share_the_work_on_gpus_of_their_own(folder, stand_in, tmp_path):

@@ -1,10 +1,11 @@
 """Rows of a published set, from the hub or from files of yours, in an order drawn from a seed."""
 
 import json
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from bm.errors import UserError, nearest
 from bm.generate.characters import whole_characters
@@ -30,6 +31,8 @@ def rows(
 ) -> Iterator[Row]:
     """Every row once, in an order drawn from the seed, each with at least `columns`.
 
+    Rows that are appended leave the order of those before them as it was, and stand anywhere among them.
+
     name: a set on the hub, at a commit of it as `name@commit`, and its `config` and `split`; path: a JSON Lines or
     Parquet file, or a folder of such files, in its place. UserError if there is neither, if it cannot be read, or if a
     row lacks a column: it is named beside those that there are.
@@ -38,7 +41,7 @@ def rows(
     table = _local(path) if path else _hub(name, config, split)
     if not len(table):
         raise UserError(f"{where} has no rows")
-    for row in random.Random(seed).sample(range(len(table)), len(table)):
+    for row in np.random.default_rng(seed).random(len(table)).argsort(kind="stable").tolist():
         found = table[row]
         for column in columns:
             if column not in found:

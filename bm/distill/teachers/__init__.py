@@ -1,6 +1,6 @@
 """Who answers: an engine, how it is asked, how its responses are drawn, and how they are read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,9 +54,20 @@ class Teacher:
         response = tagged(prompt, sample.response)
         return wrapped(response) if self.reasoning == "wrapped" and sample.finished else response
 
-    def facts(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
-        """Who answered, in how many tokens, and for how much, where that has a price."""
-        samples = said.values()
-        spent = {"prompt_tokens": sum(s.prompt_tokens for s in samples), "tokens": sum(s.tokens for s in samples)}
+    def facts(self, said: Mapping[Row, Sample], asked_by: str) -> dict[str, Any]:
+        """Who answered, in how many tokens, and for how much, where that has a price.
+
+        `own` has the same of the answers that were asked by `asked_by`: the others have been paid for elsewhere.
+        """
         bill = self.engine.bill(said) if isinstance(self.engine, Billed) else {}
-        return {**self.engine.facts(), **spent, **bill}
+        own = [sample for sample in said.values() if sample.asked_by == asked_by]
+        return {**self.engine.facts(), **self._spent(said.values()), **bill, "own": self._spent(own)}
+
+    def _spent(self, samples: Collection[Sample]) -> dict[str, Any]:
+        price = self.engine.price if isinstance(self.engine, Billed) else None
+        return {
+            "responses": len(samples),
+            "prompt_tokens": sum(sample.prompt_tokens for sample in samples),
+            "tokens": sum(sample.tokens for sample in samples),
+            **({"cost": round(price.total(samples), 6)} if price else {}),
+        }
