@@ -100,7 +100,12 @@ class Endpoint:
             toll.begin()
             try:
                 return self._streamed(request, stopped)
-            except (openai.OpenAIError, _CutError, _PageError, ValueError) as problem:  # ValueError: a line that is no JSON
+            except (
+                openai.OpenAIError,
+                _CutError,
+                _PageError,
+                ValueError,
+            ) as problem:  # ValueError: a line that is no JSON
                 said, status = self._said(problem), getattr(problem, "status_code", 0)
                 nobody = _unconnected(problem)
                 if status in UNBILLED or nobody:

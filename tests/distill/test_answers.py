@@ -116,7 +116,9 @@ def test_an_appended_row_asks_one(asked: Asked, rows: Path) -> None:
     """All questions of a set, or the first of its order: a row at its end moves none of those before it."""
     everything = "domains.jsonl.traces=null"
     first = asked(everything)
-    numbers = (n for n in range(ROWS, 99) if part_of(Question("", "", "", f"What is {n} + {n}?", "", "", "")) == "train")
+    numbers = (
+        n for n in range(ROWS, 99) if part_of(Question("", "", "", f"What is {n} + {n}?", "", "", "")) == "train"
+    )
     for _ in range(3):
         with rows.open("a") as file:
             file.write(row(next(numbers)))
@@ -170,7 +172,11 @@ def test_no_trace_at_all_ends_with_one_line_and_keeps_the_responses(
 
 def test_hardly_any_traces_are_told_with_the_reason(server: Server, words: list[str], capsys) -> None:
     server.message = lambda body: doubled(body) if len(server.requests) == 1 else {"content": "42"}
-    more = ["teacher.samples=6", "teacher.engine.parallel=1", f"paths.outputs={Path(words[0].split('=')[1]).parent / 'o'}"]
+    more = [
+        "teacher.samples=6",
+        "teacher.engine.parallel=1",
+        f"paths.outputs={Path(words[0].split('=')[1]).parent / 'o'}",
+    ]
     assert made([*words, *more]).facts["kept"] == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "jsonl: 1 of 60 responses became traces (no reasoning: 59); a trace is <think>" in said

@@ -30,7 +30,8 @@ from tests.generate.server import Server
 
 QUESTION = Question("math", "set", "Be brief.", "1 + {x}?", "2", "math", "{}")
 TEACHERS = sorted(path.stem for path in (conf_dir() / "teacher").glob("*.yaml"))
-GIVEN = {"model": ["teacher.engine={_target_: bm.generate.engines.openai}", "teacher.model=null"], "openai": ["teacher.engine.served=m"],
+GIVEN = {"model": ["teacher.engine={_target_: bm.generate.engines.openai}", "teacher.model=null"],
+         "openai": ["teacher.engine.served=m"],
          "vllm": ["teacher.model=folder"], "transformers": ["teacher.model=folder"]}  # fmt: skip
 
 

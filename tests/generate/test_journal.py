@@ -130,7 +130,9 @@ def test_a_journal_without_prompt_tokens_is_read(tmp_path):
     """As version 0.1.0 wrote them."""
     engine, journal = Counting(), tmp_path / "j.jsonl"
     whole = sample(engine, ["a", "b"], SAMPLING, journal)
-    old = [{k: v for k, v in json.loads(line).items() if k not in ("prompt_tokens", "asked_by")} for line in journal.open()]
+    old = [
+        {k: v for k, v in json.loads(line).items() if k not in ("prompt_tokens", "asked_by")} for line in journal.open()
+    ]
     journal.write_text("".join(json.dumps(entry) + "\n" for entry in old))
     assert sample(engine, ["a", "b"], SAMPLING, journal) == whole
     assert engine.made == 6
