@@ -92,7 +92,8 @@ def select(
                 passed_over.add(question.id)
             else:
                 chosen[question.id], stale = question, 0
-    if (not chosen and count != 0) or (count is not None and len(chosen) < count and not short):
+    empty = not chosen and count != 0 and refused.total() == refused[FILTERED]
+    if empty or (count is not None and len(chosen) < count and not short):
         if not chosen and refused[FILTERED]:
             raise UserError(
                 f"the source refuses all of its {refused[FILTERED]} rows: none has a reference that its settings find;"
