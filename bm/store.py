@@ -225,7 +225,7 @@ def _writing(folder: Path, name: str) -> Iterator[None]:
             chain.append(cause)
         if any(getattr(one, "errno", None) in FULL or "No space left" in str(one) for one in chain):
             raise UserError(
-                f"{name}: the disk of {folder} is full; make room, and the same command goes on where it was"
+                f"{name}: the disk of {folder} is full; make room, then rerun the command to resume"
             ) from problem
         if isinstance(problem, OSError) and problem.errno in REFUSED and _below(problem.filename, folder):
             raise UserError(
