@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bm.branch import Traces
+from bm.branch.attention import ISOLATED
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.model import load
 from tests.branch.conftest import branch, trainer
@@ -13,7 +14,7 @@ from tests.branch.test_data import prepared
 
 
 def test_products_are_counted_as_torch_counts_them(student: Path, traces: list[Traces], tmp_path: Path) -> None:
-    data, model = prepared(student, traces, branch(), tmp_path), load(student, 256, trainer(), None)
+    data, model = prepared(student, traces, branch(), tmp_path), load(student, ISOLATED, 256, trainer(), None)
     packs, flops = data.plan[0].packs, Flops(model.model)
     unknown = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # to the counter: in place
     with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
