@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bm.config import Component, Experiment, overridden
+from bm.config import Component, Experiment, absent, overridden
 from bm.errors import UserError, nearest
 from bm.store import write_text
 
@@ -24,6 +24,8 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
     _files(config)
     _devices(config)
     _tasks(config)
+    for name, path in absent(config):
+        raise UserError(f"{name}: there is no file {path}")
     _writable(config.paths.outputs)
 
 
@@ -31,9 +33,6 @@ def _files(config: Experiment) -> None:
     place = config.evaluate.include_path
     if place is not None and not place.is_dir():
         raise UserError(f"evaluate.include_path: there is no folder {place}")
-    for path in config.evaluate.traces:
-        if not path.exists():
-            raise UserError(f"evaluate.traces: there is no file {path}")
     for task, file in config.evaluate.data.items():
         if file is not None and not file.is_file():
             raise UserError(f"evaluate.data.{task}: there is no file {file}")
@@ -48,10 +47,6 @@ def _files(config: Experiment) -> None:
     teacher = config.teacher.parameters.get("model")
     if teacher is not None and not (Path(teacher) / "config.json").is_file():
         raise UserError(f"teacher.model: {teacher} is no model: it has no config.json")
-    for name, domain in config.domains.items():
-        given = domain.source.parameters.get("path")
-        if given is not None and not Path(given).exists():
-            raise UserError(f"domains.{name}.source.path: there is no file {given}")
 
 
 def _keys(component: Component | None) -> None:

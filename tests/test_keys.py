@@ -183,3 +183,15 @@ def test_an_evaluation_does_not_write_into_the_models_own_folder(tmp_path: Path)
     with pytest.raises(UserError, match="output: is the model's own folder"):
         evaluate(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_marked_file_that_is_not_there_is_found_before_anything_is_made(tmp_path: Path) -> None:
+    from bm.config import absent
+
+    nowhere = tmp_path / "nowhere"
+    assert absent(settings(nowhere)) == [
+        ("source.rows", nowhere / "rows.jsonl"),
+        ("data.task", nowhere / "rows.jsonl"),
+        ("inner.rows", nowhere / "rows.jsonl"),
+    ]
+    assert absent(settings(written(tmp_path / "a"))) == []

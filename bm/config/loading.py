@@ -87,21 +87,31 @@ def _identity(value: Any, hint: Any) -> Any:
 
 def components(settings: Any) -> list[Component]:
     """The components in settings that count in a key, those within them too."""
-    return [value for value, _ in _nodes(settings, Any) if isinstance(value, Component)]
+    return [value for _, value, _ in _nodes(settings, Any) if isinstance(value, Component)]
 
 
 def contents(settings: Any) -> list[Path]:
     """The files and folders of yours that count in a key by what is in them, as far as they exist."""
-    marked = [value for value, hint in _nodes(settings, Any) if Content in _marks(hint) and value is not None]
-    return [Path(value) for value in marked if Path(value).exists()]
+    return [Path(value) for _, value in _marked(settings) if Path(value).exists()]
 
 
-def _nodes(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
-    """A value and all within it that count, each with its type."""
-    yield value, hint
-    for _, of, one in _inner(value, hint):
+def absent(settings: Any) -> list[tuple[str, Path]]:
+    """The paths among those that lead nowhere, each behind the setting that names it."""
+    return [(name, value) for name, value in _marked(settings) if isinstance(value, Path) and not value.exists()]
+
+
+def _marked(settings: Any) -> list[tuple[str, Any]]:
+    nodes = _nodes(settings, Any)
+    return [(name, value) for name, value, hint in nodes if Content in _marks(hint) and value is not None]
+
+
+def _nodes(value: Any, hint: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """A value and all within it that count, each with the setting's name and its type."""
+    yield where, value, hint
+    for name, of, one in _inner(value, hint):
         if NoKey not in _marks(of):
-            yield from _nodes(one, of)
+            inner = where if isinstance(value, list | tuple) else f"{where}.{name}".lstrip(".")
+            yield from _nodes(one, of, inner)
 
 
 def _inner(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
