@@ -1,7 +1,7 @@
 """Every experiment composes at every scale, its claims are about what it varies, and what it can share it shares."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,16 @@ class Planned(Store):
         )
 
 
+class PlannedStages(Stages):
+    """Plans without training: traces that are not there hold no question."""
+
+    def check_apart(self, traces: Iterable[Artefact]) -> None:
+        pass
+
+
 def keys(config: Experiment, folder: Path) -> dict[str, str]:
     """Keys of the student, the experts and the mixture; and what, beside a model, decides an evaluation."""
-    stages = Stages(Planned(folder), config)
+    stages = PlannedStages(Planned(folder), config)
     student, traces = stages.student(), {n: stages.distill(d) for n, d in config.domains.items()}
     made = {"student": student} | {n: stages.expert(student, d, traces[n]) for n, d in config.domains.items()}
     if config.mixture:
