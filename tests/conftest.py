@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import hypothesis
 import pytest
 
 from bm.cli import main
 
 BM = Path(sys.executable).with_name("bm")
 """The installed command, for tests in which the process is the point: kills, locks, launchers, exit status."""
+
+hypothesis.settings.register_profile("bm", deadline=None, max_examples=50)  # a loaded machine is no failure
+hypothesis.settings.load_profile("bm")
 
 SHRUNK = [
     *(

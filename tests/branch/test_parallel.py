@@ -94,7 +94,7 @@ def alive(word: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path, ranks: int, sequence: int) -> None:
     alone = launched(student, traces, tmp_path / "alone", 1, 1)
     both = launched(student, traces, tmp_path / "both", ranks, sequence)
@@ -103,6 +103,7 @@ def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path,
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     """The last step measures held-out loss alone, which leaves the root of FSDP unsharded."""
     alone = launched(student, traces[:1], tmp_path / "alone", 1, 1)
@@ -111,6 +112,7 @@ def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], 
     assert both["tokens"] == alone["tokens"]
 
 
+@pytest.mark.slow
 def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     """A teacher that is sharded like its student, and shares its sequences: logits of the same tokens meet."""
     tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
@@ -174,6 +176,7 @@ def test_slurm_gives_ranks_their_cores_and_ends_them_together(
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"math: 24 traces; branch\.held_out=24 leaves none"):
         launched(student, traces, tmp_path / "work", 2, 2, held_out=24)

@@ -142,6 +142,7 @@ def wide_prices(words: list[str]) -> Any:
     return stages(words).config.prices
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_ask_each_question_once(server: Server, words: list[str], tmp_path: Path) -> None:
     server.message = lambda body: (time.sleep(0.1), doubled(body))[1]
     others = [*words, "teacher.engine.parallel=1"]

@@ -1,8 +1,6 @@
 """Models as teachers: how they are asked, how their responses are read, what they cost, and what is published."""
 
 import json
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +22,7 @@ from bm.errors import UserError
 from bm.generate import Sample, Sampling, sample
 from bm.stages import Stages
 from bm.store import Store
-from tests.conftest import BM
+from tests.conftest import Bm, Said
 from tests.generate.conftest import ARCHITECTURES, characters
 from tests.generate.server import Server
 
@@ -168,17 +166,16 @@ def server() -> Iterator[Server]:
 
 
 def test_distillation_from_an_endpoint_bills_it_stops_at_its_budget_and_keeps_its_key(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, bm: Bm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command a user types, an endpoint that answers, and every file that it writes."""
-    command = [BM, "distill", "teacher=deepseek_r1", "domain=math", "domains.math.traces=6", "domains.math.questions=2",
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-s3cret")
+    command = ["distill", "teacher=deepseek_r1", "domain=math", "domains.math.traces=6", "domains.math.questions=2",
                f"teacher.engine.base_url={server.url}", "teacher.engine.price={input: 1, output: 1e4}",
                "teacher.engine.parallel=2", "teacher.samples=2", "teacher.max_new_tokens=100"]  # fmt: skip
-    environment = os.environ | {"CI": "1", "DEEPSEEK_API_KEY": "sk-s3cret"}
 
-    def distill(budget: str) -> "subprocess.CompletedProcess[str]":
-        words = [*command, f"teacher.engine.budget={budget}"]
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    def distill(budget: str) -> Said:
+        return bm(*command, f"teacher.engine.budget={budget}", cwd=tmp_path)
 
     stopped = distill("1.2")
     assert stopped.returncode == 2

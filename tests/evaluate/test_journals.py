@@ -129,6 +129,7 @@ def test_kill_9_and_resume_draw_nothing_twice(place, sums):
         assert (place / "halted" / name).read_bytes() == (place / "undisturbed" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_journal_without_harm(place):
     both = [started(place, 0.02, work) for work in ("one", "two")]
     assert [process.wait() for process in both] == [0, 0]

@@ -56,6 +56,7 @@ def asked(entry: dict) -> tuple[str, int]:
     return entry["key"], entry["index"]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_asked_twice_and_the_costs_add_up(server: Server, tmp_path: Path) -> None:
     """Guaranteed: what is in the journal is never asked again, and a kill loses at most `PARALLEL` answers."""
     server.fault, journal = faulty, tmp_path / "responses.jsonl"

@@ -135,6 +135,7 @@ def test_a_model_with_nan_is_named_by_every_kernel():
         apply.by_kernel(tensors.fused, range(tensors.grid.tiles), np.empty(600, np.uint16))
 
 
+@pytest.mark.slow
 def test_compiling_is_said_once_and_kept(tmp_path):
     code = (
         "import numpy as np; from bm.merge import kernels; one = np.ones((1, 4), np.float32); "

@@ -145,6 +145,7 @@ def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> Non
     assert mixtures() == [({}, 3), ({"math": 0.5}, 3), ({"math": 1.5}, 3), ({}, 2), ({}, 2)]
 
 
+@pytest.mark.slow
 def test_wandb_agrees_on_four_cells_of_which_two_fail(trained: Path, bm: Bm) -> None:
     """Two runs that ended well and two that failed, in one group, each with the settings of its cell."""
     seeds, devices = ",".join(str(seed) for seed in range(20, 24)), ",".join(["cpu"] * 2 + ["cuda:99"] * 2)
