@@ -48,7 +48,8 @@ class Ledger:
 
     def of(self, artefact: Artefact) -> Cost:
         """An artefact's own stage."""
-        facts, seconds = artefact.facts, float(artefact.manifest["seconds"])
+        facts = artefact.facts
+        seconds = float(facts.get("seconds", artefact.manifest["seconds"]))  # of a model kept on the way: to there
         hours = seconds * int(facts.get("gpus", 0)) / 3600
         spent = _asked(facts)
         tokens = _answered(artefact) if artefact.manifest["stage"] == "evaluate" else int(spent.get("tokens", 0))
@@ -64,7 +65,8 @@ class Ledger:
                 passed[here.key] = here
                 inputs = (self._by_key.get(one["key"]) for one in here.manifest["inputs"])
                 ahead += [one for one in inputs if one is not None]
-        return sum((self.of(passed[key]) for key in sorted(passed)), NOTHING)
+        rungs = {key for key, a in passed.items() if a.manifest["stage"] == "rung"}  # parts of trainings, which count
+        return sum((self.of(passed[key]) for key in sorted(passed.keys() - rungs)), NOTHING)
 
     def _flops(self, artefact: Artefact, tokens: int) -> float:
         if "flops" in artefact.facts:

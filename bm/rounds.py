@@ -55,6 +55,9 @@ def models(
     merged = {
         said + name: stages.merge(name, method, order, student, experts, traces) for name, method, order in merges
     }
+    stages.losses(student, experts, merged, traces)
+    if mixture:
+        stages.losses(student, {}, {"mixture": mixture}, traces)
     keys = {id(method): key for key, method in config.merge.methods.items()}
     made = {said + name: _made_of(keys[id(method)], order) for name, method, order in merges}
 

@@ -1,6 +1,8 @@
 """Each stage as one short function: configuration and input artefacts in, an artefact out."""
 
 import inspect
+import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from bm.merge.order import Order
 
 TRACES, QUESTIONS = "traces.parquet", "questions.parquet"
-OF_OTHERS = ("methods", "order", "examples", "interference")
+OF_OTHERS = ("methods", "order", "examples", "interference", "barrier")
 """Settings of `merge` that are not a single merge's: its own method and order count, and what was measured for it."""
 
 
@@ -199,9 +201,12 @@ class Stages:
         initial = self._make("student", student.name, {"build": student.build}, inputs, build)
         if not traces:
             return initial
-        return self._train(
-            student.name, initial, traces, {}, overridden(self.config.branch, student.branch, "student.branch")
-        )
+        settings = overridden(self.config.branch, student.branch, "student.branch")
+        trained = self._train(student.name, initial, traces, {}, settings)
+        if not student.anneal:
+            return trained
+        last = overridden(replace(settings, keep=(), at=None), student.anneal, "student.anneal")
+        return self._train(student.name, trained, traces, {}, last)
 
     def expert(self, student: Artefact, domain: Domain, traces: Artefact) -> Artefact:
         """The student after SFT on one domain's traces (paper, section 3.1)."""
@@ -230,6 +235,31 @@ class Stages:
 
         settings = {"lam": lam, "dtype": config.dtype, "device": identity(config)["device"]}
         return self._make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
+
+    def losses(
+        self, student: Artefact, experts: Mapping[str, Artefact], others: Mapping[str, Artefact],
+        traces: Mapping[str, Artefact],
+    ) -> Artefact | None:  # fmt: skip
+        """The held-out losses of these models, and on the lines between experts; None where they are not measured."""
+        points, settings, trainer = self.config.merge.barrier, self.config.branch, self.config.trainer
+        if points is None:
+            return None
+        models = {"student": student, **experts, **others}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            from bm.branch import Traces, barrier
+
+            sets = [Traces(t.path / TRACES, domain) for domain, t in traces.items()]
+            folders = {name: model.path for name, model in models.items()}
+            facts = barrier(folders, student.path, list(experts), sets, points, settings, trainer, work)
+            return {**facts, "gpus": int(trainer.accelerator == "gpu")}
+
+        held = {
+            name: getattr(settings, name) for name in ("seed", "held_out", "sequence_length", "overlong", "packing")
+        }
+        counting = {"points": points, "held_out": held, "accelerator": trainer.accelerator, "models": list(models)}
+        label = "the line" if experts else " & ".join(others)
+        return self._make("losses", label, counting, [*models.values(), *traces.values()], build)
 
     def statistics(
         self, method: Component, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
@@ -347,19 +377,33 @@ class Stages:
     ) -> Artefact:
         self.check_apart(traces.values())
         trainer, tracker = self.config.trainer, self.config.tracker
-        config = {"branch": settings, "trainer": trainer, "ratio": dict(ratio)}
+        whole = replace(settings, at=None)  # a training is the same, whichever of its models is taken
+        config = {"branch": whole, "trainer": trainer, "ratio": dict(ratio)}
+        lineage = {domain: t.name for domain, t in traces.items()}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.branch import Traces, card, train
 
             sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
-            facts = train(student.path, sets, settings, trainer, tracker, name, work.stem, work)
-            lineage = {domain: t.name for domain, t in traces.items()}
-            write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
+            facts = train(student.path, sets, whole, trainer, tracker, name, work.stem, work)
+            write_text(work / "README.md", card(name, student.name, lineage, whole, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
         inputs = [student, *traces.values(), *self._folders(settings)]
-        return self._make("branch", name, config, inputs, build)
+        trained = self._make("branch", name, config, inputs, build)
+        if settings.at in (None, settings.epochs):
+            return trained
+
+        def take(work: Path) -> Mapping[str, Any]:
+            from bm.branch import FACTS, card, rung
+
+            shutil.copytree(rung(trained.path, float(settings.at or 0)), work, dirs_exist_ok=True)
+            facts: dict[str, Any] = json.loads((work / FACTS).read_text())
+            (work / FACTS).unlink()
+            write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
+            return {**facts, "gpus": trained.facts["gpus"]}
+
+        return self._make("rung", name, {"at": settings.at}, [trained], take)
 
     def _make(
         self, stage: str, label: str, settings: Mapping[str, Any], inputs: Sequence[Artefact], build: Build

@@ -1,8 +1,10 @@
 """Branch: supervised fine-tuning of a student on traces."""
 
 from bm.branch.architecture import check_trainable
+from bm.branch.barrier import barrier
 from bm.branch.card import card
 from bm.branch.documents import Traces, rendered
 from bm.branch.training import train
+from bm.branch.watch import FACTS, rung
 
-__all__ = ["Traces", "card", "check_trainable", "rendered", "train"]
+__all__ = ["FACTS", "Traces", "barrier", "card", "check_trainable", "rendered", "rung", "train"]

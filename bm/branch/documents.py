@@ -96,7 +96,7 @@ def _fitted(samples: Sequence[Sequence[Rendered]], traces: Sequence[Traces], con
         left = [s for s in of_domain if len(s) <= limit or (cut and len(s.prompt_ids) < limit)]
         dropped[index] = len(of_domain) - len(left), sum(map(len, of_domain)) - sum(map(len, left))
         kept += [(index, s) for s in left]
-        held_out += _held_out(source, index, len(left), config)
+        held_out += _held_out(source, len(left), config)
     lengths = np.array([min(len(s), limit) for _, s in kept], dtype=np.int64)
     return Documents(
         tokens=np.concatenate([np.array([*s.prompt_ids, *s.response_ids][:limit], dtype=np.int32) for _, s in kept]),
@@ -124,12 +124,12 @@ def _check_share(source: Traces, overlong: int, total: int, config: Branch) -> N
         say(f"{source.domain}: {overlong} of {total} traces are longer than {limit} tokens ({config.overlong})")
 
 
-def _held_out(source: Traces, index: int, count: int, config: Branch) -> list[bool]:
-    """Which of a domain's documents are held out: `held_out` of them, drawn from (seed, domain)."""
+def _held_out(source: Traces, count: int, config: Branch) -> list[bool]:
+    """Which of a domain's documents are held out: `held_out` of them, the same for its expert and for a mixture."""
     if source.weight and count <= config.held_out:
         raise UserError(f"{source.domain}: {count} traces; branch.held_out={config.held_out} leaves none to train on")
     held = np.zeros(count, dtype=np.bool_)
-    held[np.random.default_rng([config.seed, index]).permutation(count)[: config.held_out]] = True
+    held[np.random.default_rng(config.seed).permutation(count)[: config.held_out]] = True
     return [bool(h) for h in held]
 
 

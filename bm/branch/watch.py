@@ -3,8 +3,10 @@
 import csv
 import math
 import resource
+import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,18 +19,21 @@ import torch.distributed as dist
 from bm.branch import checkpoint
 from bm.branch.attention import described
 from bm.branch.checkpoint import State
-from bm.branch.data import TraceData
+from bm.branch.data import Step, TraceData
 from bm.branch.documents import realised
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.held_out import HeldOut
-from bm.branch.model import prove_isolation
+from bm.branch.model import export, prove_isolation
 from bm.branch.module import StudentTraining
 from bm.progress import progress, say
+from bm.store import write_json
 from bm.track import Tracked
 
 COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens",
            "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
 """Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
+METRICS, FACTS, RUNGS = "metrics.csv", "facts.json", "kept"
+"""Of the work folder; below the last a folder for every model that was kept on the way, with those two files."""
 
 
 FIRST_SAVE = 60.0
@@ -67,13 +72,14 @@ class Watch(L.Callback):
             checkpoint.load(self.work, module.student, trainer.optimizers[0])
             module.done = self.state.step
         data, self.first = module.data, trainer.is_global_zero
+        self.rungs = rungs(data.plan, module.config.keep)
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
         self.teachers = [Flops(teacher.model) for teacher in module.teachers]
         self.attention = described(module.attention, module.device)
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
-            self.metrics, kept = metrics(self.work / "metrics.csv", columns, self.state.step, self.stack)
+            self.metrics, kept = metrics(self.work / METRICS, columns, self.state.step, self.stack)
             self.tracked.catch_up((int(row.pop("step")), numbers(row)) for row in kept)
             total = announce(self.name, data, self.attention)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
@@ -89,6 +95,8 @@ class Watch(L.Callback):
             self.metrics.writerow({"step": module.done, **row})
             self.tracked.log(row, module.done)
             self.bar.advance(self.state.tokens - self.before.tokens, f"loss {row['loss']:.3f}")
+        for epochs in self.rungs.get(module.done, ()):
+            self._keep(module, epochs)
         if self._due(module):
             started = time.monotonic()
             checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state)
@@ -119,9 +127,19 @@ class Watch(L.Callback):
         what = data.documents, packs, data.config.packing != "packing"
         return self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
 
+    def _keep(self, module: StudentTraining, epochs: float) -> None:
+        """The model as it is now, and what it took, to a folder of its own; by all ranks together."""
+        folder = rung(self.work, epochs)
+        folder.mkdir(parents=True, exist_ok=True)
+        export(module.student, module.folder, folder)
+        if self.first:
+            shutil.copyfile(self.work / METRICS, folder / METRICS)
+            write_json(folder / FACTS, self.facts(module) | {"seconds": round(self.state.seconds, 3)})
+
     def facts(self, module: StudentTraining) -> dict[str, Any]:
-        """Of the whole run, for the manifest."""
-        done, flops = self.state, sum(self._work(module.data, step.packs) for step in module.data.plan)
+        """Of the run so far, for the manifest."""
+        done = self.state
+        flops = sum(self._work(module.data, step.packs) for step in module.data.plan[: done.step])
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
                 "steps": done.step, "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
 
@@ -135,6 +153,19 @@ class Watch(L.Callback):
         if dist.is_initialized():
             dist.broadcast(due, 0)
         return bool(due)
+
+
+def rung(work: Path, epochs: float) -> Path:
+    """Where a training keeps its model after so many epochs."""
+    return work / RUNGS / f"{epochs:g}"
+
+
+def rungs(plan: Sequence[Step], keep: Sequence[float]) -> dict[int, list[float]]:
+    """By the number of steps done, the epochs of `keep` that are reached with the last of them."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for epochs in keep:
+        found[next(done for done, step in enumerate(plan, 1) if step.epoch >= epochs - 1e-9)].append(epochs)
+    return found
 
 
 def checkpoint_interval(save_seconds: float | None, most: float) -> float:

@@ -30,8 +30,9 @@ from bm.config.settings import (
 from bm.errors import nearest
 
 Stage = Literal[
-    "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "evaluate"
-]
+    "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "losses",
+    "evaluate", "rung",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -69,6 +69,19 @@ class Branch:
     watch_every: Annotated[int, Field(gt=0), NoKey]
     """Optimiser steps between those measurements."""
     checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
+    keep: Sequence[Annotated[float, Field(gt=0)]]
+    """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
+    at: Annotated[float, Field(gt=0)] | None
+    """Which of them is taken for what follows, or `epochs`; null: the last. Training itself does not depend on it."""
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Self:
+        if late := [epochs for epochs in self.keep if epochs >= self.epochs]:
+            raise ValueError(f"keep: after {late[0]:g} epochs nothing is left to train of {self.epochs:g}")
+        if self.at is not None and self.at not in (*self.keep, self.epochs):
+            kept = ", ".join(f"{epochs:g}" for epochs in (*self.keep, self.epochs))
+            raise ValueError(f"at: no model is kept after {self.at:g} epochs, but after {kept}")
+        return self
 
     @model_validator(mode="after")
     def _loss_and_teacher(self) -> Self:
@@ -168,6 +181,9 @@ class Student:
     """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
     branch: Mapping[str, Any]
     """Overrides of `branch` for that training."""
+    anneal: Mapping[str, Any]
+    """Overrides of that for one more training, in which the rate falls; empty: none. With `branch.keep` a single long
+    training at a constant rate gives students of every strength, each as if trained alone (arXiv 2405.18392)."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -200,6 +216,9 @@ class Merge:
     """Traces of its domain on which an expert's statistics are measured."""
     interference: Annotated[float, Field(ge=0)] | None
     """Measure how the updates meet, masks as Arcee Fusion's with this λ; null: do not."""
+    barrier: Annotated[int, Field(ge=0)] | None
+    """Measure every model's loss on the held-out traces of every domain, and at so many points within the straight
+    line between each two experts; null: do not."""
     dtype: Literal["float32", "float64"]
     out_dtype: Literal["float32", "bfloat16", "float16"]
     device: Annotated[str, Device]

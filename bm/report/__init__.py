@@ -16,7 +16,7 @@ from rich.console import Console
 from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
-from bm.report.findings.evidence import Subject, behind, cosines, gather, hardware
+from bm.report.findings.evidence import Subject, behind, cosines, gather, hardware, losses, met
 from bm.report.findings.results import (
     Claim,
     Cost,
@@ -108,6 +108,7 @@ def results(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings
     for name, times in Counter(s.name for s in subjects).items():
         if times > 1:
             raise UserError(f"{times} models are called '{name}'; give each its own name")
+    known_losses, distances = losses(artefacts)
     known, ledger = behind(subjects, artefacts), _ledger(subjects, artefacts, settings)
     rows = ordered(
         [
@@ -124,6 +125,8 @@ def results(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings
                 order=s.order,
                 base=s.base,
                 domains=s.domains,
+                losses=known_losses.get(s.name, {}),
+                distance=distances.get(s.name),
             )
             for s in subjects
         ]
@@ -131,7 +134,7 @@ def results(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings
     how = (settings.resamples, settings.confidence, settings.run.seed)
     run = replace(settings.run, hardware=hardware(list(known.values())))
     return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), run, cosines(subjects, artefacts),
-                   ledger.behind(*known.values()), settings.domains)  # fmt: skip
+                   met(artefacts), ledger.behind(*known.values()), settings.domains)  # fmt: skip
 
 
 def compare(runs: Mapping[str, Path], folder: Path) -> None:

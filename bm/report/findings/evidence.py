@@ -4,8 +4,9 @@ Each loader takes what another stage left on disk and returns a plain frozen dat
 """
 
 import csv
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -203,6 +204,35 @@ def cosines(subjects: Sequence[Subject], artefacts: Sequence[Artefact]) -> dict[
             if measured := [float(step[column]) for step in steps if step.get(column)]:
                 gradients[pair] = fmean(measured)
     return {name: of for name, of in (("updates", updates), ("gradients", gradients)) if of}
+
+
+def losses(artefacts: Sequence[Artefact]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """By model, its held-out loss on every domain, and how far it went from the student; of those measured."""
+    models = {name: of for found in _measured(artefacts) for name, of in found["models"].items()}
+    return {name: of["losses"] for name, of in models.items()}, {name: of["distance"] for name, of in models.items()}
+
+
+def met(artefacts: Sequence[Artefact]) -> dict[str, dict[str, float]]:
+    """By pair of experts, `conflict` and `barrier`, as far as they were measured."""
+    tables = [m for a in artefacts if a.manifest["stage"] == "interference" for m in meetings(a.path)]
+    barriers = {pair: _barrier(pair, of) for of in _measured(artefacts) for pair in of["lines"]}
+    found = {"conflict": {m.pair: m.conflict for m in tables}, "barrier": barriers}
+    return {name: of for name, of in found.items() if of}
+
+
+def _measured(artefacts: Sequence[Artefact]) -> Iterator[dict[str, Any]]:
+    for artefact in artefacts:
+        if artefact.manifest["stage"] == "losses":
+            yield json.loads((artefact.path / "losses.json").read_text())
+
+
+def _barrier(pair: str, measured: Mapping[str, Any]) -> float:
+    """How far the loss, mean over both experts' domains, rises above the line between its ends; at least 0."""
+    ends = pair.split(" & ")
+    first, last = (fmean(measured["models"][end]["losses"][of] for of in ends) for end in ends)
+    inner = [fmean(point[of] for of in ends) for point in measured["lines"][pair]]
+    shares = [place / (len(inner) + 1) for place in range(1, len(inner) + 1)]
+    return max([0.0, *(loss - first - share * (last - first) for share, loss in zip(shares, inner, strict=True))])
 
 
 def _meeting(pair: str, rows: Sequence[Mapping[str, Any]]) -> Meeting:

@@ -39,6 +39,8 @@ class Cell:
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """The task that is each domain's own."""
+    meetings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How pairs of experts meet, as `Results` has it."""
     run: Run | None = None
     """What makes it again; None as for `folder`."""
 
@@ -210,7 +212,7 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
     cells = [
         Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines,
-             results.domains, run)
+             results.domains, results.meetings, run)
         for (path, results, run, _), settings in zip(found, differ, strict=True)
     ]  # fmt: skip
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))

@@ -60,6 +60,10 @@ class Row:
     base: str | None = None
     domains: tuple[str, ...] = ()
     """Those that an expert was trained on, or that a merge has experts of; none of a student or a mixture."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """By domain, nats a token on its held-out traces; empty where they were not measured."""
+    distance: float | None = None
+    """How far it went from the student: ‖θ − θ0‖ / ‖θ0‖."""
 
     @property
     def domain(self) -> str | None:
@@ -133,6 +137,9 @@ class Results:
     """None: the file was written before runs said this of themselves."""
     cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
+    meetings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How pairs of experts meet, as far as it was measured: `conflict`, the share of entries that both change and in
+    opposite directions; `barrier`, how far the loss rises above the straight line between them, in nats a token."""
     spent: Cost | None = None
     """Of the whole run, each artefact once, evaluations too; None: it was not asked."""
     domains: Mapping[str, str] = field(default_factory=dict)
@@ -193,7 +200,7 @@ def read(path: Path) -> Results:
         verdicts = tuple(Verdict(**v) for v in values["verdicts"])
         rows = tuple(row_of(r) for r in values["rows"])
         return Results(rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}),
-                       _cost(values.get("spent")), values.get("domains", {}))  # fmt: skip
+                       values.get("meetings", {}), _cost(values.get("spent")), values.get("domains", {}))  # fmt: skip
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -211,7 +218,7 @@ def row_of(values: Mapping[str, Any]) -> Row:
         raise ValueError(f"no such kind: {values['kind']}")
     scores = {task: Score(**score) for task, score in values["scores"].items()}
     cost = Cost(**values["cost"])
-    made = {name: values[name] for name in ("round", "method", "order", "base") if name in values}
+    made = {name: values[name] for name in ("round", "method", "order", "base", "losses", "distance") if name in values}
     return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"),
                _cost(values.get("total")), **made, domains=tuple(values.get("domains", ())))  # fmt: skip
 

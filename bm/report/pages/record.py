@@ -31,7 +31,13 @@ def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dic
         "hardware": about,
         "versions": {name: value for name, value in made.items() if name not in {*about, "commit"}},
         "cells": [
-            {"settings": dict(cell.settings), "seed": cell.seed, "domains": cell.domains, "cosines": cell.cosines}
+            {
+                "settings": dict(cell.settings),
+                "seed": cell.seed,
+                "domains": cell.domains,
+                "cosines": cell.cosines,
+                "meetings": cell.meetings,
+            }
             for cell in grid.cells
         ],
         "rows": [
@@ -62,7 +68,8 @@ def recorded(values: Mapping[str, Any]) -> Grid:
     cells = [
         Cell(None, cell["seed"], cell["settings"],
              tuple(row for at, row in rows if at == (cell["settings"], cell["seed"])),
-             (), cosines=cell["cosines"], domains=cell["domains"])
+             (), cosines=cell["cosines"], domains=cell["domains"],
+             meetings=cell.get("meetings", {}))
         for cell in values["cells"]
     ]  # fmt: skip
     return Grid(values["experiment"], values["recipe"], tuple(cells))
