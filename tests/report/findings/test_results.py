@@ -59,7 +59,7 @@ def test_round_trip(
 def test_schema(experiment: Fixture, tmp_path: Path) -> None:
     write(results(experiment.subjects, experiment.artefacts, SETTINGS), tmp_path / "results.json")
     content = json.loads((tmp_path / "results.json").read_text())
-    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "spent", "domains"}
+    assert set(content) == {"rows", "verdicts", "retention", "run", "cosines", "meetings", "spent", "domains"}
     assert set(content["run"]) == {
         "experiment",
         "recipe",
