@@ -1,6 +1,7 @@
 """Every experiment composes at every scale, its claims are about what it varies, and what it can share it shares."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -54,11 +55,14 @@ def jobs(name: str, recipe: str) -> list[Experiment]:
 class Planned(Store):
     """Gives every artefact its key and makes none."""
 
+    planned: set[tuple[str, str, str]]
+    """Stage, label and key of each."""
+
     def make(self, stage: str, label: str, config: Any, inputs: Any, code: Any, build: Any) -> Artefact:
         told = {"stage": stage, "config": config, "inputs": [i.key for i in inputs]}
-        return Artefact(
-            Path(), {"key": digest(json.dumps(told, sort_keys=True).encode()), "stage": stage, "facts": {"kept": 1000}}
-        )
+        key = digest(json.dumps(told, sort_keys=True).encode())
+        self.planned = {*getattr(self, "planned", ()), (stage, label, key)}
+        return Artefact(Path(), {"key": key, "stage": stage, "facts": {"kept": 1000, "gpus": 0}})
 
 
 class PlannedStages(Stages):
@@ -119,10 +123,28 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains"}))
+@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase"}))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
     (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
     found = [keys(config, tmp_path) for config in jobs(name, "tiny")]
     always = {"student", "evaluation"} if name == "distance" else common.keys() - {"mixture"}
     assert all(cell[what] == common[what] for cell in found for what in always)
     assert any(cell.items() <= common.items() for cell in found)
+
+
+def test_one_training_gives_every_length(tmp_path: Path) -> None:
+    """Of a seed of experiment=phase: one student in its five strengths, and of each strength one training a model."""
+    store = Planned(tmp_path)
+    for config in jobs("phase", "tiny"):
+        stages = PlannedStages(store, config)
+        traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
+        student = stages.student()
+        for name, domain in config.domains.items():
+            stages.expert(student, domain, traces[name])
+        assert config.mixture
+        stages.mixture(student, config.mixture, traces)
+    made = Counter((stage, label) for stage, label, _ in store.planned)
+    assert made["branch", "tiny_taught"] == 1 + 5, "one long training, and five that anneal it"
+    assert made["rung", "tiny_taught"] == 4
+    for model in ("math", "coding", "science", "mixture"):
+        assert (made["branch", model], made["rung", model]) == (5, 5 * 4)
