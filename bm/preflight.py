@@ -22,6 +22,7 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
     for component in asked:
         _keys(component)
     _files(config)
+    _moments(config)
     _devices(config)
     _tasks(config)
     for name, path in absent(config):
@@ -40,13 +41,26 @@ def _files(config: Experiment) -> None:
     for task in [task for task, file in config.evaluate.data.items() if file is not None and task not in asked]:
         raise UserError(f"evaluate.data.{task}: no such task in evaluate.tasks{nearest(task, asked)}")
     for name, folder in config.merge.statistics.items():
-        if name not in config.domains:
+        if name not in (*config.domains, "student"):
             raise UserError(f"merge.statistics.{name}: no such domain{nearest(name, config.domains)}")
         if not folder.is_dir():
             raise UserError(f"merge.statistics.{name}: there is no folder {folder}")
     teacher = config.teacher.parameters.get("model")
     if teacher is not None and not (Path(teacher) / "config.json").is_file():
         raise UserError(f"teacher.model: {teacher} is no model: it has no config.json")
+
+
+def _moments(config: Experiment) -> None:
+    """That what a merge weighs by is kept."""
+    from bm.merge import statistics_of
+
+    for name, method in config.merge.methods.items():
+        if statistics_of(method) == "second_moments" and not config.merge.statistics:
+            for domain in config.domains.values():
+                if not overridden(config.branch, domain.branch, f"domains.{domain.name}.branch").second_moments:
+                    raise UserError(
+                        f"merge={name} weighs by Adam's second moments: keep them, branch.second_moments=true"
+                    )
 
 
 def _keys(component: Component | None) -> None:

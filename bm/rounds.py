@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bm.config import Component, Experiment
 from bm.errors import UserError, nearest
+from bm.measuring import losses, measured
 from bm.progress import say
 from bm.stages import Stages
 from bm.store import Artefact
@@ -53,11 +54,14 @@ def models(
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None
     said = f"round {number} " if config.rounds.count > 1 else ""
     merged = {
-        said + name: stages.merge(name, method, order, student, experts, traces) for name, method, order in merges
+        said + name: stages.merge(
+            name, method, order, student, experts, measured(stages, method, student, experts, traces)
+        )
+        for name, method, order in merges
     }
-    stages.losses(student, experts, merged, traces)
+    losses(stages, student, experts, merged, traces)
     if mixture:
-        stages.losses(student, {}, {"mixture": mixture}, traces)
+        losses(stages, student, {}, {"mixture": mixture}, traces)
     keys = {id(method): key for key, method in config.merge.methods.items()}
     made = {said + name: _made_of(keys[id(method)], order) for name, method, order in merges}
 

@@ -4,7 +4,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,16 @@ OF_OTHERS = ("methods", "order", "examples", "interference", "barrier")
 """Settings of `merge` that are not a single merge's: its own method and order count, and what was measured for it."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a merge method weighs by besides the weights (`bm.measuring`)."""
+
+    folders: Mapping[str, Path]
+    """By expert, or of the student."""
+    artefacts: Sequence[Artefact]
+    """What they are in, where it was measured."""
+
+
 class Stages:
     """The stages of one experiment over one store. A room is imported when its stage runs, not before."""
 
@@ -66,7 +76,7 @@ class Stages:
 
             return questions(domain, seed, work)
 
-        return self._make("questions", domain.name, settings, [], build)
+        return self.make("questions", domain.name, settings, [], build)
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
@@ -101,7 +111,7 @@ class Stages:
             write_prompts(found, work / QUESTIONS)
             return {"questions": len(found)}
 
-        return self._make("prompts", task, settings, [], build)
+        return self.make("prompts", task, settings, [], build)
 
     def distill(
         self,
@@ -143,7 +153,7 @@ class Stages:
         label = f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
         models = self._folders(teacher)
         answers = self.store.journals(models[0]) if models else self.store.root / "samples" / "endpoints"
-        made = self._make("distill", label, settings, [*models, *tasks.values()], build)
+        made = self.make("distill", label, settings, [*models, *tasks.values()], build)
         if not made.facts["kept"]:
             from bm.distill import shortage
 
@@ -198,7 +208,7 @@ class Stages:
             return facts
 
         inputs = [*self._folders(student.build), *traces.values()]
-        initial = self._make("student", student.name, {"build": student.build}, inputs, build)
+        initial = self.make("student", student.name, {"build": student.build}, inputs, build)
         if not traces:
             return initial
         settings = overridden(self.config.branch, student.branch, "student.branch")
@@ -231,59 +241,10 @@ class Stages:
             from bm.merge import interference
 
             facts = interference({n: e.path for n, e in experts.items()}, student.path, lam, config, work)
-            return {**facts, "gpus": _gpus(config.device)}
+            return {**facts, "gpus": gpus(config.device)}
 
         settings = {"lam": lam, "dtype": config.dtype, "device": identity(config)["device"]}
-        return self._make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
-
-    def losses(
-        self, student: Artefact, experts: Mapping[str, Artefact], others: Mapping[str, Artefact],
-        traces: Mapping[str, Artefact],
-    ) -> Artefact | None:  # fmt: skip
-        """The held-out losses of these models, and on the lines between experts; None where they are not measured."""
-        points, settings, trainer = self.config.merge.barrier, self.config.branch, self.config.trainer
-        if points is None:
-            return None
-        models = {"student": student, **experts, **others}
-
-        def build(work: Path) -> Mapping[str, Any]:
-            from bm.branch import Traces, barrier
-
-            sets = [Traces(t.path / TRACES, domain) for domain, t in traces.items()]
-            folders = {name: model.path for name, model in models.items()}
-            facts = barrier(folders, student.path, list(experts), sets, points, settings, trainer, work)
-            return {**facts, "gpus": int(trainer.accelerator == "gpu")}
-
-        held = {
-            name: getattr(settings, name) for name in ("seed", "held_out", "sequence_length", "overlong", "packing")
-        }
-        counting = {"points": points, "held_out": held, "accelerator": trainer.accelerator, "models": list(models)}
-        label = "the line" if experts else " & ".join(others)
-        return self._make("losses", label, counting, [*models.values(), *traces.values()], build)
-
-    def statistics(
-        self, method: Component, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
-    ) -> dict[str, Artefact]:
-        """What a method that weighs by gradients or activations needs of each expert, measured on its own traces."""
-        from bm.merge import statistics_of
-
-        kind = statistics_of(method)
-        if kind is None or self.config.merge.statistics:
-            return {}
-        return {name: self._statistics(kind, expert, traces[name]) for name, expert in experts.items()}
-
-    def _statistics(self, kind: str, expert: Artefact, traces: Artefact) -> Artefact:
-        count, device = self.config.merge.examples, self.config.merge.device
-
-        def build(work: Path) -> Mapping[str, Any]:
-            from bm.branch import rendered
-            from bm.merge import measure
-
-            facts = measure(kind, expert.path, rendered(expert.path, traces.path / TRACES, count), device, work)
-            return {**facts, "gpus": _gpus(device)}
-
-        settings = {"kind": kind, "examples": count, "device": identity(self.config.merge)["device"]}
-        return self._make("statistics", f"{kind} of {expert.label}", settings, [expert, traces], build)
+        return self.make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
 
     def merge(
         self,
@@ -292,10 +253,10 @@ class Stages:
         order: "Order",
         student: Artefact,
         experts: Mapping[str, Artefact],
-        traces: Mapping[str, Artefact],
+        known: Known,
     ) -> Artefact:
-        """Experts to one model by one method along one order (paper, section 3.2); traces: each expert's."""
-        config, measured = self._merging(method, experts, traces)
+        """Experts to one model by one method along one order (paper, section 3.2); known: what it weighs by."""
+        config = self._merging(known)
         numerics = {name: value for name, value in identity(self.config.merge).items() if name not in OF_OTHERS}
         settings = {"method": method, "order": str(order), **numerics}
 
@@ -303,36 +264,24 @@ class Stages:
             from bm.merge import merge
 
             facts = merge(order, method, {n: e.path for n, e in experts.items()}, student.path, config, work)
-            return {**facts, "gpus": _gpus(config.device)}
+            return {**facts, "gpus": gpus(config.device)}
 
-        inputs = [student, *experts.values(), *measured]
-        return self._make("merge", name, settings, inputs, build)
+        return self.make("merge", name, settings, [student, *experts.values(), *known.artefacts], build)
 
     def merge_in_memory(
-        self,
-        method: Component,
-        order: "Order",
-        student: Artefact,
-        experts: Mapping[str, Artefact],
-        traces: Mapping[str, Artefact],
+        self, method: Component, order: "Order", student: Artefact, experts: Mapping[str, Artefact], known: Known
     ) -> "tuple[Artefact, dict[str, Tensor]]":
         """What `merge` makes, not as an artefact but as tensors by name; and the expert whose configuration it has."""
         from bm.merge import merge_in_memory
         from bm.merge.order import base_leaf
 
-        config, _ = self._merging(method, experts, traces)
         folders = {name: expert.path for name, expert in experts.items()}
-        return experts[base_leaf(order)], merge_in_memory(order, method, folders, student.path, config)
+        merged = merge_in_memory(order, method, folders, student.path, self._merging(known))
+        return experts[base_leaf(order)], merged
 
-    def _merging(
-        self, method: Component, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
-    ) -> tuple[Merge, list[Artefact]]:
-        """The settings of a merge with what was measured for its method."""
-        measured = self.statistics(method, experts, traces)
+    def _merging(self, known: Known) -> Merge:
         config = self.config.merge
-        if measured:
-            config = replace(config, statistics={n: a.path for n, a in measured.items()})
-        return config, list(measured.values())
+        return replace(config, statistics=known.folders) if known.folders else config
 
     def evaluate(self, model: Artefact, questions: Mapping[str, Artefact], first: int | None = None) -> Artefact:
         """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1).
@@ -344,7 +293,7 @@ class Stages:
         build = partial(self.ask, model.path, questions, self.store.journals(model), first)
         weights = {"stage": model.manifest["stage"], "key": model_digest(model), "label": model.label}
         inputs = [Artefact(model.path, weights), *questions.values()]
-        return self._make("evaluate", model.label, settings, inputs, build)
+        return self.make("evaluate", model.label, settings, inputs, build)
 
     def ask(
         self,
@@ -390,7 +339,7 @@ class Stages:
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
         inputs = [student, *traces.values(), *self._folders(settings)]
-        trained = self._make("branch", name, config, inputs, build)
+        trained = self.make("branch", name, config, inputs, build)
         if settings.at in (None, settings.epochs):
             return trained
 
@@ -403,9 +352,9 @@ class Stages:
             write_text(work / "README.md", card(name, student.name, lineage, settings, facts))
             return {**facts, "gpus": trained.facts["gpus"]}
 
-        return self._make("rung", name, {"at": settings.at}, [trained], take)
+        return self.make("rung", name, {"at": settings.at}, [trained], take)
 
-    def _make(
+    def make(
         self, stage: str, label: str, settings: Mapping[str, Any], inputs: Sequence[Artefact], build: Build
     ) -> Artefact:
         """The artefact that `build` makes, by its settings, its inputs, and the code of it and of every component."""
@@ -431,7 +380,7 @@ def _entry(build: Any) -> str:
     return f"{function.__module__}:{function.__qualname__.replace('<locals>.', '')}"
 
 
-def _gpus(device: str) -> int:
+def gpus(device: str) -> int:
     """How many GPUs a stage has that computes on one device."""
     return int(device.startswith("cuda"))
 

@@ -98,11 +98,17 @@ def test_a_sweep_makes_each_expert_once(undisturbed: Path, bm: Bm) -> None:
 
 def test_what_a_method_weighs_by_is_measured_on_the_experts_traces(undisturbed: Path, bm: Bm) -> None:
     before = published(undisturbed)
-    words = ["run", *SHRUNK, "merge=[fisher,regmean]", "merge.examples=4", "output=outputs/weighed"]
+    words = [
+        "run",
+        *SHRUNK,
+        "merge=[fisher,regmean,regmean_plus_plus,aim]",
+        "merge.examples=4",
+        "output=outputs/weighed",
+    ]
     said = bm(*words, cwd=undisturbed)
     assert said.returncode == 0, said.stderr
     new = Counter(name.split("/")[2] for name in published(undisturbed).keys() - before.keys())
-    assert new == {"statistics": 6, "merge": 2, "evaluate": 2}
+    assert new == {"statistics": 3 + 3 + 1 + 1, "merge": 4, "evaluate": 4}
 
 
 def test_how_the_updates_meet_is_measured_and_shown(undisturbed: Path, bm: Bm) -> None:

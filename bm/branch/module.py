@@ -16,6 +16,7 @@ from bm.branch.architecture import attention_for
 from bm.branch.attention import OWN
 from bm.branch.data import MicroBatch, TraceData
 from bm.branch.loss import Loss
+from bm.branch.moments import check_moments
 from bm.branch.parallel import Place, summed
 from bm.branch.schedules import rate
 from bm.branch.teacher import load_teacher
@@ -58,6 +59,8 @@ class StudentTraining(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = self.config.optimizer(self.student, self.config.learning_rate)
+        if self.config.second_moments:
+            check_moments(optimizer)
         return optimizer
 
     def training_step(self, batches: Sequence[MicroBatch], _: int) -> None:

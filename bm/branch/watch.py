@@ -25,6 +25,7 @@ from bm.branch.flops import Flops, matmul_peak
 from bm.branch.held_out import HeldOut
 from bm.branch.model import export, prove_isolation
 from bm.branch.module import StudentTraining
+from bm.branch.moments import export_moments
 from bm.progress import progress, say
 from bm.store import write_json
 from bm.track import Tracked
@@ -103,6 +104,11 @@ class Watch(L.Callback):
             self.saved = time.monotonic()
             self.save_seconds = self.saved - started
         self.began = time.monotonic()
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, StudentTraining)
+        if module.config.second_moments:
+            export_moments(module.student, trainer.optimizers[0], self.work)
 
     def _count(self, module: StudentTraining, spent: float) -> dict[str, float]:
         """The step's row of metrics.csv, after adding the step to the state."""

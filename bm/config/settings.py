@@ -63,6 +63,8 @@ class Branch:
     teacher: Annotated[Path, Content] | None
     """A Hugging Face folder whose logits the loss sees beside the student's."""
     gradient_clip: Annotated[float, Field(gt=0)]
+    second_moments: bool
+    """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
     seed: Seed
     held_out: Annotated[int, Field(ge=0)]
     """Traces of each domain kept from training to measure its loss and its gradient."""

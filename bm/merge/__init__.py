@@ -2,6 +2,7 @@
 
 from bm.merge.interference import interference
 from bm.merge.merging import merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, takes_two
+from bm.merge.regmean_plus_plus import measure_together
 from bm.merge.statistics import measure
 from bm.merge.tensors import statistics_of
 from bm.rooms import called
@@ -9,6 +10,7 @@ from bm.rooms import called
 __all__ = [
     "interference",
     "measure",
+    "measure_together",
     "merge",
     "merge_folders",
     "merge_grid",

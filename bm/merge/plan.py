@@ -13,6 +13,8 @@ from bm.merge.tensors import Method, kind_of
 
 Checkpoints: TypeAlias = Mapping[str, Mapping[str, Stored]]
 """A model's name and its tensors by theirs."""
+STUDENT = "student"
+"""Whose statistics they are that are measured on the base."""
 
 
 def plan(
@@ -53,7 +55,7 @@ def _tree(
         tuple(models[leaf][name] for leaf in chosen),
         base_leaf(order) if student is None else "the student",
         tuple(chosen),
-        tuple(statistics[leaf][name] for leaf in chosen if name in statistics.get(leaf, {})),
+        tuple(statistics[leaf][name] for leaf in (*chosen, STUDENT) if name in statistics.get(leaf, {})),
     )
 
 

@@ -1,6 +1,6 @@
-"""What Fisher-weighted averaging and RegMean need to know of a model, measured on its traces: one safetensors artefact.
+"""What merge methods need to know of a model, measured on traces: one safetensors artefact.
 
-Both go through the examples one by one, add up what they measure, and divide at the end. A killed run goes on after the
+All go through the examples one by one, add up what they measure, and divide at the end. A killed run goes on after the
 last example it saved.
 """
 
@@ -36,7 +36,7 @@ class Example(Protocol):
 
 def measure(kind: str, model: Path, examples: Sequence[Example], device: str, work: Path) -> dict[str, Any]:
     """The statistics that methods weighed by `kind` need of a model."""
-    return {"fisher": fisher, "regmean": regmean}[kind](model, examples, work, device)
+    return {"fisher": fisher, "regmean": regmean, "activations": activations}[kind](model, examples, work, device)
 
 
 def fisher(
@@ -48,7 +48,7 @@ def fisher(
     model; one tensor a parameter, of its name and shape, in `dtype`. Needs memory for the model, its gradient and F.
     Facts: examples, tokens (of the responses).
     """
-    network = _load(model, device, dtype)
+    network = load(model, device, dtype)
     sums = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
 
     def measure(example: Example) -> None:
@@ -72,28 +72,63 @@ def regmean(
     under the name of its weight, in `dtype`. A mean, so that experts with more traces do not count more.
     Facts: examples, tokens (of prompts and responses).
     """
-    network = _load(model, device, dtype)
+    network = load(model, device, dtype)
     own = dict(network.named_parameters())
     layers = {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
     layers = {name: layer for name, layer in layers.items() if name in own}  # a tied head is the embedding's parameter
     sums = {name: layer.weight.new_zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
 
-    def add_to(total: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].flatten(0, -2)
-            total.addmm_(x.T, x)
-
-        return hook
-
     for name, layer in layers.items():
-        layer.register_forward_pre_hook(add_to(sums[name]))
+        layer.register_forward_pre_hook(add_outer(sums[name]))
+    return _means_of_inputs("regmean", network, examples, sums, work)
+
+
+def activations(
+    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """How large the inputs of a model's linear layers and norms are (AIM, arXiv 2502.02421, section 3), in `work`.
+
+    The mean over the examples' tokens of |x|: one [in] tensor for each module with a weight that is no embedding, under
+    the name of that weight, in `dtype`. Facts: examples, tokens (of prompts and responses).
+    """
+    network = load(model, device, dtype)
+    own = dict(network.named_parameters())
+    modules = {f"{name}.weight": m for name, m in network.named_modules() if not isinstance(m, nn.Embedding)}
+    modules = {name: module for name, module in modules.items() if name in own}
+    sums = {name: own[name].new_zeros(own[name].shape[-1]) for name in modules}
+    for name, module in modules.items():
+        module.register_forward_pre_hook(_add_magnitude(sums[name]))
+    return _means_of_inputs("activations", network, examples, sums, work)
+
+
+def add_outer(total: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that adds Σ x·xᵀ of a module's inputs to `total` [in, in]."""
+
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().flatten(0, -2)
+        total.addmm_(x.T, x)
+
+    return hook
+
+
+def _add_magnitude(total: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        total.add_(inputs[0].detach().abs().flatten(0, -2).sum(0))
+
+    return hook
+
+
+def _means_of_inputs(
+    kind: str, network: Any, examples: Sequence[Example], sums: dict[str, Tensor], work: Path
+) -> dict[str, Any]:
+    """Runs the examples through a network whose hooks add to `sums`, and keeps the means over tokens."""
 
     def measure(example: Example) -> None:
         ids = [*example.prompt_ids, *example.response_ids]
         with torch.no_grad():
             network(torch.tensor([ids], device=network.device))
 
-    _measure_all("regmean", measure, examples, sums, work)
+    _measure_all(kind, measure, examples, sums, work)
     tokens = sum(len(example.prompt_ids) + len(example.response_ids) for example in examples)
     return _finish({name: total / tokens for name, total in sums.items()}, examples, tokens, work)
 
@@ -106,7 +141,7 @@ def log_likelihood(network: Any, example: Example) -> Tensor:
     return torch.log_softmax(logits, -1).gather(1, response[:, None]).sum()
 
 
-def _load(model: Path, device: str, dtype: torch.dtype) -> Any:
+def load(model: Path, device: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
@@ -125,7 +160,7 @@ def _measure_all(
             measure(example)
             bar.advance(1)
             if time.monotonic() - saved > SAVE_SECONDS:
-                _save(sums, work / PARTIAL, count)
+                save(sums, work / PARTIAL, count)
                 saved = time.monotonic()
 
 
@@ -139,7 +174,7 @@ def _resume(sums: dict[str, Tensor], work: Path) -> int:
         return int(file.metadata()["examples"])
 
 
-def _save(tensors: dict[str, Tensor], path: Path, examples: int) -> None:
+def save(tensors: dict[str, Tensor], path: Path, examples: int) -> None:
     beside = path.with_name(path.name + ".part")
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(held, beside, metadata={"examples": str(examples)})  # two keys would be written in an order of chance
@@ -147,6 +182,6 @@ def _save(tensors: dict[str, Tensor], path: Path, examples: int) -> None:
 
 
 def _finish(means: dict[str, Tensor], examples: Sequence[Example], tokens: int, work: Path) -> dict[str, Any]:
-    _save(means, work / FILE, len(examples))
+    save(means, work / FILE, len(examples))
     (work / PARTIAL).unlink(missing_ok=True)
     return {"examples": len(examples), "tokens": tokens}

@@ -37,6 +37,7 @@ ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
 T = TypeVar("T")
+Measured = Literal["fisher", "regmean", "regmean_plus_plus", "activations", "second_moments"]
 Kind = Literal["pair", "two", "models", "directions", "task_vectors"]
 Method = Callable[["Tensors"], "Apply"]
 
@@ -99,8 +100,8 @@ def _mark(method: F, kind: Kind) -> F:
     return method
 
 
-def weighed_by(statistics: Literal["fisher", "regmean"]) -> Callable[[F], F]:
-    """Marks a method that needs a function of `bm.merge.statistics` measured on each model."""
+def weighed_by(statistics: Measured) -> Callable[[F], F]:
+    """Marks a method that needs to know something of each model, or of the base, measured beforehand."""
 
     def mark(method: F) -> F:
         method.statistics = statistics  # type: ignore[attr-defined]

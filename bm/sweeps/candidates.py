@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bm.config import Experiment
 from bm.errors import UserError
+from bm.measuring import measured
 from bm.preflight import preflight
 from bm.report.findings.verdicts import Graded, graded
 from bm.stages import Stages
@@ -88,7 +89,8 @@ def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: boo
         return Candidate(words, stages, folder, [student, model], model, most)
     ((_, method, order),) = merges
     experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
-    merged = stages.merge_in_memory(method, order, student, experts, traces)
+    known = measured(stages, method, student, experts, traces)
+    merged = stages.merge_in_memory(method, order, student, experts, known)
     return Candidate(words, stages, folder, [student, *experts.values()], merged, most)
 
 

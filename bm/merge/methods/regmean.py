@@ -34,6 +34,18 @@ def regmean(tensors: Tensors, *, alpha: Share) -> Apply:
     return apply
 
 
+@weighed_by("regmean_plus_plus")
+@models
+def regmean_plus_plus(tensors: Tensors, *, alpha: Share) -> Apply:
+    """RegMean++ (2025, arXiv 2508.03121): RegMean whose Gram matrices know that the layers below are merged too.
+
+    As `regmean`, with G_k the mean x·xᵀ of what expert k's layer sees on expert k's traces when the layers below it are
+    those of the merged model, not its own (`bm.merge.regmean_plus_plus` measures them with the same α, layer by layer).
+    Default: α 0.95 (the reference configuration's).
+    """
+    return regmean(tensors, alpha=alpha)
+
+
 def damped(tensors: Tensors, k: int, alpha: float) -> Tensor:
     """α·G + (1 − α)·diag(G) of model k: [in, in] float64 on the merge's device."""
     columns = tensors.grid.columns

@@ -169,3 +169,98 @@ def fisher(models, weight, fishers, floor):
 def regmean(models, grams, alpha):
     damped = [alpha * g + (1 - alpha) * np.diag(np.diag(g)) for g in grams]
     return sum(m @ g for m, g in zip(models, damped, strict=True)) @ np.linalg.inv(sum(damped))
+
+
+def mean_update(base, models, weights, lam):
+    return base + lam * sum(w * (m - base) for w, m in zip(weights, models, strict=True)) / len(models)
+
+
+def nearest_orthogonal(x):
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return u @ vt
+
+
+def iso_c(base, models, weights, lam):
+    u, s, vt = np.linalg.svd(sum(w * (m - base) for w, m in zip(weights, models, strict=True)), full_matrices=False)
+    return base + lam * s.mean() * u @ vt
+
+
+def iso_cts(base, models, weights, lam, common):
+    updates = [w * (m - base) for w, m in zip(weights, models, strict=True)]
+    width, n = min(base.shape), len(models)
+    own = round((width - int(width * common)) / n)
+    shared = width - n * own
+    u, s, vt = np.linalg.svd(sum(updates), full_matrices=False)
+    u, s, vt = u[:, :shared], s[:shared], vt[:shared]
+    parts = [np.linalg.svd(x - u @ u.T @ x, full_matrices=False) for x in updates]
+    left = np.concatenate([*(p[0][:, :own] for p in parts), u], 1)
+    right = np.concatenate([*(p[2][:own] for p in parts), vt], 0)
+    mean = np.concatenate([*(p[1][:own] for p in parts), s]).mean()
+    return base + lam * mean * nearest_orthogonal(left) @ nearest_orthogonal(right)
+
+
+def tsv_m(base, models, weights, lam):
+    parts = [np.linalg.svd(w * (m - base), full_matrices=False) for w, m in zip(weights, models, strict=True)]
+    rank = min(base.shape) // len(models)
+    left = np.concatenate([u[:, :rank] for u, _, _ in parts], 1)
+    right = np.concatenate([vt[:rank] for _, _, vt in parts], 0)
+    values = np.concatenate([s[:rank] for _, s, _ in parts])
+    return base + lam * nearest_orthogonal(left) @ np.diag(values) @ nearest_orthogonal(right)
+
+
+def svc(base, models, weights, lam, alpha):
+    updates = [m - base for m in models]
+    u, s, vt = np.linalg.svd(lam * sum(w * x for w, x in zip(weights, updates, strict=True)), full_matrices=False)
+    gamma = []
+    for r in range(len(s)):
+        whole = s[r] * vt[r]
+        own = [u[:, r] @ x for x in updates]
+        gamma.append(len(models) / sum(max(alpha, whole @ a / (a @ a)) for a in own))
+    return base + u @ np.diag(np.array(gamma) * s) @ vt
+
+
+def wudi(base, models, weights, lam, ridge):
+    """Row by row, as the least squares problem that it is."""
+    updates = [m - base for m in models]
+    scaled = [w * x for w, x in zip(weights, updates, strict=True)]
+    start = sum(scaled)
+    units = [x / np.linalg.norm(x) for x in updates]
+    pull = math.sqrt(ridge * len(models) / base.shape[1]) * np.eye(base.shape[1])
+    left = np.concatenate([*units, pull])
+    rows = []
+    for i in range(len(base)):
+        right = np.concatenate([*(x @ y[i] for x, y in zip(units, scaled, strict=True)), pull @ start[i]])
+        rows.append(np.linalg.lstsq(left, right, rcond=None)[0])
+    return base + lam * np.stack(rows)
+
+
+def ace(base, models, weights, lam, epsilon, heterogeneity, refined):
+    updates = [w * (m - base) for w, m in zip(weights, models, strict=True)]
+    sizes = np.array([(x**2).sum() for x in updates])
+    logs = np.log(sizes)
+    unlike = logs.var(ddof=1) / logs.mean() ** 2 > heterogeneity
+    centred = [x - x.mean(0) for x in updates]
+    raw = [x.T @ x for x in centred]
+    scale = [np.trace(g) if unlike else 1.0 for g in raw]
+    raw = [g / t for g, t in zip(raw, scale, strict=True)]
+    estimates = [g + epsilon / t * np.eye(len(g)) for g, t in zip(raw, scale, strict=True)]
+    prior = sum(raw).mean(0) / (sizes.mean() if unlike else 1.0)
+    merged = sum(x @ g for x, g in zip(centred, estimates, strict=True)) @ np.linalg.inv(sum(estimates) + prior)
+    if unlike:
+        mean = sum(estimates) / len(models)
+        u, s, vt = np.linalg.svd(
+            merged + sum(x @ (g - mean) for x, g in zip(updates, raw, strict=True)), full_matrices=False
+        )
+        first = int(len(s) * refined)
+        merged = merged + s[:first].mean() * u[:, :first] @ vt[:first]
+    return base + lam * merged
+
+
+def ota(base, models, weights, lam, density, power, epsilon, moments):
+    trust = [w * (v**power + epsilon) for w, v in zip(weights, moments, strict=True)]
+    merged = 0
+    for model, moment, own in zip(models, moments, trust, strict=True):
+        saliency = moment * (model - base) ** 2
+        kept = max(1, int(density * base.size))
+        merged = merged + own * (model - base) * (saliency >= np.sort(saliency, axis=None)[-kept])
+    return base + lam * merged / sum(trust)

@@ -1,0 +1,110 @@
+"""What is measured of models on traces: what merge methods weigh by, and held-out losses."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bm.config import Component, identity
+from bm.errors import UserError
+from bm.stages import TRACES, Known, Stages, gpus
+from bm.store import Artefact
+
+
+def measured(
+    stages: Stages,
+    method: Component,
+    student: Artefact,
+    experts: Mapping[str, Artefact],
+    traces: Mapping[str, Artefact],
+) -> Known:
+    """What a method weighs by, of each expert or of the student; UserError if an expert has not kept it."""
+    from bm.merge import statistics_of
+
+    kind = statistics_of(method)
+    if kind is None or stages.config.merge.statistics:
+        return Known({}, [])
+    if kind == "second_moments":
+        from bm.branch import MOMENTS
+
+        for name, expert in experts.items():
+            if not (expert.path / MOMENTS).is_dir():
+                raise UserError(
+                    f"{name}: no second moments beside {expert.path}; train it with branch.second_moments=true"
+                )
+        return Known({name: expert.path / MOMENTS for name, expert in experts.items()}, [])
+    if kind == "regmean_plus_plus":
+        together = _together(stages, float(method.parameters["alpha"]), experts, traces)
+        return Known({name: together.path / name for name in experts}, [together])
+    if kind == "activations":
+        found = {"student": _alone(stages, kind, student, list(traces.values()))}
+    else:
+        found = {name: _alone(stages, kind, expert, [traces[name]]) for name, expert in experts.items()}
+    return Known({name: one.path for name, one in found.items()}, list(found.values()))
+
+
+def _alone(stages: Stages, kind: str, model: Artefact, traces: Sequence[Artefact]) -> Artefact:
+    """Of one model, on as many examples of each set of traces."""
+    count, device = stages.config.merge.examples, stages.config.merge.device
+
+    def build(work: Path) -> Mapping[str, Any]:
+        from bm.branch import rendered
+        from bm.merge import measure
+
+        examples = [example for t in traces for example in rendered(model.path, t.path / TRACES, count)]
+        return {**measure(kind, model.path, examples, device, work), "gpus": gpus(device)}
+
+    settings = {"kind": kind, "examples": count, "device": identity(stages.config.merge)["device"]}
+    return stages.make("statistics", f"{kind} of {model.label}", settings, [model, *traces], build)
+
+
+def _together(
+    stages: Stages, alpha: float, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
+) -> Artefact:
+    """Of all experts at once, whose layers see what is merged below them."""
+    count, device = stages.config.merge.examples, stages.config.merge.device
+
+    def build(work: Path) -> Mapping[str, Any]:
+        from bm.branch import rendered
+        from bm.merge import measure_together
+
+        examples = {name: rendered(e.path, traces[name].path / TRACES, count) for name, e in experts.items()}
+        folders = {name: expert.path for name, expert in experts.items()}
+        return {**measure_together(folders, examples, alpha, work, device), "gpus": gpus(device)}
+
+    settings = {
+        "kind": "regmean_plus_plus",
+        "alpha": alpha,
+        "examples": count,
+        "names": list(experts),
+        "device": identity(stages.config.merge)["device"],
+    }
+    inputs = [*experts.values(), *(traces[name] for name in experts)]
+    return stages.make("statistics", f"regmean++ of {' & '.join(experts)}", settings, inputs, build)
+
+
+def losses(
+    stages: Stages,
+    student: Artefact,
+    experts: Mapping[str, Artefact],
+    others: Mapping[str, Artefact],
+    traces: Mapping[str, Artefact],
+) -> Artefact | None:
+    """The held-out losses of these models, and on the lines between experts; None where they are not measured."""
+    config = stages.config
+    points, settings, trainer = config.merge.barrier, config.branch, config.trainer
+    if points is None:
+        return None
+    models = {"student": student, **experts, **others}
+
+    def build(work: Path) -> Mapping[str, Any]:
+        from bm.branch import Traces, barrier
+
+        sets = [Traces(t.path / TRACES, domain) for domain, t in traces.items()]
+        folders = {name: model.path for name, model in models.items()}
+        facts = barrier(folders, student.path, list(experts), sets, points, settings, trainer, work)
+        return {**facts, "gpus": int(trainer.accelerator == "gpu")}
+
+    held = {name: getattr(settings, name) for name in ("seed", "held_out", "sequence_length", "overlong", "packing")}
+    counting = {"points": points, "held_out": held, "accelerator": trainer.accelerator, "models": list(models)}
+    label = "the line" if experts else " & ".join(others)
+    return stages.make("losses", label, counting, [*models.values(), *traces.values()], build)
