@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## a whole Branch-Merge experiment in minutes: outputs/demo/report/index.html
 	@$(BIN)/bm run recipe=tiny output=outputs/demo
 
-# Goes on where it was interrupted; as many jobs at a time as there are cores, one after the other with SWEEP=.
+# Rerun it to resume; as many jobs at a time as there are cores, one after the other with SWEEP=.
 reproduce: $(READY) ## the paper's tables and figures, and what it left out, at tiny scale: experiments/*/measured.json
 	@for name in $(EXPERIMENTS); do \
 		$(BIN)/bm run -m recipe=tiny experiment=$$name $(SWEEP) || exit 1; \

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bm import commands
-from bm.cli import conf_dir
+from bm.cli import conf_dir, importable
 from bm.config import EvaluateFolder, Experiment, MergeFolders, VerifyFile, load
 from bm.errors import UserError
 from bm.overrides import explain, opened
@@ -69,7 +69,8 @@ class Finished:
 def compose(*overrides: str, config_dir: Path | str | None = None) -> Experiment:
     """The settings of an experiment, as `bm run OVERRIDES` composes them: frozen and checked.
 
-    `config_dir` is a folder of your own YAML (`--config-dir`). UserError names the first setting that is wrong.
+    `config_dir` is a folder of your own YAML and the functions that it names (`--config-dir`).
+    UserError names the first setting that is wrong.
     """
     return _settings(Experiment, "run", overrides, {}, config_dir)
 
@@ -150,6 +151,8 @@ def _composed(stage: str, overrides: Sequence[str], config_dir: Path | str | Non
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if config_dir:
+        importable(config_dir)
     yours = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     try:

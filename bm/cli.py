@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from bm import __version__
@@ -33,7 +34,7 @@ usage: bm STAGE [group=option] [path.to.setting=value] [-m] [--help]
   bm --shell-completion                           tab completion for bash: eval "$(bm --shell-completion)"
 
 hydra.sweeper.zip, when, skip and on_error shape a sweep: conf/hydra/sweeper/ says how, and what a search can seek.
-Settings are Hydra's (https://hydra.cc); add your own folder of them with --config-dir DIR.
+Settings are Hydra's (https://hydra.cc); add a folder of your own settings and functions with --config-dir DIR.
 Everything is written below outputs/ (paths.outputs=DIR changes it)."""
 
 COMPLETION = """_bm() {
@@ -51,6 +52,20 @@ def conf_dir() -> Path:
     package = Path(__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def importable(folder: Path | str) -> None:
+    """Let the settings in a folder of yours name functions in the Python files beside them, in other processes too."""
+    path = str(Path(folder).resolve())
+    if path not in sys.path:
+        sys.path.append(path)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), path]))
+
+
+def _folders(words: list[str]) -> list[str]:
+    """What `--config-dir` names."""
+    given = [word.partition("=")[2] for word in words if word.startswith(("--config-dir=", "-cd="))]
+    return given + [after for word, after in pairwise(words) if word in ("--config-dir", "-cd")]
 
 
 def main() -> None:
@@ -105,6 +120,8 @@ def _hydra(stage: str, words: list[str]) -> None:
         if option == "null" and (conf_dir() / group).is_dir():
             raise UserError(f"{word}: a group needs an option; leave it out with ~{group}")
 
+    for folder in _folders(words):
+        importable(folder)
     mistakes: list[UserError] = []
 
     def job(composed: DictConfig) -> float | None:

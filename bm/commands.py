@@ -279,7 +279,7 @@ def run_folder(config: Experiment) -> Path:
 
 
 def run_key(config: Experiment) -> str:
-    """Of what decides the results: not where they go, who watches, or how and on how many machines they are made."""
+    """The key of what decides the results: not where they go, who watches, or on how many machines they are made."""
     return digest(json.dumps(identity(config), sort_keys=True).encode())[:8]
 
 

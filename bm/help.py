@@ -30,11 +30,12 @@ SECTIONS = {
 }
 """The sections of settings that matter most to a stage; the rest are those of the stages it runs."""
 GROUPS = {
-    "run": "recipe experiment student teacher domain mixture optimizer loss merge evaluate judge trainer tracker",
-    "distill": "recipe teacher domain judge",
+    "run": "recipe experiment student teacher domain mixture optimizer loss merge evaluate engine judge trainer"
+    " tracker",
+    "distill": "recipe teacher engine domain judge",
     "branch": "recipe student domain mixture branch optimizer loss trainer tracker",
     "merge": "merge",
-    "evaluate": "domain evaluate judge",
+    "evaluate": "domain evaluate engine judge",
     "verify": "judge",
     "report": "",
 }
@@ -46,6 +47,7 @@ EXAMPLES = {
     "evaluate": [
         "bm evaluate model=DIR output=DIR",
         "bm evaluate model=DIR domain=[] evaluate.tasks=[aime24] output=D",
+        "bm evaluate model=DIR evaluate=paper evaluate.engine=gpus output=DIR",
     ],
     "verify": ["bm verify verifier=math file=R.jsonl output=G.jsonl"],
     "report": ["bm report", "bm report experiment=table2", "bm report traces=DIR"],
@@ -64,7 +66,7 @@ def stage_help(stage: str, does: str, conf: Path, words: Sequence[str]) -> str:
         composed = compose(stage, opened(stage, words))
     root = typing.get_type_hints(getattr(commands, stage))["config"]
     groups = "".join(f"  {name:<11} {_options(conf / name)}\n" for name in GROUPS[stage].split())
-    title = "\nGroups (GROUP=OPTION; domain and merge take several, GROUP=[OPTION,OPTION]):\n"
+    title = "\nGroups (GROUP=OPTION; domain and merge take several, GROUP=[OPTION,OPTION]; evaluate.engine=OPTION):\n"
     chosen = title + groups if groups else ""
     lines, examples = "\n".join(_lines(stage, root, composed)), "\n".join(f"  {line}" for line in EXAMPLES[stage])
     return (

@@ -22,10 +22,15 @@ OPEN = re.compile(
 """Settings that hold names of the user's own choice, which Hydra would want to be marked with `+`."""
 
 
+ENGINE = re.compile(r"((?:evaluate|teacher|verify\.judge|rounds\.teacher)\.engine)=([\w-]+(?:,[\w-]+)*)$")
+"""An engine by its name in `conf/engine/`, which Hydra would want to be written as `engine@evaluate.engine=NAME`."""
+
+
 def opened(stage: str, words: Sequence[str]) -> list[str]:
-    """Overrides as Hydra takes them: those that it would call additions are marked as such, and groups that a report
-    does not compose become its settings."""
+    """Overrides as Hydra takes them: those that it would call additions are marked as such, groups that a report
+    does not compose become its settings, and an engine's name chooses its file."""
     words = [f"grid.{word}" if stage == "report" and word.startswith(CHOSEN) else word for word in words]
+    words = [ENGINE.sub(r"engine@\1=\2", word) for word in words]
     words = [_quoted(word) for word in words]
     return [f"++{word}" if OPEN.match(word) else word for word in words]
 

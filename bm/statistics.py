@@ -217,13 +217,13 @@ class _Paired:
     questions: int
     samples: int
     alone: float
-    """Of one answer of each model, whatever the question: the sum of both models' p(1 − p)."""
+    """Variance of one answer of each model, whatever the question: the sum of both models' p(1 − p)."""
     within: float
-    """Of one answer of each model to the same question, summed; 0 where each has but one."""
+    """Variance of one answer of each model to the same question, summed; 0 where each has but one."""
     ease: float
-    """Of how easy questions are, summed over both models."""
+    """Variance of how easy questions are, summed over both models."""
     differing: float
-    """Of the difference between both models' chances, over questions."""
+    """Variance of the difference between both models' chances, over questions."""
 
     @classmethod
     def of(cls, first: Array, second: Array) -> "_Paired":

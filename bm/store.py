@@ -169,9 +169,9 @@ class Store:
 
 
 def external(path: Path) -> Artefact:
-    """A folder that is no artefact of a store, as an input: its key is what is in it. UserError if it is no folder."""
+    """A folder outside any store as an input: its key is what is in it. UserError if it is not a directory."""
     if not path.is_dir():
-        raise UserError(f"{path} is no folder")
+        raise UserError(f"{path} is not a directory")
     files = sorted(p for p in path.iterdir() if p.is_file())
     content = [(p.name, file_digest(p)) for p in files if p.name != MANIFEST]
     key = digest(json.dumps(content).encode())[:16]

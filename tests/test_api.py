@@ -31,7 +31,7 @@ def test_a_mistake_names_the_setting() -> None:
 
 def test_your_own_folder_of_settings(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe/mine.yaml").write_text("# @package _global_\nrecipe: mine\nseed: 1\nbranch: {epochs: 3}\n")
+    (tmp_path / "recipe/mine.yaml").write_text("recipe: mine\nseed: 1\nbranch: {epochs: 3}\n")
     assert bm.compose("recipe=mine", config_dir=tmp_path).branch.epochs == 3
 
 

@@ -1,8 +1,32 @@
 """One rank of a training that `trainer.launch` started: `python -m bm.branch JOB`."""
 
+import os
 import sys
 from pathlib import Path
 
-from bm.branch.launch import rank
+from bm.branch.launch import FACTS, FAULT, Job, end_with_parent
+from bm.branch.training import run
+from bm.errors import UserError
+from bm.store import write_json, write_text
 
-rank(Path(sys.argv[1]))
+
+def rank(path: Path) -> None:
+    """One of the ranks: its training, and if it is the first, the facts."""
+    end_with_parent()
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        os.environ["CI"] = "1"  # one bar is enough
+    job = Job.read(path)
+    try:
+        facts = run(job)
+    except UserError as mistake:
+        write_text(job.work / FAULT, str(mistake))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # who started the ranks was interrupted too, and says so
+    if first:
+        write_json(job.work / FACTS, facts)
+
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]))

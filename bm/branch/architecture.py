@@ -22,7 +22,7 @@ from bm.config import Branch, Trainer
 from bm.errors import UserError
 
 VOCABULARY, INNER = 64, 64
-"""Of the copy: entries of its vocabulary, and units between the two products of a feed-forward block."""
+"""Sizes of the copy: entries of its vocabulary, and units between the two products of a feed-forward block."""
 ROUNDING = 1e-5
 """Relative difference up to which two losses in fp32 are the same."""
 FIRST, SECOND = np.arange(1, 14, dtype=np.int32), np.arange(20, 44, dtype=np.int32)

@@ -21,7 +21,7 @@ from typing import Any
 from bm.branch.documents import Traces
 from bm.config import Branch, Component, Trainer, resolved, typed
 from bm.errors import UserError
-from bm.store import write_json, write_text
+from bm.store import write_json
 
 JOB, FACTS, FAULT = ".job.json", ".facts.json", ".fault.txt"
 
@@ -91,23 +91,3 @@ def end_with_parent() -> None:
     """A killed run must not leave ranks behind that write into its work folder: the kernel kills them too, on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def rank(path: Path) -> None:
-    """One of the ranks: its training, and if it is the first, the facts."""
-    from bm.branch.training import run
-
-    end_with_parent()
-    first = os.environ.get("RANK", "0") == "0"
-    if not first:
-        os.environ["CI"] = "1"  # one bar is enough
-    job = Job.read(path)
-    try:
-        facts = run(job)
-    except UserError as mistake:
-        write_text(job.work / FAULT, str(mistake))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)  # who started the ranks was interrupted too, and says so
-    if first:
-        write_json(job.work / FACTS, facts)

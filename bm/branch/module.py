@@ -41,7 +41,7 @@ class StudentTraining(L.LightningModule):
         self.teachers: list[model.Student] = []
         """At most one, in a list because it is no part of what is trained, moved and saved."""
         self.last: dict[str, float] = {}
-        """Of the last step: loss, gradient_norm, learning_rate."""
+        """What the last step measured: loss, gradient_norm, learning_rate."""
 
     def configure_model(self) -> None:
         if not hasattr(self, "student"):

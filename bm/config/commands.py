@@ -1,6 +1,6 @@
 """What each command of `bm` is told, whole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,7 +13,7 @@ from bm.config.settings import (
     STRICT,
     Branch,
     Distill,
-    Domain,
+    Domains,
     Evaluate,
     Merge,
     Mixture,
@@ -49,7 +49,7 @@ class Experiment:
     """Stages whose artefacts are made again although they exist; what comes out otherwise is made again after them."""
     student: Student
     teacher: TeacherTarget
-    domains: Mapping[str, Domain]
+    domains: Domains
     mixture: Mixture | None
     distill: Distill
     branch: Branch

@@ -5,7 +5,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bm.config.component import (
@@ -100,7 +100,7 @@ class NearDuplicates:
 
     threshold: Annotated[float, Field(gt=0, le=1)]
     permutations: Positive
-    """Of MinHash: more find more of the pairs near the threshold."""
+    """Permutations of MinHash: more of them find more of the pairs near the threshold."""
     ngram: Positive
 
 
@@ -127,14 +127,14 @@ class Distill:
     """Which questions are asked, and which responses become traces."""
 
     policy: Literal["first_correct", "shortest_correct", "all_correct", "agreement"]
-    """Of a question's correct responses: one of them, all, or one if more agree with it than with any other."""
+    """Which correct responses to a question are kept: one, all, or one if more agree with it than with any other."""
     keep: Positive | None
     """Traces of a question that policy all_correct keeps at most; null: all."""
     format: bool
     """Whether a trace must be exactly one closed thought that is not empty, and an answer behind it."""
     min_characters: Positive | None
     max_characters: Positive | None
-    """Of a whole response."""
+    """The length of a whole response; null: any."""
     max_tokens: Positive | None
     """The same in tokens, where the engine counted them."""
     repetition: Repetition | None
@@ -158,8 +158,9 @@ class Domain:
     """Where a domain's questions come from, what tests them, and how its expert is trained."""
 
     name: Name
+    """The key below `domains`; it need not be written."""
     task: str | None
-    """The evaluation task of this domain (an lm-eval task)."""
+    """The evaluation task of this domain (an lm-eval task); null: the questions that it keeps, by its own name."""
     source: SourceTarget
     traces: Positive | None
     """Questions to ask for training; null: all that the source has, which must then come to an end."""
@@ -173,13 +174,32 @@ class Domain:
     """Overrides of `branch` for this domain's expert (the paper trains each domain its own way)."""
 
 
+def _named(domains: Any) -> Any:
+    """Domains as they are in YAML, each with its key as its name, and as its task where it has questions of its own."""
+    if not isinstance(domains, Mapping):
+        return domains
+    return {key: _as(str(key), domain) for key, domain in domains.items()}
+
+
+def _as(name: str, domain: Any) -> Any:
+    if not isinstance(domain, Mapping):
+        return domain
+    if domain.get("name", name) != name:
+        raise ValueError(f"{name}.name: a domain is called by its key, '{name}'; leave its name out")
+    task = name if domain.get("task") is None and domain.get("questions") is not None else domain.get("task")
+    return {**domain, "name": name, "task": task}
+
+
+Domains = Annotated[Mapping[str, Domain], BeforeValidator(_named)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Student:
     """The initial model, as a Hugging Face folder made by `build`, and first trained where it starts from nothing."""
 
     name: Name
     build: StudentTarget
-    domains: Mapping[str, Domain]
+    domains: Domains
     """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
     branch: Mapping[str, Any]
     """Overrides of `branch` for that training."""
@@ -239,7 +259,7 @@ class Evaluate:
     include_path: Annotated[Path, Content] | None
     """A folder of your own lm-eval task YAML."""
     data: Mapping[str, Annotated[Path, Content] | None]
-    """By task, a file (JSON Lines, Parquet, CSV) in the place of its set on the hub, with the set's own columns."""
+    """A file (JSON Lines, Parquet, CSV) for each task that replaces its set on the hub, with the set's own columns."""
     traces: Sequence[Annotated[Path, Content]]
     """Training traces (traces.parquet, or folders with one) to look for the questions in, beside the lineage's."""
     limit: Positive | None
@@ -272,7 +292,7 @@ class Verify:
     seconds: Annotated[float, Field(gt=0)]
     """For a program on one test, or for one mathematical comparison."""
     memory_mb: Positive
-    """Of a program under test, which is one process with 64 threads at most."""
+    """Memory of a program under test, which is one process with at most 64 threads."""
     output_kb: Positive
     """What a program may write on one test."""
     disk_mb: Positive
@@ -284,7 +304,7 @@ class Verify:
     judge: JudgeTarget | None
     """The LLM that decides for verifier `judge` (`bm.verify.judge`); null: there is none."""
     verifiers: Mapping[Name, VerifierTarget]
-    """By name, what judges a response: a function (text after the reasoning, reference, metadata, these settings) →
+    """What judges a response, by name: a function (text after the reasoning, reference, metadata, these settings) →
     `Verdict`. Those of your own stand beside the shipped ones."""
 
     def __hash__(self) -> int:
@@ -301,7 +321,7 @@ class Trainer:
     devices: Annotated[int, Field(gt=0), NoKey]
     nodes: Annotated[int, Field(gt=0), NoKey]
     precision: Literal["32-true", "bf16-mixed"]
-    """Of the arithmetic; weights and optimiser state are fp32 either way."""
+    """Precision of the arithmetic; weights and optimiser state are fp32 either way."""
     sequence_parallel: Annotated[int, Field(gt=0), NoKey]
     """Ranks that share one sequence (Ulysses); the others go to data, and weights are sharded over all (FSDP2)."""
     activation_checkpointing: Annotated[Literal["none", "selective", "full"], NoKey]
@@ -317,9 +337,9 @@ class Prices:
     """USD an hour."""
 
     gpus: Mapping[str, Annotated[float, Field(ge=0)]]
-    """Of one GPU, by a part of the name that its driver gives."""
+    """Price of one GPU, by a part of the name that its driver reports."""
     machine: Annotated[float, Field(ge=0)]
-    """Of the machine, where no GPU is used."""
+    """Price of the machine, where no GPU is used."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -15,7 +15,7 @@ class Answered(NamedTuple):
     vote: str | None
     """What it says the answer is, the same for all answers that the verifier accepted; None: it says none."""
     length: int
-    """Of the whole response, in characters."""
+    """Length of the whole response, in characters."""
 
 
 def kept(responses: Sequence[Answered], settings: Distill) -> list[int]:

@@ -24,7 +24,7 @@ def grade(doc: Document, results: Sequence[Verdict]) -> dict[str, Any]:
 
 
 class Graded(Filter):  # type: ignore[misc]  # lm-eval has no types
-    """Of each question's samples the one at `index`, as its verdict; all questions' together, so in parallel."""
+    """The verdicts on one sample of each question, the one at `index`; they are judged together, so in parallel."""
 
     def __init__(self, task: str, index: int, settings: Verify) -> None:
         self._task, self._index, self._settings = task, index, settings

@@ -80,7 +80,7 @@ def _only(task: Task, pipeline: FilterEnsemble, index: int, verifying: Verify) -
 
 
 class _Answer(Filter):  # type: ignore[misc]  # lm-eval has no types
-    """Of each request's samples one, without its thought."""
+    """One sample of each request, without its thought."""
 
     def __init__(self, index: int) -> None:
         self._index = index

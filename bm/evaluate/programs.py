@@ -12,7 +12,7 @@ from bm.errors import UserError
 from bm.evaluate.sets import Split
 
 TESTS = 8
-"""Of each function."""
+"""How many each function has."""
 
 
 class Kind(NamedTuple):
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     signature: str
     task: str
     values: tuple[Any, ...]
-    """Of k; each is one question."""
+    """Values of k; each gives one question."""
     draws: Callable[[random.Random], list[Any]]
     """The arguments of one test."""
     solution: Callable[..., Any]

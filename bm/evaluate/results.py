@@ -78,7 +78,7 @@ def _generated(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) ->
 
 
 def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Row:
-    """Of a task that compares log-likelihoods: the likeliest continuation stands for the response."""
+    """The rows of a task that compares log-likelihoods: the likeliest continuation stands for the response."""
     pairs = [one for one in entry["arguments"] if len(one) == 2]
     best = int(np.argmax([one[0] for one in entry["filtered_resps"]])) if len(pairs) > 1 else 0
     chosen = pairs[best][1].strip() if pairs else ""

@@ -40,7 +40,7 @@ class OpenAIEngine:
     ) -> None:
         self.endpoint, self.parallel, self.refused, self.price, self.budget = endpoint, parallel, refused, price, budget
         self.attempts, self.charged = Attempts(), 0.0
-        """Of the rows that were asked for last: what was begun, and what that counts for in the budget."""
+        """What was begun of the rows that were asked for last, and what that counts for in the budget."""
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "openai", "version": openai.__version__, "model": self.endpoint.served,

@@ -85,7 +85,7 @@ class Billed(Protocol):
 
     price: "Price | None"
     attempts: "Attempts"
-    """Of the rows that are asked for; whoever keeps a journal puts them there."""
+    """Attempts at the rows that are asked for; whoever keeps a journal puts them there."""
 
     def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
         """`cost` of these answers, and of failed attempts how many there were and what they may have cost at most."""

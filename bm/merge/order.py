@@ -48,7 +48,7 @@ def parse(text: str, names: Sequence[str]) -> Order:
         position = match.end()
     order, rest = _operands(tokens, text)
     if rest:
-        raise UserError(f"merge.order '{text}': '{rest[0]}' has no partner")
+        raise UserError(f"merge.order '{text}': unexpected token '{rest[0]}'")
     for name in leaves(order):
         if name not in names:
             hint = nearest(name, names)

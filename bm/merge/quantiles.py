@@ -30,7 +30,7 @@ class Scores(Protocol):
 
     elements: int
     bits: int
-    """Of one score."""
+    """The statistics of one score."""
 
     def sample(self) -> tuple[Tensor, int]:
         """Some of the scores (1-d, at least one), and how many independent draws they are worth."""

@@ -93,8 +93,8 @@ def learned_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> 
 
 def _recurring(pattern: re.Pattern[str], texts: Sequence[str], share: float) -> list[str]:
     """What the pattern finds in at least this share of the texts, the commonest first."""
-    counts = Counter(found for text in texts for found in set(pattern.findall(text)))
-    return sorted((found for found, n in counts.items() if n >= share * len(texts)), key=lambda f: (-counts[f], f))
+    counts = Counter(phrase for text in texts for phrase in set(pattern.findall(text)))
+    return sorted((phrase for phrase, n in counts.items() if n >= share * len(texts)), key=lambda f: (-counts[f], f))
 
 
 def _texts(traces: Sequence[Path]) -> Iterator[str]:

@@ -44,7 +44,7 @@ class Candidate:
     model: "Artefact | tuple[Artefact, dict[str, Tensor]]"
     """One that was trained, or a merge: the expert whose configuration it has, and its tensors."""
     questions: int
-    """Of the task that has most of them."""
+    """Questions of the task that has most of them."""
 
     def ask(self, first: int | None) -> None:
         """Put it to the first questions of each task (None: all); what was asked before is not asked again."""
@@ -62,13 +62,13 @@ class Candidate:
         scores = json.loads((self.folder / "scores.json").read_text())
         means = [scores[task]["mean"] for task in sorted(self.tasks)]
         trained = sum(a.facts.get("tokens", 0) for a in self.lineage if a.manifest["stage"] == "branch")
-        found = {
+        values = {
             "mean": fmean(means),
             "worst": min(means),
             "response_tokens": fmean(scores[task]["response_tokens"] for task in sorted(self.tasks)),
             "trained_tokens": float(trained),
         }
-        return [found[name] for name in objectives]
+        return [values[name] for name in objectives]
 
 
 def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: bool) -> Candidate:

@@ -29,15 +29,15 @@ Condition = Mapping[str, Any]
 
 def axes(overrides: Sequence[Override], parser: OverridesParser) -> dict[str, list[Choice]]:
     """What is chosen for each setting; of two overrides of one setting the later counts."""
-    found = {}
+    swept = {}
     for one in overrides:
         if one.is_sweep_override() and not one.is_discrete_sweep():
             raise UserError(f"{one.input_line}: an interval is for hydra/sweeper=optuna; a grid needs a list of values")
         words = [str(one.input_line)]
         if one.is_sweep_override():
             words = [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        found[one.key_or_group] = [Choice(word, parser.parse_override(word).value()) for word in words]
-    return found
+        swept[one.key_or_group] = [Choice(word, parser.parse_override(word).value()) for word in words]
+    return swept
 
 
 def cells(
@@ -57,13 +57,13 @@ def cells(
         raise UserError(f"hydra.sweeper.zip: '{twice[0]}' is in two groups")
     groups = [next((g for g in together if name in g), [name]) for name in axes]
     groups = [group for i, group in enumerate(groups) if group not in groups[:i]]
-    found: dict[tuple[str, ...], Cell] = {}
+    kept: dict[tuple[str, ...], Cell] = {}
     for places in product(*(range(_length(axes, group)) for group in groups)):
         whole = {n: axes[n][at] for group, at in zip(groups, places, strict=True) for n in group}
         cell = {n: choice for n, choice in whole.items() if n not in when or _holds(when[n], whole)}
         if not any(_holds(condition, cell) for condition in skip):
-            found.setdefault(tuple(choice.word for choice in cell.values()), cell)
-    return list(found.values())
+            kept.setdefault(tuple(choice.word for choice in cell.values()), cell)
+    return list(kept.values())
 
 
 def _length(axes: Axes, group: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ class Outcome:
     folder: str
     """Where its results are; of a job that failed, its traceback."""
     mean: float | None = None
-    """Of the best merge."""
+    """The mean score of the best merge."""
     error: str = ""
 
 

@@ -168,11 +168,11 @@ class SearchSweep(Sweep):
                     now[number] = graded(one.folder)
             if share == 1:
                 break
-            for number, found in now.items():
+            for number, scored in now.items():
                 rivals = [*before, *(other for n, other in now.items() if n != number)]
                 config = made[number].stages.config
                 how = (made[number].tasks, config.evaluate.resamples, risk, config.seed)
-                if any(loses(found, rival, *how) for rival in rivals):
+                if any(loses(scored, rival, *how) for rival in rivals):
                     left.add(number)
                     say(f"candidate {number} leaves after {share:.0%} of the questions")
         return left
@@ -183,12 +183,12 @@ class SearchSweep(Sweep):
         front = sorted(study.best_trials, key=lambda trial: (sign * trial.values[0], trial.number))
         told = [trial.state.name for trial in _told(study)]
         ends = {"COMPLETE": "asked_all", "PRUNED": "left_early", "FAIL": "failed"}
-        found = {
+        result = {
             "objectives": dict(zip(self.objectives, self.directions, strict=True)),
             "candidates": {end: told.count(state) for state, end in ends.items()},
             "front": [self._described(trial, fixed) for trial in front],
         }
-        write_json(self.home / "search.json", found)
+        write_json(self.home / "search.json", result)
         Console().print(table(front, list(space), self.objectives))
         say(f"search  {self.home / 'search.json'}")
 

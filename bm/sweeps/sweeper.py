@@ -106,8 +106,8 @@ class GridSweep(Sweep):
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run what is not done yet; SystemExit with status 1 if a job failed."""
-        found = axes(self.parser.parse_overrides(self.words), self.parser)
-        planned = self._jobs(found, cells(found, self.together, self.when, self.skip))
+        swept = axes(self.parser.parse_overrides(self.words), self.parser)
+        planned = self._jobs(swept, cells(swept, self.together, self.when, self.skip))
         (self.home / STOPPED).unlink(missing_ok=True)
         ahead = [job for job in planned if job.config is not None and not self._kept(job)]
         if self.stops and any(job.config is None for job in planned):
@@ -128,12 +128,12 @@ class GridSweep(Sweep):
             say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; rerun the command to try them again")
             raise SystemExit(1)
 
-    def _jobs(self, found: Axes, chosen: Iterable[Cell]) -> list[Job]:
+    def _jobs(self, swept: Axes, chosen: Iterable[Cell]) -> list[Job]:
         """A job per cell, each in a folder named by what it varies and its key; of equal runs the first alone.
 
         UserError if no cell can be composed: then it is the command that is wrong.
         """
-        short = _short([name for name, choices in found.items() if len(choices) > 1])
+        short = _short([name for name, choices in swept.items() if len(choices) > 1])
         planned: dict[Path, Job] = {}
         mistakes: list[UserError] = []
         for cell in chosen:
@@ -162,12 +162,12 @@ class GridSweep(Sweep):
         """Whether the job's run was done before, by the same code from the same files; it is noted then."""
         from bm.commands import done, run_folder
 
-        found = done(job.config) if self.stage == "run" else None
-        if found is None:
+        before = done(job.config) if self.stage == "run" else None
+        if before is None:
             for name in (JOB, TRACEBACK):  # of an attempt that did not succeed
                 (job.folder / name).unlink(missing_ok=True)
             return False
-        jobs.record(job.folder, Outcome("kept", 0.0, str(run_folder(job.config)), found["mean"]))
+        jobs.record(job.folder, Outcome("kept", 0.0, str(run_folder(job.config)), before["mean"]))
         say(escape(f"kept   {job.name}  {run_folder(job.config)}"))
         return True
 

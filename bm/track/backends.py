@@ -66,8 +66,8 @@ def mlflow(about: About, uri: str, experiment: str | None) -> Backend:
 
     experiment, client = experiment or "bm", MlflowClient(uri)
     place = client.get_experiment_by_name(experiment)
-    found = client.search_runs([place.experiment_id], f"tags.`bm.key` = '{about.key}'") if place else []
-    known = found[0].info.run_id if found else None
+    runs = client.search_runs([place.experiment_id], f"tags.`bm.key` = '{about.key}'") if place else []
+    known = runs[0].info.run_id if runs else None
     tags = {"bm.key": about.key, "bm.job": about.job, "bm.group": about.group or os.environ.get(GROUP, "")}
     logged = client.get_metric_history(known, "loss") if known else []
     held = frozenset(metric.step for metric in logged)

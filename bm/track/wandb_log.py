@@ -49,11 +49,11 @@ def logs(folder: Path, key: str) -> list[Path]:
 
 def held(files: Iterable[Path], step: str) -> Held:
     """What some logs hold together, later ones over earlier ones; `step` names the counter of the rows."""
-    found = Held()
+    read = Held()
     for file in files:
         for record in records(file):
-            _add(found, record, step, file.parent / "files")
-    return found
+            _add(read, record, step, file.parent / "files")
+    return read
 
 
 def ended(file: Path) -> bool:
@@ -83,21 +83,21 @@ def records(file: Path) -> Iterator[Any]:
             parts = b""
 
 
-def differences(told: Held, found: Held) -> list[str]:
+def differences(told: Held, there: Held) -> list[str]:
     """Where W&B holds something else than it was told, a line each; what it holds besides does not matter."""
-    lines = [f"{what} is {found.about.get(what)!r}, not {value!r}" for what, value in told.about.items()
-             if found.about.get(what) != value]  # fmt: skip
+    lines = [f"{what} is {there.about.get(what)!r}, not {value!r}" for what, value in told.about.items()
+             if there.about.get(what) != value]  # fmt: skip
     for kind in ("config", "axes", "summary", "media"):
-        is_, due = getattr(found, kind), getattr(told, kind)
+        is_, due = getattr(there, kind), getattr(told, kind)
         wrong = [name for name in due if name not in is_ or is_[name] != due[name]]
         lines += [f"{kind}: {', '.join(wrong[:3])} {_others(wrong)}"] * bool(wrong)
-    rows = [str(step) for step, row in told.rows.items() if not row.items() <= found.rows.get(step, {}).items()]
+    rows = [str(step) for step, row in told.rows.items() if not row.items() <= there.rows.get(step, {}).items()]
     lines += [f"rows: step {', '.join(rows[:3])} {_others(rows)}"] * bool(rows)
     for kind in ("used", "made"):
-        lost = sorted(getattr(told, kind) - getattr(found, kind))
+        lost = sorted(getattr(told, kind) - getattr(there, kind))
         lines += [f"artefacts {kind}: {', '.join(lost[:3])} {_others(lost)}"] * bool(lost)
-    if found.exits[-1:] != told.exits:
-        lines.append(f"exit status is {found.exits[-1:]}, not {told.exits}")
+    if there.exits[-1:] != told.exits:
+        lines.append(f"exit status is {there.exits[-1:]}, not {told.exits}")
     return lines
 
 
@@ -110,42 +110,42 @@ def _others(names: list[str]) -> str:
     return f"and {len(names) - 3} others" if len(names) > 3 else "missing or changed"
 
 
-def _add(found: Held, record: Any, step: str, files: Path) -> None:
+def _add(read: Held, record: Any, step: str, files: Path) -> None:
     kind = record.WhichOneof("record_type")
     if kind == "run":
         run = record.run
-        found.about = {"id": run.run_id, "name": run.display_name, "project": run.project, "group": run.run_group,
+        read.about = {"id": run.run_id, "name": run.display_name, "project": run.project, "group": run.run_group,
                        "job type": run.job_type, "tags": list(run.tags)}  # fmt: skip
-        found.config |= _values(run.config.update)
+        read.config |= _values(run.config.update)
     elif kind == "config":
-        found.config |= _values(record.config.update)
+        read.config |= _values(record.config.update)
     elif kind == "metric" and record.metric.step_metric:
-        found.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+        read.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
     elif kind == "history":
         row = _values(record.history.item)
         media = {name: value for name, value in row.items() if isinstance(value, Mapping) and "sha256" in value}
-        found.media |= {name: value["sha256"] for name, value in media.items() if _whole(files, value)}
+        read.media |= {name: value["sha256"] for name, value in media.items() if _whole(files, value)}
         if step in row:
-            found.rows.setdefault(int(row[step]), {}).update(row)
+            read.rows.setdefault(int(row[step]), {}).update(row)
     elif kind == "summary":
-        found.summary |= _values(record.summary.update)
+        read.summary |= _values(record.summary.update)
     elif kind == "artifact":
         references = {entry.ref for entry in record.artifact.manifest.contents if entry.ref}
-        (found.used if record.artifact.use_after_commit else found.made).update(references)
+        (read.used if record.artifact.use_after_commit else read.made).update(references)
     elif kind == "exit":
-        found.exits.append(record.exit.exit_code)
+        read.exits.append(record.exit.exit_code)
 
 
 def _values(items: Iterable[Any]) -> dict[str, Any]:
     """Key-value records as nested dicts."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in items:
         *path, last = item.nested_key or [item.key]
-        here = found
+        here = values
         for part in path:
             here = here.setdefault(part, {})
         here[last] = json.loads(item.value_json, parse_constant=lambda word: word)
-    return found
+    return values
 
 
 def _whole(files: Path, media: Mapping[str, Any]) -> bool:

@@ -88,8 +88,8 @@ class WandbRun:
         self._told.exits = [int(failed)]
         if not ended(self._file):
             return [f"W&B has not ended the run: {self._file}"]
-        found = held(logs(self._files, self._told.about["id"]), self._step)
-        wrong = differences(self._told, found)
+        there = held(logs(self._files, self._told.about["id"]), self._step)
+        wrong = differences(self._told, there)
         return [f"W&B holds something else than it was told ({'; '.join(wrong)}): {self._file}"] if wrong else []
 
 

@@ -51,7 +51,7 @@ def cost_against_score() -> workspaces.Section:
     return _section(
         "Cost against score",
         over("merge/seconds", "Seconds of merging"),
-        over("spent/seconds", "Seconds of the run, each artefact once"),
+        over("spent/seconds", "Seconds of the run, shared artefacts counted once"),
         over("spent/flops", "FLOPs of the run"),
         over("spent/money", "USD of the run"),
     )

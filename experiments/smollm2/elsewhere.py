@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 BM = str(Path(sys.executable).with_name("bm"))
 MERGEKIT, LLAMA = "mergekit==0.1.5", "xllamacpp==2026.10.11549"
 TOKENS = 32
-"""Of an answer, at most."""
+"""Tokens of an answer, at most."""
 SUMS, CHOICE = "elsewhere_sums", "elsewhere_choice"
 TASKS: Mapping[str, Mapping[str, Any]] = {
     SUMS: {

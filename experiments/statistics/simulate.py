@@ -43,7 +43,7 @@ class Found:
     false: float
     power: float
     share: float
-    """Of the power of the best method whose false verdicts are credibly within 5 %."""
+    """The share of the power of the best method whose false verdicts are credibly within 5 %."""
 
 
 def drawn(at: Setting, skills: tuple[float, float], random: np.random.Generator) -> tuple[Array, Array, float]:

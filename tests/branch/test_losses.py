@@ -219,9 +219,7 @@ def test_a_loss_and_an_optimizer_of_your_own(tmp_path: Path, monkeypatch: pytest
     )
     for group, name, more in (("loss", "focal", "gamma: 2.0\n"), ("optimizer", "adagrad", "")):
         (tmp_path / "conf" / group).mkdir(parents=True)
-        (tmp_path / "conf" / group / f"{name}.yaml").write_text(
-            f"# @package branch.{group}\n_target_: mine.{name}\n{more}"
-        )
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: mine.{name}\n{more}")
     said = bm("run", f"--config-dir={tmp_path / 'conf'}", "loss=focal", "optimizer=adagrad", "--cfg=job", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert "_target_: mine.focal" in said.stdout and "_target_: mine.adagrad" in said.stdout

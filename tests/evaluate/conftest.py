@@ -1,21 +1,22 @@
 """The shipped protocol with a script in the model's place, and questions of known outcome."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bm.cli import conf_dir
 from bm.config import Evaluate, typed
 from tests.evaluate.scripted import Scripted
 from tests.generate.conftest import qwen2, tokenizer
 
 __all__ = ["qwen2", "tokenizer"]
-
-CONF = Path(__file__).parents[2] / "conf" / "evaluate"
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,17 @@ def fresh_script() -> None:
     Scripted.asked, Scripted.patience = 0, 1 << 30
 
 
+@cache
+def composed() -> dict[str, Any]:
+    """evaluate=tiny, as the command composes it."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        settings: dict[str, Any] = OmegaConf.to_container(compose("run", ["evaluate=tiny"]).evaluate)
+    return settings
+
+
 def tiny(**changes: Any) -> Evaluate:
     """conf/evaluate/tiny.yaml with some settings changed."""
-    values = OmegaConf.to_container(OmegaConf.load(CONF / "tiny.yaml"))
-    return typed(Evaluate, values | changes, "evaluate")
+    return typed(Evaluate, composed() | changes, "evaluate")
 
 
 def scripted(script: dict[str, list[str]]) -> dict[str, Any]:

@@ -238,7 +238,7 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
         ({**LINEAR, "slices": slices([(A, 0, 4)])}, "either `models` or `slices`"),
         ({"merge_method": "linear"}, "either `models` or `slices`"),
         ({**LINEAR, "dtype": "int8"}, "dtype: .*float32"),
-        ({**LINEAR, "models": models(A, "org/name", weight=[1, 1])}, "'org/name' is no folder on this disk"),
+        ({**LINEAR, "models": models(A, "org/name", weight=[1, 1])}, "'org/name' is not a directory on this disk"),
         ({**LINEAR, "models": models(A, "B+lora", weight=[1, 1])}, "'B\\+lora': LoRA adapters are not supported"),
         ({**LINEAR, "models": [{"model": {"model": A, "override_architecture": "X"}}]}, "`override_architecture`"),
         ({**LINEAR, "models": models(A, A, weight=[1, 1])}, "merged with itself"),

@@ -47,12 +47,12 @@ def test_a_star_names_the_base():
         ("(math & law) & coding", "no expert 'law'.* take merge.order=all, every order of the experts there are"),
         ("math & ", "the end where an expert's name should be"),
         ("(math & science", "a parenthesis is not closed"),
-        ("math science", "'science' has no partner"),
+        ("math science", "unexpected token 'science'"),
         ("math & math", "'math' occurs twice"),
         ("math* & science*", "two bases"),
         ("math + science", "'\\+' is no part of an order"),
         ("", "the end"),
-        ("(math & science))", "'\\)' has no partner"),
+        ("(math & science))", "unexpected token '\\)'"),
     ],
 )
 def test_mistakes_are_named(text, says):

@@ -39,7 +39,7 @@ def _folder(value: Any) -> Any:
         return path
     if "+" in str(value):
         raise ValueError(f"'{value}': LoRA adapters are not supported; {ADAPTERS}")
-    raise ValueError(f"'{value}' is no folder on this disk; models are not downloaded, so fetch it and name its folder")
+    raise ValueError(f"'{value}' is not a directory on this disk; models are not downloaded, so fetch it first")
 
 
 Folder = Annotated[Path, BeforeValidator(_folder)]

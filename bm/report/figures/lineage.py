@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BOX, GAP, HIGH, PITCH = 196, 32, 48, 58
 """Width of a node's box and of the gap beside it, its height, and the distance from one node to the next below."""
 LETTERS = 28
-"""Of a name on one line of its box."""
+"""Letters of a name on one line of its box."""
 
 
 def draw(nodes: Sequence[Node], results: Results) -> "Figure":
@@ -44,16 +44,16 @@ def draw(nodes: Sequence[Node], results: Results) -> "Figure":
 def depths(nodes: Sequence[Node]) -> dict[str, int]:
     """Each node's longest way from a node without inputs; inputs that are not among `nodes` do not count."""
     inputs: Mapping[str, Sequence[str]] = {node.key: node.inputs for node in nodes}
-    found: dict[str, int] = {}
+    depths: dict[str, int] = {}
 
     def depth(key: str) -> int:
-        if key not in found:
-            found[key] = 1 + max((depth(source) for source in inputs[key] if source in inputs), default=-1)
-        return found[key]
+        if key not in depths:
+            depths[key] = 1 + max((depth(source) for source in inputs[key] if source in inputs), default=-1)
+        return depths[key]
 
     for key in inputs:
         depth(key)
-    return found
+    return depths
 
 
 def _arranged(nodes: Sequence[Node], ranks: Mapping[str, int]) -> dict[str, tuple[int, float]]:

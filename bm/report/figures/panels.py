@@ -127,13 +127,13 @@ def costs(rows: Sequence[Row], totals: Mapping[str, float]) -> "Figure":
     return _bars(lines, duration, next((unit for unit in (3600, 60) if longest >= 2 * unit), 1))
 
 
-def funnel(found: Funnel) -> "Figure":
+def funnel(counts: Funnel) -> "Figure":
     """Questions asked, responses to them if those were several each, rejections by reason, and traces kept."""
-    pairs: list[tuple[str, int, Kind]] = [("questions asked", found.asked, "student")]
-    pairs += [("responses", found.answered, "student")] * (found.answered != found.asked)
-    pairs += [(reason, number, "student") for reason, number in found.rejected.items()]
-    pairs += [("kept", found.kept, "expert")]
-    return _bars([_counted(*pair, found.answered) for pair in pairs], lambda value: f"{value:,.0f}")
+    pairs: list[tuple[str, int, Kind]] = [("questions asked", counts.asked, "student")]
+    pairs += [("responses", counts.answered, "student")] * (counts.answered != counts.asked)
+    pairs += [(reason, number, "student") for reason, number in counts.rejected.items()]
+    pairs += [("kept", counts.kept, "expert")]
+    return _bars([_counted(*pair, counts.answered) for pair in pairs], lambda value: f"{value:,.0f}")
 
 
 def _counted(label: str, number: int, kind: Kind, responses: int) -> Line:

@@ -41,13 +41,13 @@ def loss(curve: Curve) -> "Figure":
     return figure
 
 
-def lengths(found: Lengths) -> "Figure":
+def lengths(responses: Lengths) -> "Figure":
     """Responses by length on a logarithmic axis, kept and rejected one upon the other."""
     import numpy as np
 
     figure = blank(190)
     axes = figure.add_axes((0.1, 0.17, 0.89, 0.68))
-    groups = [np.maximum(1, group) for group in (found.kept, found.rejected)]
+    groups = [np.maximum(1, group) for group in (responses.kept, responses.rejected)]
     both = np.concatenate(groups)
     edges = np.geomspace(both.min(), both.max() + 1, 25)
     colours, names = (LIGHT["expert"], LIGHT["student"]), ("kept", "rejected")

@@ -29,7 +29,7 @@ def pairs(grid: Grid, published: Published | None) -> list[Pair]:
 
 
 def paper_columns(grid: Grid, published: Published | None) -> dict[str, tuple[int, str]]:
-    """By task of the grid, the place and the title of the paper's column that is about its domain, or about it."""
+    """The place and the title of the paper's column for each task of the grid, or for its domain."""
     domains = {domain: task for cell in grid.cells for domain, task in cell.domains.items()}
     named = published.columns.items() if published else ()
     tasks = [(place, title, domains.get(about, about)) for place, (title, about) in enumerate(named)]

@@ -48,7 +48,7 @@ class Part:
     high: float | None
     seeds: int
     p: float | None
-    """Of Student's test against the bound that decides, for this part alone."""
+    """The p-value of Student's test against the bound that decides, for this part alone."""
     inside: bool | None
     """Whether the measured value is where the claim is true."""
 
@@ -69,7 +69,7 @@ class Claim:
     high: float | None
     seeds: int
     p: float | None
-    """Of the whole claim, adjusted for the number of claims that were tested (Holm); the interval is of it alone."""
+    """The p-value of the whole claim, adjusted for the number of claims tested (Holm); the interval is not."""
     verdict: Truth
     alone: Truth
     """The verdict if this were the only claim."""

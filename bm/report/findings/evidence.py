@@ -31,12 +31,12 @@ class Subject:
     task: str | None = None
     """An expert's own task."""
     seen: Mapping[str, int] | None = None
-    """By task, questions that are among the traces the model was trained on; None: these are not known."""
+    """Questions of each task that are among the traces the model was trained on; None: these are not known."""
     out_after: int | None = None
     """Questions of each task after which it left a race; None: all were asked."""
     round: int = 1
     method: str | None = None
-    """Of a merge, with its order and the expert that is its base."""
+    """The method of a merge; below are its order and the expert that is its base."""
     order: str | None = None
     base: str | None = None
     domains: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from bm.report.findings.results import KINDS, Kind, Results, Retained, Row, Run,
 from bm.statistics import Interval, over_seeds
 
 CONFIDENCE = 0.95
-"""Of the intervals over seeds."""
+"""Confidence of the intervals over seeds."""
 APART = ("recipe", "experiment", "seed", "output", "paths", "tracker", "trainer")
 """What says where and how a run was made, not what: no settings of a grid."""
 
@@ -31,7 +31,7 @@ class Cell:
     """None: the run is known from a record alone."""
     seed: int
     settings: Mapping[str, Any]
-    """By dotted name, the resolved settings that differ between the grid's cells: a number, text, truth or None."""
+    """The resolved settings that differ between the grid's cells, by dotted name: a number, text, truth or None."""
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
     retention: tuple[Retained, ...] = ()
@@ -58,7 +58,7 @@ class Entry:
     settings: Mapping[str, Any]
     """The settings that all its cells agree on."""
     found: Mapping[int, tuple[Row, Results]]
-    """By seed, its row and the results that this is in."""
+    """Its row and the results that hold it, by seed."""
     label: str = ""
     """Its name, and the settings that tell it from others of that name."""
     apart: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Grid:
     experiment: str
     recipe: str
     cells: tuple[Cell, ...]
-    """By their settings, then by seed."""
+    """Sorted by their settings, then by seed."""
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -219,7 +219,7 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
 
 
 def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Of each config the settings, by dotted name, in which it differs from others.
+    """The settings, by dotted name, in which each config differs from others.
 
     Where some configs have other keys than others, as with merge methods, the keys are the value: `ties, linear`; what
     stands below a key is then compared among those that have it. What follows the run's seed, or another setting that
@@ -276,8 +276,9 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def _interval(seeds: Sequence[Sequence[Score]]) -> Interval | None:
-    """Of the mean over seeds of each one's mean over tasks: Student's, widened where seeds agree more closely than so
-    many questions can tell; tasks and seeds are independent draws of questions. Shares stay within [0, 1]."""
+    """The interval of the mean over seeds of each one's mean over tasks: Student's, widened where seeds agree more
+    closely than so many questions can tell; tasks and seeds are independent draws of questions. Shares stay within
+    [0, 1]."""
     if not seeds:
         return None
     means = [fmean(score.mean for score in tasks) for tasks in seeds]

@@ -48,7 +48,7 @@ def by_seed(claim: Difference | Ratio, cells: Sequence[Cell]) -> list[Value]:
 
 
 def cosines_by_seed(claim: Cosine, cells: Sequence[Cell]) -> dict[str, list[Value]]:
-    """By pair of domains, a value for each seed: the mean over its cells."""
+    """A value for each pair of domains and each seed: the mean over its cells."""
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         for pair, cosine in cell.cosines.get(claim.of, {}).items():

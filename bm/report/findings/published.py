@@ -29,7 +29,7 @@ class PublishedRow:
     name: Line
     """As the paper calls it."""
     values: tuple[float | None, ...]
-    """In percent, one a column; None: not reported."""
+    """Scores in percent, one per column; None: not reported."""
     kind: Kind | None = None
     """None: nothing that a run makes."""
     domain: str | None = None
@@ -51,7 +51,7 @@ class Models:
     """One that the model was made for, as an expert or from its expert; here and below None: any."""
     method: Line | None = None
     order: Line | tuple[Line, ...] | None = None
-    """Of several, every one must have been run."""
+    """Where there are several, every one must have been run."""
     base: Line | None = None
     """The expert whose weights a merge keeps where it takes nothing."""
     where: Mapping[str, str | float | bool | None] | None = None
@@ -74,7 +74,7 @@ class Stated:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Difference(Stated):
-    """Of pass@1, as a share, paired by seed."""
+    """A difference of pass@1, as a share, paired by seed."""
 
     test: Literal["difference"]
     of: Models
@@ -95,7 +95,7 @@ class Order(Stated):
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Ratio(Stated):
-    """Of costs (GPU-hours, or seconds where there are no GPUs) or of mean response tokens."""
+    """A ratio of costs (GPU-hours, or seconds where there are no GPUs) or of mean response tokens."""
 
     test: Literal["ratio"]
     of: Models
@@ -105,7 +105,7 @@ class Ratio(Stated):
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Cosine(Stated):
-    """Of every pair of domains (appendix C)."""
+    """The cosine of every pair of domains (appendix C)."""
 
     test: Literal["cosine"]
     of: Literal["updates", "gradients"]
@@ -118,7 +118,7 @@ AnyClaim = Annotated[Difference | Order | Ratio | Cosine, Field(discriminator="t
 class Published:
     title: Line
     number: str | None
-    """Of the table or figure; None: the paper has none of this."""
+    """The title of the table or figure; None: the paper has none of this."""
     columns: Mapping[str, str]
     """The paper's columns and the domain, or the task, that each is about."""
     rows: tuple[PublishedRow, ...]

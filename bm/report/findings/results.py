@@ -47,15 +47,15 @@ class Row:
     kind: Kind
     scores: Mapping[str, Score]
     cost: Cost
-    """Of the last step alone: the training of an expert, the merging of a merge (as in Table 2)."""
+    """The cost of the last step alone: the training of an expert, the merging of a merge (as in Table 2)."""
     key: str
     out_after: int | None = None
     """Questions of each task after which the row left a race: its scores rest on these alone. None: all were asked."""
     total: Cost | None = None
-    """Of the model and of everything it was made from, each artefact once; None: it was not asked."""
+    """The cost of the model and of everything it was made from, shared artefacts counted once; None: not asked."""
     round: int = 1
     method: str | None = None
-    """Of a merge, with its order and the expert that is its base."""
+    """The method of a merge; below are its order and the expert that is its base."""
     order: str | None = None
     base: str | None = None
     domains: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class Results:
     """How pairs of experts meet, as far as it was measured: `conflict`, the share of entries that both change and in
     opposite directions; `barrier`, how far the loss rises above the straight line between them, in nats a token."""
     spent: Cost | None = None
-    """Of the whole run, each artefact once, evaluations too; None: it was not asked."""
+    """The cost of the whole run, evaluations too, shared artefacts counted once; None: it was not asked."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """The task that is each domain's own."""
 

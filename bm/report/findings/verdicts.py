@@ -17,7 +17,7 @@ SCORED = ("mean", "low", "high", "questions", "samples", "response_tokens", "unc
 """What a scores.json tells of a task that a report shows."""
 
 Graded = dict[str, tuple[list[str], Array]]
-"""By task: the questions' ids in order, and what their samples scored, [questions, samples] in [0, 1]."""
+"""For each task the questions' ids in order, and what their samples scored, [questions, samples] in [0, 1]."""
 
 
 def scores(folder: Path, seen: Mapping[str, int] | None) -> dict[str, Score]:

@@ -88,13 +88,13 @@ def _decided(claim: Claim) -> Callable[[Results], str]:
     """How many verdicts of a claim fell which way, and the differences."""
 
     def answer(results: Results) -> str:
-        found = [v for v in results.verdicts if v.claim == claim]
-        if not found:
+        verdicts = [v for v in results.verdicts if v.claim == claim]
+        if not verdicts:
             return "–"
-        fell = Counter(v.verdict for v in found)
-        said = [f"{fell['better']} of {len(found)} above"]
+        fell = Counter(v.verdict for v in verdicts)
+        said = [f"{fell['better']} of {len(verdicts)} above"]
         said += [f"{fell[o]} {word}" for o, word in OTHERWISE.items() if fell[o]]
-        return f"{', '.join(said)}: {_listed(v.difference for v in found)}"
+        return f"{', '.join(said)}: {_listed(v.difference for v in verdicts)}"
 
     return answer
 

@@ -39,18 +39,18 @@ def report_grid(
         raise UserError(f"record=true writes to {record}, which is not there: it needs a checkout with that experiment")
     grid = gather(outputs, experiment, recipe)
     paper = published(experiment) if experiment in names() else None
-    found = claims(grid, paper) if paper else []
+    judged = claims(grid, paper) if paper else []
     behind = _models(grid, outputs)
-    made, models, verdicts = environment(behind), tabled(grid, paper), claimed(found)
-    remarks = [*_remarks(grid, found), *_spent(behind, Store(outputs / "store"), prices), *made_on(made)]
+    made, models, verdicts = environment(behind), tabled(grid, paper), claimed(judged)
+    remarks = [*_remarks(grid, judged), *_spent(behind, Store(outputs / "store"), prices), *made_on(made)]
     with style():
         drawn = charts(grid, paper)
         export(drawn, models, verdicts, home / "figures", rasters=True)
         if record:
             export(drawn, models, verdicts, record / "figures", rasters=False)
-        _publish(grid, paper, found, drawn, made, remarks, home / "index.html")
+        _publish(grid, paper, judged, drawn, made, remarks, home / "index.html")
     if record:
-        write_json(record / FILE, measured(grid, found, made))
+        write_json(record / FILE, measured(grid, judged, made))
     show_grid(_title(grid, paper), models, verdicts, remarks, Console())
 
 
@@ -59,7 +59,7 @@ def _models(grid: Grid, outputs: Path) -> list[Artefact]:
     keys = sorted({row.key for cell in grid.cells for row in cell.rows})
     paths = [path for key in keys for path in outputs.glob(f"store/*/{key}/{MANIFEST}")]
     store = Store(outputs / "store")
-    return [found for path in paths if (found := store.find(path.parent.parent.name, path.parent.name))]
+    return [artefact for path in paths if (artefact := store.find(path.parent.parent.name, path.parent.name))]
 
 
 def _title(grid: Grid, paper: Published | None) -> str:
@@ -70,13 +70,13 @@ def _title(grid: Grid, paper: Published | None) -> str:
     return f"{paper.number}: {paper.title}"
 
 
-def _remarks(grid: Grid, found: Sequence[Claim]) -> list[str]:
+def _remarks(grid: Grid, judged: Sequence[Claim]) -> list[str]:
     """How the claims fell, at which scale, and how much was run."""
-    fell = Counter[str](claim.verdict for claim in found)
+    fell = Counter[str](claim.verdict for claim in judged)
     verdicts = ", ".join(f"{fell[truth]} {truth}" for truth in TRUTHS if fell[truth])
-    lines = [f"Of {count(len(found), 'claim')}: {verdicts}."] if found else []
-    lines += [said] if found and (said := caution(grid.recipe)) else []
-    lines += [line for claim in found if (line := allowed(claim))]
+    lines = [f"Of {count(len(judged), 'claim')}: {verdicts}."] if judged else []
+    lines += [said] if judged and (said := caution(grid.recipe)) else []
+    lines += [line for claim in judged if (line := allowed(claim))]
     merges = sum(entry.kind == "merge" for entry in grid.entries)
     ran = [count(len(grid.cells), "run"), count(len(grid.seeds), "seed"), count(len(grid.entries), "model")]
     return [*lines, f"{', '.join(ran)}, {count(merges, 'merge')} among them; recipe {grid.recipe}."]
@@ -95,7 +95,7 @@ def _spent(models: Sequence[Artefact], store: Store, prices: Prices) -> list[str
 def _publish(
     grid: Grid,
     paper: Published | None,
-    found: Sequence[Claim],
+    judged: Sequence[Claim],
     drawn: Sequence[Chart],
     made: Mapping[str, str],
     remarks: Sequence[str],
@@ -108,7 +108,7 @@ def _publish(
     ]
     write_page(
         path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
-        models=tabled(grid, paper), claims=claimed(found), figures=figures, source=paper and paper.number and SOURCE,
+        models=tabled(grid, paper), claims=claimed(judged), figures=figures, source=paper and paper.number and SOURCE,
         command=command(grid), commands=[cell.run.command for cell in grid.cells if cell.run], environment=made,
         shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
     )  # fmt: skip

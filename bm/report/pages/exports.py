@@ -11,7 +11,7 @@ from bm.report.pages.tables import Cell, Table
 from bm.store import write_text
 
 DPI = 216
-"""Of a PNG: three pixels for each of the figure's units."""
+"""Resolution of a PNG: three pixels for each of the figure's units."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",

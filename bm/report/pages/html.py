@@ -127,11 +127,11 @@ def _scores(results: Results) -> list[Shown]:
 
 
 def _asked(results: Results, task: str) -> str:
-    found = [s for row in results.rows if row.out_after is None and (s := row.scores.get(task))]
-    asked = sorted({(s.questions, s.samples) for s in found})
+    scores = [s for row in results.rows if row.out_after is None and (s := row.scores.get(task))]
+    asked = sorted({(s.questions, s.samples) for s in scores})
     said = "; ".join(f"{numbers.count(q, 'question')}, {numbers.count(n, 'sample')} each" for q, n in asked)
-    seen = [s.seen for s in found if s.seen is not None]
-    if unclosed := sum(s.unclosed for s in found):
+    seen = [s.seen for s in scores if s.seen is not None]
+    if unclosed := sum(s.unclosed for s in scores):
         said += f"; {numbers.count(unclosed, 'response')} of all models ended within a thought"
     return (
         f"{said}; {max(seen) or 'none'} of the questions among the training traces, case and spacing aside"
@@ -142,7 +142,7 @@ def _asked(results: Results, task: str) -> str:
 
 def _verdicts(results: Results) -> list[Shown]:
     grouped = [(*CLAIMS[claim], [v for v in results.verdicts if v.claim == claim]) for claim in CLAIMS]
-    return [Shown(panels.differences(found, kind), title, title) for title, kind, found in grouped if found]
+    return [Shown(panels.differences(verdicts, kind), title, title) for title, kind, verdicts in grouped if verdicts]
 
 
 def _costs(results: Results, totals: Mapping[str, float]) -> list[Shown]:

@@ -20,7 +20,7 @@ from bm.store import write_json
 FILE = "measured.json"
 
 
-def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
+def measured(grid: Grid, judged: Sequence[Claim], made: Mapping[str, str]) -> dict[str, Any]:
     """`made`: versions, machine and commit behind the grid's models."""
     about = {name: made[name] for name in HARDWARE if name in made}
     return {
@@ -43,7 +43,7 @@ def measured(grid: Grid, found: Sequence[Claim], made: Mapping[str, str]) -> dic
         "rows": [
             {"settings": dict(c.settings), "seed": c.seed} | row_values(row) for c in grid.cells for row in c.rows
         ],
-        "claims": [asdict(claim) for claim in found],
+        "claims": [asdict(claim) for claim in judged],
     }
 
 
@@ -78,7 +78,7 @@ def recorded(values: Mapping[str, Any]) -> Grid:
 def judge(folder: Path) -> list[Claim]:
     """Judge the claims of an experiment again from the rows in its folder, and write what they now say beside them."""
     values = json.loads((folder / FILE).read_text())
-    found = claims(recorded(values), published(values["experiment"]))
-    write_json(folder / FILE, values | {"claims": [asdict(claim) for claim in found]})
-    export_table("claims", claimed(found), folder / "figures")
-    return found
+    judged = claims(recorded(values), published(values["experiment"]))
+    write_json(folder / FILE, values | {"claims": [asdict(claim) for claim in judged]})
+    export_table("claims", claimed(judged), folder / "figures")
+    return judged

@@ -1,24 +1,23 @@
 """The models, verdicts and claims of runs as tables: each once, for the page, the terminal, CSV and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bm.ledger import Cost
 from bm.report.figures import numbers
 from bm.report.figures.charts.chart import MEAN, scored
 from bm.report.findings.beside import Pair, pairs, paper_columns
 from bm.report.findings.claims import Claim
 from bm.report.findings.grid import Entry, Grid, alone, said
 from bm.report.findings.published import Published
-from bm.report.findings.results import Kind, Results, Verdict
+from bm.report.findings.results import Kind, Results, Row, Verdict
 from bm.report.pages import wording
 
 
 @dataclass(frozen=True)
 class Column:
     name: str
-    """Of a setting its dotted name where the last part of it would be taken for another column's."""
+    """A setting has its dotted name where the last part of it would be taken for another column's."""
     words: bool = False
     """Whether it holds text, which stands on the left."""
     scored: bool = False
@@ -44,8 +43,18 @@ class Cell:
 
 
 NOTHING = Cell("–", "")
-COSTS = ("time", "GPU-hours", "tokens", "FLOPs", "time in all", "USD in all")
-"""Of the model's own step; in all: of everything that the model was made from too, each artefact once."""
+Costing = tuple[Callable[[Row], float | None], Callable[[float], str]]
+"""What a row cost, None where nobody knows; and how it is written."""
+COSTS: dict[str, Costing] = {
+    "time": (lambda row: row.cost.seconds, numbers.duration),
+    "GPU-hours": (lambda row: row.cost.gpu_hours, "{:.2g}".format),
+    "tokens": (lambda row: row.cost.tokens, "{:,.0f}".format),
+    "FLOPs": (lambda row: row.cost.flops, "{:.2g}".format),
+    "time in all": (lambda row: row.total.seconds if row.total else None, numbers.duration),
+    "USD in all": (lambda row: row.total.money if row.total else None, "{:.2g}".format),
+}
+"""The columns of costs: of the model's own step, and in all: of everything that it was made from, shared artefacts
+counted once. A column of your own is one more entry."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ def _line(
         cells.append(_score(entry, task, best[task]) if entry else NOTHING)
         if task in told:
             cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
-    cells += [*_costs(entry), Cell(str(len(entry.found)), len(entry.found))] if entry else [NOTHING] * (len(COSTS) + 1)
+    cells += [_cost(entry, costing) if entry else NOTHING for costing in COSTS.values()]
+    cells.append(Cell(str(len(entry.found)), len(entry.found)) if entry else NOTHING)
     return Line(pair.kind, cells)
 
 
@@ -131,21 +141,11 @@ def _score(entry: Entry, task: str, best: float | None) -> Cell:
                 shown.low, shown.high)  # fmt: skip
 
 
-def _costs(entry: Entry) -> list[Cell]:
-    seconds, hours = entry.cost(lambda row: row.cost.seconds), entry.cost(lambda row: row.cost.gpu_hours)
-    tokens, flops = entry.cost(lambda row: row.cost.tokens), entry.cost(lambda row: row.cost.flops)
-    own = [Cell(numbers.duration(seconds), seconds), Cell(f"{hours:.2g}", hours), Cell(f"{tokens:,.0f}", tokens)]
-    return [*own, Cell(f"{flops:.2g}", flops), *_in_all([row.total for row, _ in entry.found.values()])]
-
-
-def _in_all(totals: Sequence[Cost | None]) -> list[Cell]:
-    """Means over seeds; nothing where a run was not asked, or a GPU has no price."""
-    known = [total for total in totals if total is not None]
-    if len(known) < len(totals):
-        return [NOTHING, NOTHING]
-    seconds, money = fmean(total.seconds for total in known), [t.money for t in known if t.money is not None]
-    priced = len(money) == len(known)
-    return [Cell(numbers.duration(seconds), seconds), Cell(f"{fmean(money):.2g}", fmean(money)) if priced else NOTHING]
+def _cost(entry: Entry, costing: Costing) -> Cell:
+    """The mean over seeds; nothing where one of them does not know it, as where a GPU has no price."""
+    cost, written = costing
+    known = [value for row, _ in entry.found.values() if (value := cost(row)) is not None]
+    return Cell(written(fmean(known)), fmean(known)) if len(known) == len(entry.found) else NOTHING
 
 
 def of_verdicts(results: Results) -> Table:

@@ -46,9 +46,9 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
     papers = [models.columns[place].paper for place in places if models.columns[place].paper]
     told = f"; paper: {', '.join(map(escape, papers))}" if papers else ""
     console.print(f"[dim]pass@1 in percent and its 95 % interval{told}{more}[/]\n")
-    for claim, verdict, paper, found, seeds in (row.cells for row in claims.rows):
-        interval = f" ({found.small})" if found.small else ""
-        said = f"paper {paper.text}, measured {found.text}{interval}, seeds: {seeds.text}"
+    for claim, verdict, paper, measured, seeds in (row.cells for row in claims.rows):
+        interval = f" ({measured.small})" if measured.small else ""
+        said = f"paper {paper.text}, measured {measured.text}{interval}, seeds: {seeds.text}"
         console.print(f"[bold]{verdict.text}[/]  {escape(claim.text)}\n    [dim]{said}[/]", highlight=False)
     for line in remarks:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)

@@ -15,51 +15,51 @@ COLUMNS = ("task", "question", "prompt", "response", "accepted", "reason")
 
 
 def track(
-    tracking: Tracked, found: Results, subjects: Sequence[Subject], used: Sequence[Artefact], number: int
+    tracking: Tracked, results: Results, subjects: Sequence[Subject], used: Sequence[Artefact], number: int
 ) -> None:
     """Tell `tracking` of round `number`."""
     evaluations = {s.evaluation.key: s.evaluation for s in subjects}
     made = {a.key: a for a in used if a.manifest["stage"] != "distill"} | evaluations
     tracking.uses([_reference(a) for a in {a.key: a for a in used}.values() if a.manifest["stage"] == "distill"])
-    tracking.log(metrics(found), number)
+    tracking.log(metrics(results), number)
     tracking.makes([_reference(a) for a in made.values()])
-    tracking.table("scores", scores(found))
+    tracking.table("scores", scores(results))
     tracking.table("samples", Table(("model", *COLUMNS), [row for s in subjects for row in samples(s)]))
     with TemporaryDirectory() as folder:
-        for file in figures(found, Path(folder)):
+        for file in figures(results, Path(folder)):
             tracking.figure(f"figures/{file.stem}", file)
-    tracking.summarise(summary(found))
+    tracking.summarise(summary(results))
 
 
-def metrics(found: Results) -> dict[str, float]:
+def metrics(results: Results) -> dict[str, float]:
     """Scores by model and task, and what each model's own step cost."""
-    values = {f"score/{r.name}/{task}": score.mean for r in found.rows for task, score in r.scores.items()}
-    values |= {f"score/{r.name}/{MEAN}": mean for r in found.rows if (mean := found.mean(r)) is not None}
-    for row in found.rows:
+    values = {f"score/{r.name}/{task}": score.mean for r in results.rows for task, score in r.scores.items()}
+    values |= {f"score/{r.name}/{MEAN}": mean for r in results.rows if (mean := results.mean(r)) is not None}
+    for row in results.rows:
         values |= {f"cost/{row.name}/{name}": value for name, value in vars(row.cost).items() if value is not None}
     return values
 
 
-def summary(found: Results) -> Mapping[str, float]:
+def summary(results: Results) -> Mapping[str, float]:
     """The best merge against the mixture and the student, and what the run took: what a grid is sorted by."""
     values: dict[str, float] = {}
     for kind in ("student", "mixture", "merge"):
-        if best := found.best(kind):
-            values |= {f"{kind}/{MEAN}": found.mean(best) or 0.0, f"{kind}/seconds": best.cost.seconds}
+        if best := results.best(kind):
+            values |= {f"{kind}/{MEAN}": results.mean(best) or 0.0, f"{kind}/seconds": best.cost.seconds}
             if kind == "merge":
-                against = [v for v in found.verdicts if v.name == best.name]
+                against = [v for v in results.verdicts if v.name == best.name]
                 values |= {f"{v.claim}/difference": v.difference for v in against}
                 values |= {f"{v.claim}/cost": v.cost_ratio for v in against if v.cost_ratio is not None}
-    spent = vars(found.spent) if found.spent else {}
+    spent = vars(results.spent) if results.spent else {}
     return values | {f"spent/{name}": value for name, value in spent.items() if value is not None}
 
 
-def scores(found: Results) -> Table:
+def scores(results: Results) -> Table:
     """A row for each model and task."""
     columns = ("model", "kind", "task", "score", "low", "high", "questions", "samples", "seconds")
     rows = [
         (r.name, r.kind, task, s.mean, s.low, s.high, s.questions, s.samples, r.cost.seconds)
-        for r in found.rows
+        for r in results.rows
         for task, s in r.scores.items()
     ]
     return Table(columns, rows)
@@ -76,17 +76,17 @@ def samples(subject: Subject) -> Iterator[tuple[object, ...]]:
         yield subject.name, *(row.get(name) for name in COLUMNS)
 
 
-def figures(found: Results, folder: Path) -> Iterator[Path]:
+def figures(results: Results, folder: Path) -> Iterator[Path]:
     """The page's figures of means and costs, as image files; nothing where no model has a mean."""
     from bm.report.figures import panels, plots
     from bm.report.figures.drawing import style
 
-    if found.highest_mean is None:
+    if results.highest_mean is None:
         return
-    totals = {row.name: (row.total or row.cost).seconds for row in found.rows}
+    totals = {row.name: (row.total or row.cost).seconds for row in results.rows}
     with style():
-        drawings = {"mean": panels.means(found), "time": panels.costs(found.rows, totals),
-                    "mean against time": plots.cost_against_score(found, totals)}  # fmt: skip
+        drawings = {"mean": panels.means(results), "time": panels.costs(results.rows, totals),
+                    "mean against time": plots.cost_against_score(results, totals)}  # fmt: skip
         for name, figure in drawings.items():
             figure.savefig(folder / f"{name}.png", dpi=150)
             yield folder / f"{name}.png"

@@ -16,7 +16,7 @@ def compared(verdict: Verdict) -> str:
     if verdict.verdict == "undecided":
         alone = verdict.low > 0 or verdict.high < 0  # by itself it would be told apart
         many = f" among so many verdicts (Holm, p = {probability(verdict.p)})" if alone else ""
-        return f"not told apart from {verdict.against}{many}: {points(verdict.difference)} {where}"
+        return f"not distinguishable from {verdict.against}{many}: {points(verdict.difference)} {where}"
     side = "above" if verdict.verdict == "better" else "below"
     return f"{100 * abs(verdict.difference):.1f} points {side} {verdict.against} {where}"
 
@@ -62,9 +62,9 @@ def headline(results: Results) -> str:
     if best is None:
         return _experts(results)
     opponents = [results.verdict(claim, best.name) for claim in ("merge over student", "merge over mixture")]
-    found = [_stands(verdict) for verdict in opponents if verdict]
+    standings = [_stands(verdict) for verdict in opponents if verdict]
     mean = f"The best merge answers {percent(results.mean(best) or 0)} of the questions right"
-    return mean + (f": {' and '.join(found)}." if found else ".")
+    return mean + (f": {' and '.join(standings)}." if standings else ".")
 
 
 def _stands(verdict: Verdict) -> str:
@@ -94,7 +94,8 @@ def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
     best, mixture = results.best("merge"), results.best("mixture")
     if best is not None:
         merges = sum(row.kind == "merge" for row in results.rows)
-        picked = f", picked by this score among {merges} merges, which flatters it a little" if merges > 1 else ""
+        optimistic = f", picked by this score among {merges} merges, so its score is slightly optimistic"
+        picked = optimistic if merges > 1 else ""
         lines.append(f"The best merge is {best.name}{picked}.")
     if best is not None and mixture is not None and mixture.cost.seconds > 0:
         lines.append(_price(best, mixture, totals))
@@ -118,7 +119,8 @@ def made_on(hardware: Mapping[str, str]) -> list[str]:
 
 
 def spent(cost: Cost) -> str:
-    """What a run took, each artefact once."""
+    """What a run took; shared artefacts count once."""
     money = "" if cost.money is None else f", {cost.money:.2g} USD"
     hours = f", {cost.gpu_hours:.3g} GPU-hours" if cost.gpu_hours else ""
-    return f"{duration(cost.seconds)}{hours}, {cost.flops:.2g} FLOPs, {cost.tokens:,} tokens{money}, each artefact once"
+    spent = f"{duration(cost.seconds)}{hours}, {cost.flops:.2g} FLOPs, {cost.tokens:,} tokens{money}"
+    return f"{spent}; shared artefacts counted once"

@@ -34,13 +34,14 @@ def held(base, models, tile=7, **options):
 
 
 def test_every_method_has_one_yaml_and_every_yaml_one_method():
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(methods.__all__)
+    shipped = {path.stem for path in CONF.glob("*.yaml")}
+    assert set(methods.__all__) <= shipped
+    assert all(component(name).target.startswith("bm.merge.methods.") and component(name).function for name in shipped)
 
 
 @pytest.mark.parametrize("name", methods.__all__)
-def test_the_yaml_names_its_package_and_gives_every_parameter(name):
-    text = (CONF / f"{name}.yaml").read_text()
-    assert text.startswith(f"# @package merge.methods.{name}\n_target_: bm.merge.methods.{name}\n")
+def test_the_yaml_gives_every_parameter(name):
+    assert component(name).target == f"bm.merge.methods.{name}"
     function = getattr(methods, name)
     assert set(component(name).parameters) == set(function.__kwdefaults__ or ()) | set(function.__annotations__) - {
         "tensors",

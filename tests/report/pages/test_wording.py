@@ -51,14 +51,14 @@ def test_headline_follows_the_verdicts() -> None:
 def test_sentence_says_what_would_decide() -> None:
     said = w.sentence(_verdict("merge over mixture", "mixture", -0.01, -0.06, "undecided")).replace("\u00a0", " ")
     assert said == (
-        "soup is not told apart from mixture: −1.0 (−6.0 to +4.0) on the mean, at 0.5 % of its time;"
+        "soup is not distinguishable from mixture: −1.0 (−6.0 to +4.0) on the mean, at 0.5 % of its time;"
         " 300 questions were asked, about 3,700 would decide, or 21 samples of each"
     )
 
 
 def test_an_interval_without_zero_that_decides_nothing_says_why() -> None:
     said = w.sentence(_verdict("merge over student", "student", 0.03, 0.002, "undecided"))
-    assert "not told apart from student among so many verdicts (Holm, p = 0.01): +3.0 (+0.2 to +5.8)" in said
+    assert "not distinguishable from student among so many verdicts (Holm, p = 0.01): +3.0 (+0.2 to +5.8)" in said
     assert "Holm" not in w.sentence(_verdict("merge over student", "student", 0.03, -0.002, "undecided"))
 
 

@@ -15,20 +15,20 @@ MOST = 14
 
 
 def bars(grid: Grid) -> Iterator[Chart]:
-    """From two models on, the best first; the mean where there are several tasks."""
+    """Bars for two models or more, the best first; the mean where there are several tasks."""
     for task in [MEAN, *grid.tasks] if len(grid.tasks) > 1 else grid.tasks:
-        found = [(entry, score) for entry in grid.entries if (score := scored(entry, task))]
-        if len(found) > 1:
-            yield _bars(grid, task, sorted(found, key=lambda pair: -pair[1].mean))
+        tested = [(entry, score) for entry in grid.entries if (score := scored(entry, task))]
+        if len(tested) > 1:
+            yield _bars(grid, task, sorted(tested, key=lambda pair: -pair[1].mean))
 
 
-def _bars(grid: Grid, task: str, found: list[tuple[Entry, Interval]]) -> Chart:
-    lines = [panels.Line(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in found[:MOST]]
+def _bars(grid: Grid, task: str, tested: list[tuple[Entry, Interval]]) -> Chart:
+    lines = [panels.Line(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in tested[:MOST]]
     title = "Mean over tasks" if task == MEAN else task
     over = f"over {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "over questions"
-    rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.found)) for e, s in found]
+    rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.found)) for e, s in tested]
     columns = ("model", "kind", "mean", "low", "high", "seeds")
-    note = f"pass@1 in percent; whiskers: 95 % intervals {over}.{left_out(len(lines), len(found))}"
+    note = f"pass@1 in percent; whiskers: 95 % intervals {over}.{left_out(len(lines), len(tested))}"
     return Chart(f"bars-{task}", title, note, panels.intervals(lines), columns, rows)
 
 
@@ -47,19 +47,19 @@ def paper(grid: Grid, published: Published | None) -> Iterator[Chart]:
 def cosines(grid: Grid) -> Iterator[Chart]:
     """How the experts' updates, and the domains' gradients, meet (paper, appendix C), where that was measured."""
     for of in ("updates", "gradients"):
-        found: dict[str, list[float]] = defaultdict(list)
+        cosines: dict[str, list[float]] = defaultdict(list)
         for seed in grid.seeds:
             one = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
             for pair, value in one.items():
-                found[pair].append(value)
-        if found:
-            shown = {pair: _spread(values) for pair, values in sorted(found.items())}
+                cosines[pair].append(value)
+        if cosines:
+            shown = {pair: _spread(values) for pair, values in sorted(cosines.items())}
             lines = [
                 panels.Line(p, f"{i.mean:+.3f}".replace("-", "−"), "merge", i.mean, i.low, i.high)
                 for p, i in shown.items()
             ]
             note = "Point: mean over seeds; line: its 95 % interval. Below 0 they conflict, near 0 they are orthogonal."
-            rows = [(pair, i.mean, i.low, i.high, len(found[pair])) for pair, i in shown.items()]
+            rows = [(pair, i.mean, i.low, i.high, len(cosines[pair])) for pair, i in shown.items()]
             columns = ("pair", "mean", "low", "high", "seeds")
             yield Chart(f"cosines-{of}", f"Cosine of {of}", note, panels.signed(lines), columns, rows)
 

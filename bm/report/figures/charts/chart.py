@@ -22,7 +22,7 @@ Value = str | float | None
 @dataclass(frozen=True)
 class Chart:
     name: str
-    """Of its files, and of its place on the page."""
+    """The name of its files, and of its place on the page."""
     title: str
     note: str
     figure: "Figure"
@@ -38,9 +38,9 @@ def best(entries: Sequence[Entry], most: int) -> list[Entry]:
     return [entry for entry in entries if id(entry) in kept]
 
 
-def left_out(shown: int, found: int) -> str:
+def left_out(shown: int, total: int) -> str:
     """Told below a figure that does not show all models."""
-    return f" The best {shown} of {found} models." if found > shown else ""
+    return f" The best {shown} of {total} models." if total > shown else ""
 
 
 def scored(entry: Entry, task: str) -> Interval | None:

@@ -62,14 +62,14 @@ def _series(grid: Grid, axis: str) -> list[Series]:
             groups.setdefault((entry.kind, entry.name, others), []).append(entry)
     known = {key: entries for key, entries in groups.items() if len(entries) >= POINTS}
     tasks = [MEAN, *grid.tasks] if len(known) == 1 and len(grid.tasks) > 1 else [MEAN]
-    found = []
+    drawn = []
     for (_, name, others), entries in sorted(known.items(), key=lambda group: FIRST.index(group[0][0])):
         own = [f"{grid.short(n)}={said(v)}" for n, v in others if any((n, v) not in other for _, _, other in known)]
         for task in tasks:
             points = [(float(e.settings[axis]), score) for e in entries if (score := scored(e, task))]
             label = task if len(tasks) > 1 else " ".join([name, *own])
-            found.append(Series(label, tuple(sorted(points, key=lambda point: point[0]))))
-    return [series for series in found if len(series.points) >= POINTS]
+            drawn.append(Series(label, tuple(sorted(points, key=lambda point: point[0]))))
+    return [series for series in drawn if len(series.points) >= POINTS]
 
 
 def _chart(grid: Grid, axis: str, series: Sequence[Series], flat: Sequence[tuple[str, float]]) -> Chart:

@@ -22,7 +22,7 @@ class Point:
 
 
 def frontier(grid: Grid) -> Iterator[Chart]:
-    """Of models with a mean and a cost, where there are three or more."""
+    """The models with a mean and a cost, where there are three or more."""
     points = [
         Point(entry, seconds, entry.mean.mean)
         for entry in grid.entries

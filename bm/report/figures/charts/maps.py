@@ -24,12 +24,12 @@ def methods(grid: Grid) -> Iterator[Chart]:
     total, entries = len(entries), best(entries, MOST_ROWS)
     if len(entries) < 3 or len(grid.tasks) < 2:
         return
-    found = {(e.label, t): score for e in entries for t in tasks if (score := scored(e, t))}
+    scores = {(e.label, t): score for e in entries for t in tasks if (score := scored(e, t))}
     cells = {
-        at: Cell(s.mean, f"{100 * s.mean:.1f}", f"{percent(s.low)} to {percent(s.high)}") for at, s in found.items()
+        at: Cell(s.mean, f"{100 * s.mean:.1f}", f"{percent(s.low)} to {percent(s.high)}") for at, s in scores.items()
     }
     figure = heat([e.label for e in entries], tasks, cells)
-    rows = [(*at, s.mean, s.low, s.high) for at, s in found.items()]
+    rows = [(*at, s.mean, s.low, s.high) for at, s in scores.items()]
     note = f"pass@1 in percent; colour from the lowest to the highest.{left_out(len(entries), total)}"
     yield Chart("methods", "Models and tasks", note, figure, ("model", "task", "mean", "low", "high"), rows)
 
@@ -59,11 +59,11 @@ def orders(grid: Grid) -> Iterator[Chart]:
 
 
 def _apart(of: Mapping[str, Entry], order: str, task: str) -> list[float]:
-    """By seed, an order's score less the mean of those orders' that were tested with that seed."""
-    found = {name: _by_seed(entry, task) for name, entry in of.items()}
+    """An order's score less the mean of all orders tested with that seed, by seed."""
+    by_order = {name: _by_seed(entry, task) for name, entry in of.items()}
     return [
-        score - fmean(scores[seed] for scores in found.values() if seed in scores)
-        for seed, score in found[order].items()
+        score - fmean(scores[seed] for scores in by_order.values() if seed in scores)
+        for seed, score in by_order[order].items()
     ]
 
 
@@ -124,14 +124,14 @@ def distances(grid: Grid) -> Iterator[Chart]:
 
 
 def _distance(grid: Grid, one: str, other: str, name: str, entries: Sequence[Entry]) -> Chart:
-    found = {(entry.settings[one], entry.settings[other]): entry.mean for entry in entries}
+    means = {(entry.settings[one], entry.settings[other]): entry.mean for entry in entries}
     cells = {
         (said(a), said(b)): Cell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
-        for (a, b), m in found.items()
+        for (a, b), m in means.items()
         if m
     }
     down, across = ([said(v) for v in grid.axes[axis] if number(v)] for axis in (one, other))
-    rows = [(a, b, m.mean, m.low, m.high) for (a, b), m in sorted(found.items()) if m]
+    rows = [(a, b, m.mean, m.low, m.high) for (a, b), m in sorted(means.items()) if m]
     names = grid.short(one), grid.short(other)
     note = f"Mean over tasks, in percent. Down: {names[0]}. Across: {names[1]}. Colour from the lowest to the highest."
     return Chart(f"distance-{name}-{one}-{other}", f"{name}: {names[0]} and {names[1]}", note,

@@ -1,0 +1,50 @@
+"""Where the settings of a group's file go, so that the file is plain YAML: `merge/mine.yaml` is `merge.methods.mine`.
+
+Hydra puts a file of a group `x` below `x`, unless a `# @package` line says otherwise. These groups go elsewhere, and
+this is the only place that says so; a `# @package` line still counts before it. What a file builds on, such as
+`defaults: [jsonl]`, goes where that file goes.
+"""
+
+from pathlib import PurePath
+
+from hydra._internal.core_plugins import file_config_source as hydras
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import ListConfig, open_dict
+
+PACKAGES = {
+    "domain": "domains.{name}",
+    "merge": "merge.methods.{name}",
+    "optimizer": "branch.optimizer",
+    "loss": "branch.loss",
+    "judge": "verify.judge",
+    "recipe": "_global_",
+    "experiment": "_global_",
+}
+
+
+class FileConfigSource(hydras.FileConfigSource):
+    """Hydra's source of YAML files, which knows where each group goes."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        result = super().load_config(config_path)
+        path = PurePath(config_path)
+        package = PACKAGES.get(path.parts[0]) if len(path.parts) > 1 else None
+        if package is None:
+            return result
+        if result.header.get("package") is None:
+            result.header["package"] = package.format(name=path.stem)
+        defaults = result.config.get("defaults")
+        if isinstance(defaults, ListConfig) and package != "_global_":
+            with open_dict(result.config):
+                result.config["defaults"] = [_here(entry) for entry in defaults]
+        return result
+
+
+def _here(entry: object) -> object:
+    """An entry of a defaults list that names a file of the same group goes where the file that names it goes."""
+    alone = isinstance(entry, str) and entry != "_self_" and "@" not in entry
+    return f"{entry}@_here_" if alone else entry
+
+
+SourcesRegistry.instance().types["file"] = FileConfigSource
