@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 from bm.branch.launch import FACTS, FAULT, Job, end_with_parent
-from bm.branch.training import run
 from bm.errors import UserError
 from bm.store import write_json, write_text
 
 
 def rank(path: Path) -> None:
     """One of the ranks: its training, and if it is the first, the facts."""
-    end_with_parent()
+    end_with_parent()  # before anything takes long
+    from bm.branch.training import run
+
     first = os.environ.get("RANK", "0") == "0"
     if not first:
         os.environ["CI"] = "1"  # one bar is enough
