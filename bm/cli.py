@@ -109,6 +109,7 @@ def _hydra(stage: str, words: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us as they are, and we say what a user needs to know
     import hydra
     import yaml  # type: ignore[import-untyped]
+    from hydra._internal.hydra import Hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
@@ -122,6 +123,7 @@ def _hydra(stage: str, words: list[str]) -> None:
 
     for folder in _folders(words):
         importable(folder)
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # `-m` decides: no composing twice to ask
     mistakes: list[UserError] = []
 
     def job(composed: DictConfig) -> float | None:

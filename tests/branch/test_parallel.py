@@ -145,6 +145,7 @@ def test_every_kind_of_run_ends_with_an_expert(
     assert facts["steps"] == len(rows(work)) and float(rows(work)[-1]["loss"]) == facts["final_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ranks end with their parent on Linux only")
 def test_one_process_goes_on_for_two(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     alone = launched(student, traces, tmp_path / "alone", 1, 1)

@@ -66,6 +66,7 @@ def test_everything_is_in_the_offline_file(
     assert "tracker" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up_it_is_one_run_without_a_hole(
     student: Path, traces: list[Traces], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
