@@ -10,13 +10,18 @@ from rich.console import Console
 from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
-from bm.report.figures.charts import Chart, charts
+from bm.report.figures.charts import Chart, charts, phase
 from bm.report.figures.drawing import inline, style
 from bm.report.figures.numbers import count
 from bm.report.findings.claims import Claim, caution, claims
 from bm.report.findings.evidence import environment
+from bm.report.findings.forecast import FILE as LAW
+from bm.report.findings.forecast import fits
 from bm.report.findings.grid import Grid, gather
+from bm.report.findings.law import laws
+from bm.report.findings.law import measured as measured_regimes
 from bm.report.findings.published import SOURCE, Published, names, published
+from bm.report.pages import law
 from bm.report.pages.exports import export, slug
 from bm.report.pages.html import script, write_page
 from bm.report.pages.record import FILE, command, measured
@@ -42,15 +47,25 @@ def report_grid(
     judged = claims(grid, paper) if paper else []
     behind = _models(grid, outputs)
     made, models, verdicts = environment(behind), tabled(grid, paper), claimed(judged)
-    remarks = [*_remarks(grid, judged), *_spent(behind, Store(outputs / "store"), prices), *made_on(made)]
+    regimes = measured_regimes(grid)
+    known, fitted = laws(regimes), fits(regimes)
+    others = law.beside(known[0].method) if known else {}
+    remarks = [
+        *law.sentences(regimes, known, fitted, others),
+        *_remarks(grid, judged),
+        *_spent(behind, Store(outputs / "store"), prices),
+        *made_on(made),
+    ]
     with style():
-        drawn = charts(grid, paper)
+        drawn = [*phase(regimes, known, fitted, others), *charts(grid, paper)]
         export(drawn, models, verdicts, home / "figures", rasters=True)
         if record:
             export(drawn, models, verdicts, record / "figures", rasters=False)
         _publish(grid, paper, judged, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / FILE, measured(grid, judged, made))
+        if known:
+            write_json(record / LAW, law.as_json(regimes, known, fitted, others))
     show_grid(_title(grid, paper), models, verdicts, remarks, Console())
 
 
@@ -102,7 +117,7 @@ def _publish(
     path: Path,
 ) -> None:
     figures = [
-        {"id": slug(chart.name), "title": chart.title, "note": chart.note}
+        {"id": slug(chart.name), "title": chart.title, "note": chart.note, "lead": chart.lead}
         | {"svg": inline(chart.figure, slug(chart.name), chart.title)}
         for chart in drawn
     ]

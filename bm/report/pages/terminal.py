@@ -33,6 +33,8 @@ def show(results: Results, console: Console) -> None:
     )
     for verdict in results.verdicts:
         console.print(f"{numbers.MARKS[verdict.verdict]} {escape(wording.sentence(verdict))}", highlight=False)
+    for line in wording.forecasts(results):
+        console.print(escape(line), highlight=False)
     for line in wording.made_on(results.run.hardware) if results.run else ():
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
 

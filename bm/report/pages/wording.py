@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from bm.ledger import Cost
 from bm.report.figures.numbers import about, count, duration, percent, points, probability, share
 from bm.report.findings.claims import Claim
+from bm.report.findings.forecast import Forecast, forecast
+from bm.report.findings.law import MARGIN
+from bm.report.findings.regimes import regimes
 from bm.report.findings.results import MEAN, Results, Row, Verdict
 
+WITHIN = f"within {100 * MARGIN:.0f} points of"
 TRUTHS = {"supported": "✓", "refuted": "✗", "undecided": "≈", "not tested at this scale": "–"}
 
 
@@ -101,6 +105,7 @@ def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
         lines.append(_price(best, mixture, totals))
     if best is not None and any(v.claim == "expert over student" for v in results.verdicts):
         lines.append(_experts(results))
+    lines += forecasts(results)
     return [*lines, *(made_on(results.run.hardware) if results.run else [])]
 
 
@@ -108,6 +113,28 @@ def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
     own, ratio = duration(best.cost.seconds), share(best.cost.seconds / mixture.cost.seconds)
     all_of = f"{duration(totals[best.name])} against {duration(totals[mixture.name])}"
     return f"Merging took {own}, {ratio} of the mixture's training; with all that each was made from it is {all_of}."
+
+
+def forecasts(results: Results) -> list[str]:
+    """What each merge's gap to a mixture would be, had none been trained; a line each."""
+    told = [forecast(regime) for regime in regimes(results)]
+    return [forecast_of(one) for one in told if one is not None]
+
+
+def forecast_of(told: Forecast) -> str:
+    """What a run or a merge says of itself, in one line."""
+    if told.outside:
+        why = f"outside of what the law was fitted on ({', '.join(told.outside)})"
+        return f"{told.method}: no forecast of its gap to a mixture, as it is {why}"
+    truth = "" if told.measured is None else f"; measured {points(told.measured)}"
+    how = f"{foretold(told)} by {told.kind}, fitted at the tiny scale{truth}"
+    return f"{told.method} will probably be {WITHIN} a mixture: {percent(told.within)}; {how}"
+
+
+def foretold(told: Forecast) -> str:
+    """A forecast in figures."""
+    interval = f"{points(told.gap)} points foretold ({points(told.low)} to {points(told.high)})"
+    return interval + (f", outside of what was fitted ({', '.join(told.outside)})" if told.outside else "")
 
 
 def made_on(hardware: Mapping[str, str]) -> list[str]:

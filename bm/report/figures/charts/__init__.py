@@ -5,10 +5,11 @@ from bm.report.figures.charts.chart import Chart
 from bm.report.figures.charts.curves import curves
 from bm.report.figures.charts.frontier import frontier
 from bm.report.figures.charts.maps import distances, methods, orders, retention
+from bm.report.figures.charts.phase import phase
 from bm.report.findings.grid import Grid
 from bm.report.findings.published import Published
 
-__all__ = ["Chart", "charts"]
+__all__ = ["Chart", "charts", "phase"]
 
 
 def charts(grid: Grid, published: Published | None) -> list[Chart]:

@@ -29,6 +29,8 @@ class Chart:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     """What is drawn, as a table."""
+    lead: bool = False
+    """Whether it stands at the top of the page."""
 
 
 def best(entries: Sequence[Entry], most: int) -> list[Entry]:

@@ -1,0 +1,180 @@
+"""Figures of a grid of regimes: the gap of merge to mixture against gain, by regime, what tells it, and forecasts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bm.report.figures.charts.chart import Chart, Value
+from bm.report.figures.charts.heat import Cell, heat
+from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
+from bm.report.figures.numbers import count, percent, points
+from bm.report.findings.forecast import NOMINAL, Fit, left_out
+from bm.report.findings.grid import CONFIDENCE
+from bm.report.findings.law import MARGIN, Explained, Found, Law, by_strength_and_length, explained
+from bm.report.findings.regimes import MEASURES, Regime
+from bm.statistics import over_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE = 640
+"""Units of the first figure's width: it stands alone."""
+OTHERS = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
+"""Dashes of the methods' lines."""
+
+
+def phase(
+    found: Sequence[Found], laws: Sequence[Law], fits: Sequence[Fit], beside: Mapping[str, Regime]
+) -> Iterator[Chart]:
+    """`beside`: what is known elsewhere, by name, drawn into the first figure."""
+    if not laws:
+        return
+    method = laws[0].method
+    of = [one for one in found if one.regime.method == method]
+    yield _gap(of, laws, beside)
+    yield _regimes(of, method)
+    yield _explained(explained(of), method)
+    if fits:
+        yield _forecasts(found, min(fits, key=lambda one: one.error or 1.0))
+
+
+def _gap(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
+    law = laws[0]
+    rows: list[tuple[Value, ...]] = [
+        (one.regime.method, one.strength, one.length, one.seed, one.regime.strength, one.regime.gain, one.regime.gap)
+        for one in of
+    ]
+    rows += [(name, None, None, None, r.strength, r.gain, r.gap) for name, r in beside.items()]
+    columns = ("method", "student epochs", "epochs", "seed", "student", "gain", "gap")
+    note = (
+        f"A dot: a {law.method} merge of three experts against the mixture of the same tokens, darker from a stronger "
+        "student. "
+        f"Line and band: least squares, {CONFIDENCE:.0%} interval by bootstrap over students; dashed: other methods. "
+        f"Shaded: within {100 * MARGIN:.0f} points."
+    )
+    return Chart(
+        "gap-against-gain", "When a merge matches the mixture", note, _drawn(of, laws, beside), columns, rows, True
+    )
+
+
+def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> "Figure":
+    figure = blank(330, WIDE)
+    axes = figure.add_axes((0.075, 0.125, 0.915, 0.855))
+    gains = np.array([one.regime.gain for one in of], float)
+    reach = np.linspace(gains.min(), gains.max(), 60)
+    axes.axhspan(-100 * MARGIN, 100, color=LIGHT["mixture"], alpha=0.1, linewidth=0)
+    axes.axhline(0, color=LIGHT["mixture"], linewidth=1.2)
+    band = [laws[0].band(gain) for gain in reach]
+    axes.fill_between(100 * reach, [100 * b.low for b in band], [100 * b.high for b in band],
+                      color=LIGHT["merge"], alpha=0.18, linewidth=0)  # fmt: skip
+    for law, dashes in zip(laws, OTHERS, strict=False):
+        line = [100 * law.band(gain).mean for gain in reach]
+        own = law is laws[0]
+        axes.plot(100 * reach, line, color=LIGHT["merge" if own else "muted"], linewidth=2.2 if own else 1.1,
+                  linestyle=dashes, label=law.method)  # fmt: skip
+    strengths = sorted({one.strength for one in of})
+    for one in of:
+        r = one.regime
+        shade = 0.25 + 0.75 * strengths.index(one.strength) / max(1, len(strengths) - 1)
+        told = tip([f"student {percent(r.strength or 0)}", f"{one.length:g} epochs", f"seed {one.seed}",
+                    f"gain {points(r.gain or 0)}", f"gap {points(r.gap or 0)}"])  # fmt: skip
+        axes.plot([100 * (r.gain or 0)], [100 * (r.gap or 0)], marker="o", markersize=6, markeredgewidth=0,
+                  color=LIGHT["merge"], alpha=shade, gid=told)  # fmt: skip
+    _beside(axes, beside)
+    axes.set_xlabel("what the experts gained over their student on their own tasks, points", labelpad=2)
+    axes.set_ylabel("merge − mixture, points", labelpad=2)
+    gaps = [100 * (one.regime.gap or 0) for one in of] + [100 * (r.gap or 0) for r in beside.values()]
+    axes.set_ylim(min(gaps) - 3, max(*gaps, 4) + 3)
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", frameon=False, fontsize=SMALL, labelcolor=LIGHT["ink"])
+    return figure
+
+
+def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
+    for name, regime in beside.items():
+        if regime.gain is not None and regime.gap is not None:
+            x, y = 100 * regime.gain, 100 * regime.gap
+            axes.plot([x], [y], marker="D", markersize=9, color=LIGHT["ink"], markeredgewidth=0,
+                      gid=tip([name, f"gain {points(regime.gain)}", f"gap {points(regime.gap)}"]))  # fmt: skip
+            axes.annotate(name, (x, y), (7, 7), textcoords="offset points", fontsize=TEXT, color=LIGHT["ink"])
+
+
+def _regimes(of: Sequence[Found], method: str) -> Chart:
+    """The mean gap over seeds in each regime."""
+    cells, rows, names = {}, [], {}
+    for strength, length, here in by_strength_and_length(of):
+        student = fmean(one.regime.strength or 0 for one in of if one.strength == strength)
+        gaps = [one.regime.gap or 0.0 for one in here]
+        gain = fmean(one.regime.gain or 0 for one in here)
+        names[strength] = f"student {percent(student)}"
+        over = over_seeds(gaps).interval(CONFIDENCE) if len(gaps) > 1 else None
+        said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
+        cells[names[strength], f"{length:g} epochs"] = Cell(
+            fmean(gaps), points(fmean(gaps)), f"gain {points(gain)}, {said}"
+        )
+        rows.append((strength, length, student, gain, fmean(gaps), len(gaps)))
+    across = [f"{length:g} epochs" for length in sorted({one.length for one in of})]
+    note = f"Points of the {method} merge above (blue) or below (red) the mixture of the same tokens, mean over seeds."
+    columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")
+    figure = heat(list(names.values()), across, cells, around_zero=True)
+    return Chart("gap-by-regime", "The gap by student and length", note, figure, columns, rows)
+
+
+def _explained(found: Sequence[Explained], method: str) -> Chart:
+    high = 20
+    figure = blank(high * len(found) + 34)
+    axes = figure.add_axes((0.56, 26 / (high * len(found) + 34), 0.42, high * len(found) / (high * len(found) + 34)))
+    for place, one in enumerate(reversed(found)):
+        c = one.correlation
+        said = tip([MEASURES[one.measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
+        axes.plot([c.low, c.high], [place, place], color=LIGHT["expert"], linewidth=3, alpha=0.3)
+        axes.plot([c.mean], [place], marker="o", markersize=6, markeredgewidth=0, color=LIGHT["expert"], gid=said)
+        axes.text(-0.02, place, MEASURES[one.measure], transform=axes.get_yaxis_transform(), ha="right",
+                  va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])  # fmt: skip
+    axes.axvline(0, color=LIGHT["line"], linewidth=1)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_yticks([])
+    axes.set_xlabel("Spearman's correlation with the gap", labelpad=1)
+    rows = [(one.measure, one.correlation.mean, one.correlation.low, one.correlation.high) for one in found]
+    note = f"Rank correlation with the gap of the {method} merge, and its {CONFIDENCE:.0%} interval over students."
+    return Chart("gap-explained", "What tells the gap", note, figure, ("measure", "correlation", "low", "high"), rows)
+
+
+def _forecasts(found: Sequence[Found], fit: Fit) -> Chart:
+    told = left_out(found, fit.kind)
+    figure = blank(300)
+    axes = figure.add_axes((0.11, 0.13, 0.87, 0.85))
+    ends = [100 * value for one, f in told for value in (f.gap, one.regime.gap or 0.0)]
+    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=LIGHT["muted"], linewidth=1)
+    for one, f in told:
+        gap = one.regime.gap or 0.0
+        inside = f.low <= gap <= f.high
+        colour = LIGHT["expert" if inside else "merge"]
+        said = tip(
+            [
+                one.regime.method,
+                f"foretold {points(f.gap)} ({points(f.low)} to {points(f.high)})",
+                f"measured {points(gap)}",
+            ]
+        )
+        axes.plot([100 * f.low, 100 * f.high], [100 * gap] * 2, color=colour, linewidth=1, alpha=0.18)
+        axes.plot(
+            [100 * f.gap], [100 * gap], marker="o", markersize=4.5, markeredgewidth=0, color=colour, alpha=0.8, gid=said
+        )
+    axes.set_xlabel("gap foretold, points", labelpad=1)
+    axes.set_ylabel("gap measured, points", labelpad=1)
+    axes.grid()
+    rows = [
+        (one.regime.method, one.strength, one.length, one.seed, f.gap, f.low, f.high, one.regime.gap) for one, f in told
+    ]
+    note = (
+        f"{count(len(told), 'merge')}, each foretold from other strengths and other seeds by {fit.kind}. "
+        f"Lines: {NOMINAL:.0%} intervals; {fit.coverage or 0:.0%} hold the gap. "
+        f"Error {100 * (fit.error or 0):.1f} points."
+    )
+    columns = ("method", "student epochs", "epochs", "seed", "foretold", "low", "high", "measured")
+    return Chart("gap-forecast", "Forecasts on regimes left out", note, figure, columns, rows)

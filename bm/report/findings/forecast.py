@@ -1,0 +1,165 @@
+"""Whether a merge will match the mixture, told before one is trained: a regression fitted on the grid of regimes.
+
+experiments/phase/law.json holds what was fitted (`bm report experiment=phase record=true` writes it). A forecast is
+linear in measures of the regime, with the prediction interval of least squares. How good it is was measured on regimes
+that it was not fitted on: each strength and seed in turn, from other strengths and other seeds.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from bm.report.findings.law import LEAST, MARGIN, Found
+from bm.report.findings.published import experiments_dir
+from bm.report.findings.regimes import MEASURES, Regime
+from bm.statistics import Array
+
+FILE = "law.json"
+NOMINAL = 0.9
+"""Of the intervals."""
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "scores and losses": ("strength", "gain", "deficit", "learned", "lost"),
+    "scores": ("strength", "gain", "deficit"),
+    "losses": ("learned", "forgotten", "lost"),
+    "weights": ("distance", "cosine", "conflict"),
+}
+"""What a forecast rests on, by what is known: models that were tested, with their losses or not; or weights alone."""
+BEYOND = 0.1
+"""A measure may lie outside of what was seen by this share of the range."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Least squares of the gap on measures: mean = coefficients · (1, measures)."""
+
+    kind: str
+    measures: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    inverse: tuple[tuple[float, ...], ...]
+    """(XᵀX)⁻¹."""
+    spread: float
+    """Standard deviation of a merge around the mean."""
+    freedom: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """The range of each measure."""
+    coverage: float | None = None
+    """Share of the gaps of left-out regimes within their intervals; nominally NOMINAL."""
+    error: float | None = None
+    """Root mean square error there, as a share."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The gap of one merge to a mixture that was not looked at."""
+
+    method: str
+    kind: str
+    gap: float
+    low: float
+    high: float
+    within: float
+    """The chance that the gap is above −MARGIN."""
+    outside: tuple[str, ...]
+    """Measures that are outside of what the law was fitted on, which makes the rest a guess."""
+    measured: float | None
+    """The gap, where there is a mixture after all."""
+
+
+def fit(found: Sequence[Found], kind: str) -> Fit | None:
+    """None where there are too few merges, or some lack a measure."""
+    measures = KINDS[kind]
+    known = [one.regime.known(*measures) for one in found]
+    cells = len({(one.student, one.length) for one in found})
+    if cells < LEAST or not all(known):
+        return None
+    values = np.array(known, float)
+    design, gaps = _design(values), np.array([one.regime.gap for one in found], float)
+    inverse = np.linalg.pinv(design.T @ design)
+    coefficients = inverse @ design.T @ gaps
+    freedom = cells - design.shape[1]  # merges of one cell share experts and mixture
+    spread = float(np.sqrt(((gaps - design @ coefficients) ** 2).mean() * cells / freedom))
+    low, high = (tuple(map(float, of(values, axis=0))) for of in (np.min, np.max))
+    rows = tuple(tuple(map(float, row)) for row in inverse)
+    return Fit(kind, measures, tuple(map(float, coefficients)), rows, spread, freedom, low, high)
+
+
+def fits(found: Sequence[Found]) -> list[Fit]:
+    """Every kind that can be fitted, with its coverage and error on regimes that were left out."""
+    made = [one for kind in KINDS if (one := fit(found, kind))]
+    tried = [_tried(found, one.kind) for one in made]
+    return [replace(one, coverage=of[0], error=of[1]) if of else one for one, of in zip(made, tried, strict=True)]
+
+
+def left_out(found: Sequence[Found], kind: str) -> list[tuple[Found, Forecast]]:
+    """Each strength and seed, foretold from other strengths and other seeds alone."""
+    told = []
+    for student in dict.fromkeys(one.student for one in found):
+        strength, seed = student
+        others = [one for one in found if one.strength != strength and one.seed != seed]
+        if fitted := fit(others, kind):
+            told += [(one, foretell(one.regime, fitted)) for one in found if one.student == student]
+    return told
+
+
+def _tried(found: Sequence[Found], kind: str) -> tuple[float, float] | None:
+    """Coverage and error of the forecasts of left-out regimes."""
+    told = left_out(found, kind)
+    if not told:
+        return None
+    gaps = np.array([one.regime.gap for one, _ in told], float)
+    low, high, mean = (np.array([getattr(f, name) for _, f in told]) for name in ("low", "high", "gap"))
+    covered = (low <= gaps) & (gaps <= high)
+    return float(covered.mean()), float(np.sqrt(((gaps - mean) ** 2).mean()))
+
+
+def foretell(regime: Regime, fitted: Fit) -> Forecast:
+    """A forecast from the measures that a fit needs, which must be known."""
+    values = np.array(regime.known(*fitted.measures), float)
+    row = _design(values[None])[0]
+    mean = float(row @ np.array(fitted.coefficients))
+    scale = fitted.spread * float(np.sqrt(1 + row @ np.array(fitted.inverse) @ row))
+    reach = scale * float(stats.t.ppf((1 + NOMINAL) / 2, fitted.freedom))
+    within = float(stats.t.sf((-MARGIN - mean) / scale, fitted.freedom))
+    room = BEYOND * (np.array(fitted.high) - np.array(fitted.low))
+    far = (values < np.array(fitted.low) - room) | (values > np.array(fitted.high) + room)
+    outside = tuple(MEASURES[name] for name, beyond in zip(fitted.measures, far, strict=True) if beyond)
+    return Forecast(regime.method, fitted.kind, mean, mean - reach, mean + reach, within, outside, regime.gap)
+
+
+def forecast(regime: Regime, known: Sequence[Fit] | None = None) -> Forecast | None:
+    """By the best of the fits whose measures are known, the one with the least error; None where there is none."""
+    usable = [one for one in (recorded() if known is None else known) if regime.known(*one.measures)]
+    best = min(usable, key=lambda one: one.error if one.error is not None else np.inf, default=None)
+    return foretell(regime, best) if best else None
+
+
+@cache
+def recorded() -> tuple[Fit, ...]:
+    """The fits that come with the package; none before they were made."""
+    path: Path = experiments_dir() / "phase" / FILE
+    return tuple(_read(one) for one in json.loads(path.read_text())["forecasts"]) if path.is_file() else ()
+
+
+def _read(values: Mapping[str, object]) -> Fit:
+    fields: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
+    return Fit(**fields)
+
+
+def _tuples(value: object) -> object:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def told(fitted: Sequence[Fit]) -> list[dict[str, object]]:
+    """The fits as JSON has them."""
+    return [asdict(one) for one in fitted]
+
+
+def _design(values: Array) -> Array:
+    return np.concatenate([np.ones((len(values), 1)), values], 1)

@@ -1,0 +1,160 @@
+"""When a merge matches the mixture: the gap between them against what the experts gained, over a grid of regimes.
+
+The grid has students of several strengths and experts of several lengths. Cells of one student share its training, so
+every interval is a bootstrap over students (a strength and a seed), each with all of its cells.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bm.report.findings.grid import CONFIDENCE, Grid
+from bm.report.findings.regimes import MEASURES, Regime, regimes
+from bm.statistics import Array, Interval
+
+STRENGTH, LENGTH = "student.branch.at", "branch.at"
+"""The settings that make a grid one of regimes."""
+MARGIN = 0.02
+"""A merge that is at most so far below the mixture is not inferior to it: 2 points of pass@1."""
+RESAMPLES, SEED = 4000, 0
+LEAST = 10
+"""Cells below which nothing is fitted."""
+
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A merge of the grid: its regime, and which student, training length and seed it is of."""
+
+    regime: Regime
+    strength: float
+    length: float
+    seed: int
+
+    @property
+    def student(self) -> tuple[float, int]:
+        return self.strength, self.seed
+
+
+@dataclass(frozen=True)
+class Law:
+    """gap = intercept + slope · gain for the merges of one method, scores as shares."""
+
+    method: str
+    cells: int
+    intercept: Interval
+    slope: Interval
+    spread: float
+    """Standard deviation of a cell around the line."""
+    safe: float | None
+    """The largest gain, within what was seen, up to which the whole interval of the line is above −MARGIN."""
+    crossing: Interval | None
+    """The gain at which the line falls below −MARGIN; None where it does not fall."""
+    lines: Array
+    """[resamples, 2]: intercept and slope of each bootstrap sample."""
+
+    def band(self, gain: float) -> Interval:
+        drawn = self.lines @ np.array([1.0, gain])
+        return Interval(self.intercept.mean + self.slope.mean * gain, *_ends(drawn))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How much of the gap one measure tells alone: Spearman's rank correlation, and its interval."""
+
+    measure: str
+    correlation: Interval
+
+
+def measured(grid: Grid) -> list[Found]:
+    """Every merge of a grid that varies strength and length and has a mixture beside it; of another grid none."""
+    return [
+        Found(regime, float(cell.settings[STRENGTH]), float(cell.settings[LENGTH]), cell.seed)
+        for cell in grid.cells
+        if {STRENGTH, LENGTH} <= cell.settings.keys()
+        for regime in regimes(cell.results)
+        if regime.gap is not None and regime.gain is not None
+    ]
+
+
+def laws(found: Sequence[Found]) -> list[Law]:
+    """A law for each method, the one that stays above −MARGIN furthest first."""
+    methods = dict.fromkeys(one.regime.method for one in found)
+    by_method = [[one for one in found if one.regime.method == method] for method in methods]
+    fitted = [_law(of) for of in by_method if len(of) >= LEAST]
+    return sorted(fitted, key=lambda law: (-(law.crossing.mean if law.crossing else inf), law.method))
+
+
+def _law(found: Sequence[Found]) -> Law:
+    gains, gaps = _columns(found, "gain"), _columns(found, "gap")
+
+    def line(chosen: Indices) -> Array:
+        design = np.stack([np.ones(len(chosen)), gains[chosen]], 1)
+        return np.asarray(np.linalg.lstsq(design, gaps[chosen], rcond=None)[0], np.float64)
+
+    best, lines = line(np.arange(len(found))), bootstrapped(found, line)
+    spread = float(np.sqrt(((gaps - best[0] - best[1] * gains) ** 2).sum() / max(1, len(found) - 2)))
+    intercept, slope = (Interval(float(best[i]), *_ends(lines[:, i])) for i in (0, 1))
+    crossing = None
+    if best[1] < 0:
+        crossings = (-MARGIN - lines[:, 0]) / np.minimum(lines[:, 1], -1e-9)
+        crossing = Interval(float((-MARGIN - best[0]) / best[1]), *_ends(crossings))
+    return Law(found[0].regime.method, len(found), intercept, slope, spread, _safe(lines, gains), crossing, lines)
+
+
+def _safe(lines: Array, gains: Array) -> float | None:
+    """How far from the smallest gain on the lower end of the band is above −MARGIN."""
+    steps = np.linspace(float(gains.min()), float(gains.max()), 401)
+    drawn = lines[:, :1] + lines[:, 1:] * steps
+    above = np.quantile(drawn, (1 - CONFIDENCE) / 2, axis=0) >= -MARGIN
+    if not above[0]:
+        return None
+    return float(steps[-1] if above.all() else steps[int(np.argmin(above)) - 1])
+
+
+def explained(found: Sequence[Found]) -> list[Explained]:
+    """What tells most of the gap of a method's merges, the strongest first; measures that were not taken are absent."""
+    gaps, out = _columns(found, "gap"), []
+    for measure in MEASURES:
+        if all(one.regime.known(measure) for one in found):
+            values = _columns(found, measure)
+
+            def correlation(chosen: Indices, values: Array = values) -> Array:
+                return np.array([stats.spearmanr(values[chosen], gaps[chosen]).statistic])
+
+            whole = float(correlation(np.arange(len(found)))[0])
+            drawn = bootstrapped(found, correlation, RESAMPLES // 4)
+            out.append(Explained(measure, Interval(whole, *_ends(drawn[:, 0]))))
+    return sorted(out, key=lambda one: -abs(one.correlation.mean))
+
+
+def bootstrapped(found: Sequence[Found], statistic: Callable[[Indices], Array], resamples: int = RESAMPLES) -> Array:
+    """[resamples, k]: a statistic of the indices of cells, whole students drawn with replacement."""
+    of = [one.student for one in found]
+    members = [np.array([i for i, student in enumerate(of) if student == one]) for one in dict.fromkeys(of)]
+    draw = np.random.default_rng(SEED)
+    samples = (draw.integers(len(members), size=len(members)) for _ in range(resamples))
+    return np.stack([statistic(np.concatenate([members[i] for i in sample])) for sample in samples])
+
+
+def by_strength_and_length(found: Sequence[Found]) -> Iterator[tuple[float, float, list[Found]]]:
+    """The cells of each strength and length, over seeds."""
+    for strength in sorted({one.strength for one in found}):
+        for length in sorted({one.length for one in found}):
+            if of := [one for one in found if (one.strength, one.length) == (strength, length)]:
+                yield strength, length, of
+
+
+def _columns(found: Sequence[Found], name: str) -> Array:
+    return np.array([getattr(one.regime, name) for one in found], float)
+
+
+def _ends(drawn: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
