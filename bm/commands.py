@@ -171,6 +171,8 @@ def merge(config: MergeFolders) -> None:
     kept = made.facts.get("kept_share")
     share = "" if kept is None else f", {kept:.1%} taken from the merged models"
     say(f"{made.path} ({made.manifest['seconds']:.1f} s{share})")
+    if line := None if config.mergekit else _foretold(config):
+        say(line)
 
 
 def _merge_config(config: MergeFolders, file: Path) -> Artefact:
@@ -197,6 +199,22 @@ def _merge_folders(config: MergeFolders) -> Artefact:
     settings = {**identity(config.merge), "base": str(config.base), "models": [str(m) for m in config.models]}
     build = partial(merge_folders, method, config.base, config.models, config.merge)
     return folder(config.output, settings, inputs, build)
+
+
+def _foretold(config: MergeFolders) -> str | None:
+    """How such a merge would stand to a mixture, from the weights alone; None where the base is no common student."""
+    from bm.merge import geometry, takes_two
+
+    ((name, method),) = config.merge.methods.items()
+    if config.base is None or len(config.models) < 2 or takes_two(method):
+        return None
+    from bm.report.findings.forecast import forecast
+    from bm.report.findings.regimes import Regime
+    from bm.report.pages.wording import forecast_of
+
+    found = geometry(config.models, config.base)
+    told = forecast(Regime(name, **vars(found))) if found else None
+    return forecast_of(told) if told else None
 
 
 def evaluate(config: EvaluateFolder) -> None:

@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 Outcome = Literal["better", "worse", "undecided"]
@@ -125,11 +124,15 @@ class OverSeeds:
     seeds: int
 
     def interval(self, confidence: float) -> Interval:
+        from scipy import stats  # takes half a second, which not every command should
+
         reach = float(stats.t.ppf((1 + confidence) / 2, self.seeds - 1)) * self.error
         return Interval(self.mean, self.mean - reach, self.mean + reach)
 
     def p(self, bound: float) -> float:
         """The error level at which the interval would end at `bound`."""
+        from scipy import stats
+
         return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.seeds - 1))
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from bm.report.findings.law import LEAST, MARGIN, Found
 from bm.report.findings.published import experiments_dir
 from bm.report.findings.regimes import MEASURES, Regime
-from bm.statistics import Array
+from bm.statistics import NORMAL, Array
 
 FILE = "law.json"
 NOMINAL = 0.9
 """Of the intervals."""
+SURE = NORMAL.inv_cdf((1 + NOMINAL) / 2)
 KINDS: Mapping[str, tuple[str, ...]] = {
     "scores and losses": ("strength", "gain", "deficit", "learned", "lost"),
     "scores": ("strength", "gain", "deficit"),
@@ -45,7 +45,8 @@ class Fit:
     """(XᵀX)⁻¹."""
     spread: float
     """Standard deviation of a merge around the mean."""
-    freedom: int
+    quantile: float
+    """Of Student's t at NOMINAL, with a degree of freedom for each cell less the coefficients."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     """The range of each measure."""
@@ -74,6 +75,8 @@ class Forecast:
 
 def fit(found: Sequence[Found], kind: str) -> Fit | None:
     """None where there are too few merges, or some lack a measure."""
+    from scipy import stats
+
     measures = KINDS[kind]
     known = [one.regime.known(*measures) for one in found]
     cells = len({(one.student, one.length) for one in found})
@@ -87,7 +90,8 @@ def fit(found: Sequence[Found], kind: str) -> Fit | None:
     spread = float(np.sqrt(((gaps - design @ coefficients) ** 2).mean() * cells / freedom))
     low, high = (tuple(map(float, of(values, axis=0))) for of in (np.min, np.max))
     rows = tuple(tuple(map(float, row)) for row in inverse)
-    return Fit(kind, measures, tuple(map(float, coefficients)), rows, spread, freedom, low, high)
+    quantile = float(stats.t.ppf((1 + NOMINAL) / 2, freedom))
+    return Fit(kind, measures, tuple(map(float, coefficients)), rows, spread, quantile, low, high)
 
 
 def fits(found: Sequence[Found]) -> list[Fit]:
@@ -125,8 +129,7 @@ def foretell(regime: Regime, fitted: Fit) -> Forecast:
     row = _design(values[None])[0]
     mean = float(row @ np.array(fitted.coefficients))
     scale = fitted.spread * float(np.sqrt(1 + row @ np.array(fitted.inverse) @ row))
-    reach = scale * float(stats.t.ppf((1 + NOMINAL) / 2, fitted.freedom))
-    within = float(stats.t.sf((-MARGIN - mean) / scale, fitted.freedom))
+    reach, within = fitted.quantile * scale, NORMAL.cdf((mean + MARGIN) / (scale * fitted.quantile / SURE))
     room = BEYOND * (np.array(fitted.high) - np.array(fitted.low))
     far = (values < np.array(fitted.low) - room) | (values > np.array(fitted.high) + room)
     outside = tuple(MEASURES[name] for name, beyond in zip(fitted.measures, far, strict=True) if beyond)

@@ -10,7 +10,6 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bm.report.findings.grid import CONFIDENCE, Grid
 from bm.report.findings.regimes import MEASURES, Regime, regimes
@@ -120,6 +119,8 @@ def _safe(lines: Array, gains: Array) -> float | None:
 
 def explained(found: Sequence[Found]) -> list[Explained]:
     """What tells most of the gap of a method's merges, the strongest first; measures that were not taken are absent."""
+    from scipy import stats
+
     gaps, out = _columns(found, "gap"), []
     for measure in MEASURES:
         if all(one.regime.known(measure) for one in found):

@@ -1,0 +1,73 @@
+"""How far models went from their base, and how their updates meet, from a sample of every tensor: in a moment."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from bm.merge.checkpoint import Stored, checkpoint
+from bm.merge.preflight import FLOATING, aligned, is_buffer
+
+ENTRIES = 1 << 21
+"""About as many entries of each model are read."""
+PIECES = 8
+"""From so many places of a tensor."""
+BASE = "the base"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    distance: float
+    """Mean over models of ‖θ − θ0‖ / ‖θ0‖."""
+    cosine: float
+    """Mean over pairs of models, of their updates θ − θ0."""
+    conflict: float
+    """Mean over pairs: share of the entries that both change which they change in opposite directions."""
+
+
+def geometry(models: Sequence[Path], base: Path) -> Geometry | None:
+    """Of two models or more and their base θ0; None where some model does not differ from it.
+
+    Every tensor gives a share of its entries, in pieces evenly spaced, and counts with all of them. Whole models of up
+    to `ENTRIES` entries are read whole. UserError where the models do not fit each other.
+    """
+    folders = {**{str(i): folder for i, folder in enumerate(models)}, BASE: base}
+    with ExitStack() as stack:
+        opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, BASE)
+        names = [n for n, t in opened[BASE].items() if t.dtype in FLOATING and t.elements and not is_buffer(n)]
+        share = min(1.0, ENTRIES / max(1, sum(opened[BASE][name].elements for name in names)))
+        gram = torch.zeros(len(models) + 1, len(models) + 1, dtype=torch.float64)
+        opposed, changed = torch.zeros(2, len(models), len(models), dtype=torch.float64)
+        for name in names:
+            start = _sampled(opened[BASE][name], share)
+            updates = torch.stack([_sampled(opened[str(i)][name], share) - start for i in range(len(models))])
+            weight = opened[BASE][name].elements / len(start)
+            rows = torch.cat([updates, start[None]])
+            gram += weight * (rows @ rows.t())
+            signs = updates.sign()
+            agreement, both = signs @ signs.t(), signs.abs() @ signs.abs().t()
+            opposed += weight * (both - agreement) / 2
+            changed += weight * both
+    lengths = gram.diagonal().sqrt()
+    pairs = list(combinations(range(len(models)), 2))
+    if not lengths[:-1].all() or not all(changed[i, j] for i, j in pairs):
+        return None
+    return Geometry(
+        (lengths[:-1] / lengths[-1]).mean().item(),
+        fmean((gram[i, j] / (lengths[i] * lengths[j])).item() for i, j in pairs),
+        fmean((opposed[i, j] / changed[i, j]).item() for i, j in pairs),
+    )
+
+
+def _sampled(tensor: Stored, share: float) -> Tensor:
+    """Entries [n] of a tensor in float64: all of it, or `share` of it in pieces."""
+    size = max(1, round(share * tensor.elements / PIECES))
+    if share == 1.0 or size * PIECES >= tensor.elements:
+        return tensor.read(0, tensor.elements).double()
+    step = tensor.elements // PIECES
+    return torch.cat([tensor.read(i * step, i * step + size) for i in range(PIECES)]).double()
