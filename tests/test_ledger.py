@@ -15,7 +15,9 @@ from bm.config import Prices, typed
 from bm.ledger import NOTHING, Ledger, parameters
 from bm.store import Artefact
 
-PRICES: Prices = typed(Prices, OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/prices.yaml")))
+PRICES: Prices = typed(
+    Prices, OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/settings/prices.yaml"))
+)
 
 
 def artefact(key: str, seconds: float, inputs: list[str], stage: str = "branch", **more: Any) -> Artefact:

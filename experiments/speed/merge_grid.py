@@ -17,7 +17,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def main(target: str, base: Path, expert: Path, output: Path) -> None:
-    settings = OmegaConf.load(CONF / "merging.yaml")
+    settings = OmegaConf.load(CONF / "settings" / "merge.yaml")
     config = typed(Merge, {"methods": {}, **OmegaConf.to_container(settings)})
     methods = {
         f"lambda-{lam}": partial(arcee_fusion, lam=lam, variant="exact", difference="absolute") for lam in LAMBDAS

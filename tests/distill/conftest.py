@@ -31,4 +31,4 @@ def teacher() -> Component:
 def distilling(domain: Domain | None = None, **overrides) -> Distill:
     """The settings of conf/, as a domain has them, with some of them otherwise."""
     own = dict(domain.distill) if domain else {}
-    return typed(Distill, {**read(CONF / "distilling.yaml"), **own, **overrides})
+    return typed(Distill, {**read(CONF / "settings" / "distill.yaml"), **own, **overrides})

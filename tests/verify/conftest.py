@@ -14,8 +14,8 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def verifying(**changes: Any) -> Verify:
-    """conf/verifying.yaml with some settings changed."""
-    values = OmegaConf.to_container(OmegaConf.load(CONF / "verifying.yaml"))
+    """conf/settings/verify.yaml with some settings changed."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / "settings" / "verify.yaml"))
     return typed(Verify, values | changes, "verify")
 
 
