@@ -10,7 +10,7 @@ WORKERS ?= $(shell nproc)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install gpu vllm demo reproduce test test-slow test-gpu test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,6 +25,15 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+gpu: $(READY) ## what training on CUDA uses besides: FlashAttention, Liger, bitsandbytes
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[gpu]'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation flash-attn==2.8.3.post2
+
+# An environment of its own: vLLM pins another torch.
+vllm: ## vLLM for evaluate=paper and teacher=vllm, in .venv-vllm
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/pip install -q --disable-pip-version-check vllm==0.33.0
 
 demo: $(READY) ## a whole Branch-Merge experiment in minutes: outputs/demo/report/index.html
 	@$(BIN)/bm run recipe=tiny output=outputs/demo
@@ -41,6 +50,9 @@ test: $(READY) ## the tests, one process per core, in minutes
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
+
+test-gpu: $(READY) ## what no CPU can show, on a machine with a card (make gpu vllm first); skips with the reason elsewhere
+	@$(BIN)/python -m pytest -m gpu -rs
 
 # In an environment of its own: Ray's launcher wants an older cloudpickle than the joblib that is tested here.
 test-ray: ## a sweep on a local Ray cluster (optional; installs Ray into .venv-ray)

@@ -17,6 +17,8 @@ STAGES = {
     "merge": "any Hugging Face folders into one: base=DIR models=[DIR] output=DIR",
     "evaluate": "a Hugging Face folder on tasks: model=DIR output=DIR",
     "verify": "responses graded one by one: verifier=math file=R.jsonl output=G.jsonl",
+    "plan": "memory, GPU-hours, disk and cost of an experiment before it runs: recipe=tinyr1 output=PLAN.json",
+    "doctor": "what this machine has, and what an experiment needs and lacks: recipe=tinyr1",
     "report": "every run side by side, and beside what the paper reports",
 }
 

@@ -9,10 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from bm import rounds
 from bm.code import code_version
-from bm.config import EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile, components, identity, resolved
+from bm.config import (
+    Doctor,
+    EvaluateFolder,
+    Experiment,
+    MergeFolders,
+    Report,
+    VerifyFile,
+    components,
+    identity,
+    resolved,
+)
 from bm.errors import UserError
 from bm.preflight import preflight
 from bm.progress import console, say
@@ -41,6 +52,7 @@ def run(config: Experiment) -> float | None:
     with tracked(config.tracker, _about(config)) as tracking:
         merges = _checked(config)
         _say_order(config, merges)
+        _say_plan(config, merges)
         mean = _run_rounds(config, merges, tracking)
     write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
     return mean
@@ -73,6 +85,21 @@ def _say_order(config: Experiment, merges: "Sequence[Merging]") -> None:
 
     for order in [order for _, method, order in merges if config.merge.order is None and takes_two(method)][:1]:
         say(f"merge.order: {order}, as the domains are listed; merge.order=all makes every order")
+
+
+def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
+    """What is going to take how long; UserError where a training cannot fit its GPUs."""
+    from bm import plan as planning
+
+    try:
+        found = planning.plan(config, [name for name, _, _ in merges])
+    except UserError as unknown:
+        say(f"plan     none: {unknown}")
+        return
+    remedies = planning.remedies(found, config.plan.reserve_gib)
+    if remedies and config.plan.refuse:
+        raise UserError(f"{remedies[0]} (plan.refuse=false tries it all the same)")
+    say(planning.line(found))
 
 
 def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
@@ -130,6 +157,33 @@ def _round(
     return results, subjects
 
 
+def plan(config: Experiment) -> None:
+    """What the experiment would take; on standard output as a table, and to `output` as JSON."""
+    from bm import plan as planning
+
+    found = planning.plan(config, [name for name, _, _ in chosen_merges(config)])
+    Console(width=150).print(planning.table(found))
+    for remedy in planning.remedies(found, config.plan.reserve_gib):
+        say(remedy)
+    if config.rounds.count > 1:
+        say(f"of one round; rounds.count={config.rounds.count}")
+    if config.output:
+        write_json(config.output, found)
+        say(f"plan     {config.output}")
+
+
+def doctor(config: Doctor) -> None:
+    """What this machine has and what the experiment lacks; UserError, for a script's sake, if that is something."""
+    from bm import plan as planning
+    from bm.doctor import examine, table
+
+    disk = float(planning.plan(config, [name for name, _, _ in chosen_merges(config)])["total"]["disk_gib"])
+    findings = list(examine(config, disk))
+    Console(width=150).print(table(findings))
+    if missing := [found.name for found in findings if found.state == "missing"]:
+        raise UserError(f"recipe={config.recipe} needs what is not here: {', '.join(missing)}")
+
+
 def distill(config: Experiment) -> None:
     """The traces of the chosen domains."""
     from bm.distill import funnel_table
@@ -177,12 +231,13 @@ def merge(config: MergeFolders) -> None:
 
 def _merge_config(config: MergeFolders, file: Path) -> Artefact:
     from bm.merge.mergekit import merge_config
+    from bm.merge.mergekit.adapters import inputs
     from bm.merge.mergekit.schema import read_config
 
     if not file.is_file():
         raise UserError(f"mergekit: there is no file {file}")
     settings = {**identity(config.merge), "mergekit": file.read_text()}
-    folders = read_config(file).folders
+    folders = inputs(read_config(file).folders)
     return folder(config.output, settings, folders, lambda work: merge_config(file, config.merge, work))
 
 

@@ -26,17 +26,21 @@ SECTIONS = {
     "merge": "merge",
     "evaluate": "evaluate verify",
     "verify": "verify",
+    "plan": "plan trainer prices",
+    "doctor": "trainer",
     "report": "grid prices",
 }
 """The sections of settings that matter most to a stage; the rest are those of the stages it runs."""
 GROUPS = {
-    "run": "recipe experiment student teacher domain mixture optimizer loss merge evaluate engine judge trainer"
+    "run": "recipe experiment student teacher domain mixture optimizer loss adapter merge evaluate engine judge trainer"
     " tracker",
     "distill": "recipe teacher engine domain judge",
-    "branch": "recipe student domain mixture branch optimizer loss trainer tracker",
+    "branch": "recipe student domain mixture branch optimizer loss adapter trainer tracker",
     "merge": "merge",
     "evaluate": "domain evaluate engine judge",
     "verify": "judge",
+    "plan": "recipe experiment student domain mixture adapter merge evaluate trainer",
+    "doctor": "recipe student teacher domain adapter evaluate trainer tracker",
     "report": "",
 }
 EXAMPLES = {
@@ -50,6 +54,11 @@ EXAMPLES = {
         "bm evaluate model=DIR evaluate=paper evaluate.engine=gpus output=DIR",
     ],
     "verify": ["bm verify verifier=math file=R.jsonl output=G.jsonl"],
+    "plan": [
+        "bm plan recipe=tinyr1 output=PLAN.json",
+        "bm plan recipe=tinyr1 student=r1-distill-qwen-7b plan.gpu=A100",
+    ],
+    "doctor": ["bm doctor", "bm doctor recipe=tinyr1 trainer=slurm"],
     "report": ["bm report", "bm report experiment=table2", "bm report traces=DIR"],
 }
 

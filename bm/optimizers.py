@@ -14,13 +14,18 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """What a step changes: all parameters, or an adapter's alone."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def adamw(
     module: nn.Module, learning_rate: float, *, betas: tuple[Decay, Decay], eps: Annotated[float, Field(gt=0)],
     weight_decay: NotNegative,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW: Adam with decoupled weight decay (arXiv 1711.05101). State: two fp32 numbers a parameter."""
     return torch.optim.AdamW(
-        module.parameters(), lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+        trained(module), lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
     )
 
 
@@ -29,5 +34,5 @@ def sgd(
 ) -> torch.optim.Optimizer:
     """Gradient descent with Nesterov's momentum (Sutskever et al. 2013). State: one fp32 number per parameter."""
     return torch.optim.SGD(
-        module.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        trained(module), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )

@@ -28,10 +28,11 @@ ENGINE = re.compile(r"((?:evaluate|teacher|verify\.judge|rounds\.teacher)\.engin
 
 def opened(stage: str, words: Sequence[str]) -> list[str]:
     """Overrides as Hydra takes them: those that it would call additions are marked as such, groups that a report
-    does not compose become its settings, and an engine's name chooses its file."""
+    does not compose become its settings, and an engine's or an adapter's name chooses its file."""
     words = [f"grid.{word}" if stage == "report" and word.startswith(CHOSEN) else word for word in words]
     words = [ENGINE.sub(r"engine@\1=\2", word) for word in words]
     words = [_quoted(word) for word in words]
+    words = [re.sub(r"^branch\.adapter=(?!null\b)(?=[a-z])", "adapter=", word) for word in words]
     return [f"++{word}" if OPEN.match(word) else word for word in words]
 
 

@@ -20,7 +20,7 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
 
     check(config.tracker)
     for component in asked:
-        _keys(component)
+        check_keys(component)
     _files(config)
     _moments(config)
     _devices(config)
@@ -63,7 +63,8 @@ def _moments(config: Experiment) -> None:
                     )
 
 
-def _keys(component: Component | None) -> None:
+def check_keys(component: Component | None) -> None:
+    """UserError for an endpoint whose key is not in the environment."""
     for engine in _endpoints(component):
         from bm.generate.endpoint import secret
 

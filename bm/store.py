@@ -104,7 +104,7 @@ class Store:
         folder, name = self.root / stage, f"{stage} {label}"
         with _writing(self.root, name):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / f".{key}.lock", name):
+            with locked(folder / f".{key}.lock", f"is making {name}"):
                 if (found := self._current(stage, key, inputs)) is not None:
                     return found
                 described = {"key": key, "label": label, **identity}
@@ -198,7 +198,7 @@ def folder(output: Path, config: Mapping[str, Any], inputs: Sequence[Path], buil
     work, lock = output.with_name(f".{output.name}.{key}.work"), output.with_name(f".{output.name}.lock")
     with _writing(output.parent, str(output)):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, str(output)):
+        with locked(lock, f"is making {output}"):
             if output.exists():
                 raise UserError(f"{output} exists; choose another output or remove it")
             for other in output.parent.glob(f".{glob.escape(output.name)}.*.work"):
@@ -325,12 +325,16 @@ def write_text(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def _locked(path: Path, name: str) -> Any:
+def locked(path: Path, doing: str) -> Any:
+    """A lock file held by this process alone, once nobody else is `doing` the same; a context manager.
+
+    Where the file system has no flock, the file's existence is the lock.
+    """
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another process that is making {name}")
+        say(f"waiting for another process that {doing}")
         return lock.acquire()
 
 

@@ -15,6 +15,7 @@ from omegaconf import ListConfig, open_dict
 PACKAGES = {
     "domain": "domains.{name}",
     "merge": "merge.methods.{name}",
+    "adapter": "branch.adapter",
     "optimizer": "branch.optimizer",
     "loss": "branch.loss",
     "judge": "verify.judge",

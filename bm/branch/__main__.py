@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from bm.branch.launch import FACTS, FAULT, Job, end_with_parent
+from bm.branch.launch import FACTS, FAULT, Job, end_with_parent, fewer_fragments
 from bm.errors import UserError
 from bm.store import write_json, write_text
 
@@ -12,6 +12,7 @@ from bm.store import write_json, write_text
 def rank(path: Path) -> None:
     """One of the ranks: its training, and if it is the first, the facts."""
     end_with_parent()  # before anything takes long
+    fewer_fragments()
     from bm.branch.training import run
 
     first = os.environ.get("RANK", "0") == "0"

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
 from bm.errors import UserError
@@ -25,6 +25,8 @@ from bm.errors import UserError
 NAME = "checkpoint"
 STATE = "state.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TRAINED = StateDictOptions(ignore_frozen_params=True)
+"""What no step changes is in the student's folder already."""
 WRAPPED = r"os error (\d+)|\d+ requested and \d+ written"
 """What safetensors and NumPy say of a write that failed, without the number that an OSError has."""
 
@@ -51,7 +53,7 @@ def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> No
     if first:
         shutil.rmtree(new, ignore_errors=True)
     _wait()
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizer, options=TRAINED)
     state_dict_saver.save(
         {"model": weights, "optimizer": moments}, checkpoint_id=new, no_dist=not dist.is_initialized()
     )
@@ -83,10 +85,11 @@ def reached(work: Path) -> State:
 
 def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Weights and optimiser state of the last checkpoint into place; by all ranks together."""
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizer, options=TRAINED)
     into = {"model": weights, "optimizer": moments}
     state_dict_loader.load(into, checkpoint_id=_place(work), no_dist=not dist.is_initialized())
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    options = StateDictOptions(strict=all(p.requires_grad for p in model.parameters()))
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=options)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ class Flops:
         config, head = model.config, model.get_output_embeddings()  # type: ignore[no-untyped-call]
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._token = 6.0 * sum(m.weight.numel() for m in linear)
-        self._label: float = 6 * head.weight.numel()
+        self._token = float(sum(_operations(m) for m in linear))
+        self._label: float = _operations(head)
         self._pair: float = 12 * width * config.num_attention_heads * config.num_hidden_layers
 
     def step(self, documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> float:
@@ -29,6 +29,11 @@ class Flops:
         pairs = float((segments.astype(np.float64) ** 2).sum()) / 2
         products = self._token * documents.total(packs) + self._label * documents.supervised(packs)
         return products + self._pair * pairs
+
+
+def _operations(product: nn.Linear) -> int:
+    """A multiplication and an addition an entry: forward, for its input's gradient, and if it learns for its own."""
+    return (6 if product.weight.requires_grad else 4) * product.in_features * product.out_features
 
 
 def matmul_peak(device: torch.device, mixed: bool) -> float:

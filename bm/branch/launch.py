@@ -8,6 +8,7 @@ which all nodes must share.
 """
 
 import ctypes
+import gc
 import json
 import os
 import shlex
@@ -71,6 +72,7 @@ def launch(job: Job) -> dict[str, Any]:
     """Start the ranks, wait for them, and return the facts that the first one left."""
     for name in (FACTS, FAULT):
         (job.work / name).unlink(missing_ok=True)
+    free_memory()
     command = [*shlex.split(os.path.expandvars(job.trainer.launch)), "-m", "bm.branch", str(job.write())]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
@@ -85,6 +87,20 @@ def launch(job: Job) -> dict[str, Any]:
     for name in (JOB, FACTS):
         (job.work / name).unlink()
     return facts
+
+
+def free_memory() -> None:
+    """Give back what this process has cached on the GPUs: ranks are about to fill them."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def fewer_fragments() -> None:
+    """Let PyTorch grow its segments of GPU memory: packs differ in length, which else leaves gaps of gigabytes."""
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def end_with_parent() -> None:

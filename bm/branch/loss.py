@@ -59,7 +59,7 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight, dtype=wide)
+        weight_gradient = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=wide)
         for start in range(0, len(hidden), CHUNK):
             end = min(start + CHUNK, len(hidden))
@@ -69,17 +69,20 @@ class _ChunkedLoss(torch.autograd.Function):
             total += value
             error = error.div_(denominator).to(hidden.dtype)
             torch.mm(error, weight, out=hidden_gradient[start:end])
+            if weight_gradient is None:  # the head is frozen
+                continue
             if weight.dtype == wide:
                 weight_gradient.addmm_(error.t(), part)
             else:
                 weight_gradient += error.t() @ part
-        ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
+        ctx.save_for_backward(hidden_gradient, None if weight_gradient is None else weight_gradient.to(weight.dtype))
         return total / denominator
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0], weight_gradient * gradients[0], None, None, None, None, None
+        of_weight = None if weight_gradient is None else weight_gradient * gradients[0]
+        return hidden_gradient * gradients[0], of_weight, None, None, None, None, None
 
 
 def _differentiated(

@@ -1,7 +1,7 @@
 """The student as training needs it: isolated attention, fp32 weights, checkpointed and sharded as the trainer asks."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from bm.branch import parallel
+from bm.branch.adapter import adapt, check_ranks, quantised, written
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
 from bm.branch.loss import Head, Loss, Told, chunked_loss
 from bm.branch.parallel import Place
-from bm.config import Trainer
+from bm.config import Adapter, Trainer
 from bm.errors import UserError
-from bm.generate.weights import load_model
+from bm.generate.weights import ADAPTER, load_model, with_adapter
 from bm.losses import sft
 
 
@@ -71,19 +72,40 @@ def head_of(model: PreTrainedModel) -> Head:
     return Head(layer.weight, scale, getattr(config, "final_logit_softcapping", None))
 
 
-def load(folder: Path, attention: str, longest: int, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+def load(
+    folder: Path,
+    attention: str,
+    longest: int,
+    trainer: Trainer,
+    mesh: DeviceMesh | None,
+    adapter: Adapter | None = None,
+) -> Student:
     """The Hugging Face folder as a Student in training mode, sharded over `mesh` if given.
 
-    `attention` is how tokens attend to each other, `longest` the most that do. UserError if that is more than
-    the model's context, or if the folder's weights are not whole.
+    `attention` is how tokens attend to each other, `longest` the most that do. With an `adapter` nothing but that is
+    trained. UserError if `longest` is more than the model's context, or if the folder's weights are not whole.
     """
     config = AutoConfig.from_pretrained(folder)
     limit = getattr(config, "max_position_embeddings", None)
     if limit and longest > limit:
         raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
     if mesh is not None:
-        return _sharded(folder, config, attention, trainer, mesh)
-    model = load_model(folder, torch.float32, attn_implementation=attention)
+        return _sharded(folder, config, attention, trainer, mesh, adapter)
+    model = load_model(folder, frozen_dtype(adapter, trainer), attn_implementation=attention, **quantised(adapter))
+    return whole(model, attention, trainer, adapter)
+
+
+def frozen_dtype(adapter: Adapter | None, trainer: Trainer) -> torch.dtype:
+    """Of the weights of one process: what no step changes need not be fp32 where the arithmetic is bf16."""
+    return torch.bfloat16 if adapter is not None and trainer.precision == "bf16-mixed" else torch.float32
+
+
+def whole(model: PreTrainedModel, attention: str, trainer: Trainer, adapter: Adapter | None) -> Student:
+    """A model of one process as a Student."""
+    if adapter is not None:
+        model.requires_grad_(False)
+        for prefix, block in parallel.blocks(model):
+            adapt(block, prefix, adapter)
     return _student(model, attention, trainer)
 
 
@@ -101,22 +123,33 @@ def keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> Checkpoin
     return CheckpointPolicy.MUST_SAVE if costly else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _sharded(folder: Path, config: PreTrainedConfig, attention: str, trainer: Trainer, mesh: DeviceMesh) -> Student:
-    """FSDP2 of every block by itself and of the rest, read block by block: no rank ever holds the whole model."""
+def _sharded(
+    folder: Path, config: PreTrainedConfig, attention: str, trainer: Trainer, mesh: DeviceMesh, adapter: Adapter | None
+) -> Student:
+    """Read block by block: no rank ever holds the whole model."""
+    check_ranks(adapter)
     with parameters_on_meta():
         settings = {"dtype": torch.float32, "attn_implementation": attention}
         model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]
+    return divided(model, attention, trainer, mesh, adapter, Weights(folder).into)
+
+
+def divided(
+    model: PreTrainedModel, attention: str, trainer: Trainer, mesh: DeviceMesh, adapter: Adapter | None,
+    fill: Callable[[nn.Module, str], None],
+) -> Student:  # fmt: skip
+    """FSDP2 of every block by itself and of the rest; `fill(module, prefix)` gives a module its weights just before."""
     parallel.check_heads(model, trainer.sequence_parallel)
-    student, ranks, mixed = (
-        _student(model, attention, trainer),
-        mesh._flatten("ranks"),
-        trainer.precision == "bf16-mixed",
-    )
-    weights = Weights(folder)
+    if adapter is not None:
+        model.requires_grad_(False)
+    student, ranks = _student(model, attention, trainer), mesh._flatten("ranks")
+    mixed = trainer.precision == "bf16-mixed"
     for prefix, block in parallel.blocks(model):
-        weights.into(block, prefix)
+        fill(block, prefix)
+        if adapter is not None:
+            adapt(block, prefix, adapter)
         parallel.shard(block, ranks, mixed)
-    weights.into(model, "")
+    fill(model, "")
     model.tie_weights()
     parallel.shard(student, ranks, mixed)
     return student
@@ -157,7 +190,7 @@ class Weights:
                     shapes = f"has {list(tensor.shape)}, needs {list(parameter.shape)}"
                     raise UserError(f"the student's weights have the wrong shape of {prefix + name} ({shapes})")
                 owner, _, last = name.rpartition(".")
-                setattr(module.get_submodule(owner), last, nn.Parameter(tensor))
+                setattr(module.get_submodule(owner), last, nn.Parameter(tensor, parameter.requires_grad))
 
 
 def _names(path: Path) -> list[str]:
@@ -190,8 +223,11 @@ def prove_isolation(student: Student, place: Place, device: torch.device) -> Non
 
 
 @torch.no_grad()
-def export(student: Student, initial: Path, folder: Path) -> None:
-    """One Hugging Face folder like `initial`, in its dtype, gathered tensor by tensor and written by the first rank."""
+def export(student: Student, initial: Path, folder: Path, adapter: Adapter | None = None) -> None:
+    """One Hugging Face folder like `initial`, in its dtype, gathered tensor by tensor and written by the first rank.
+
+    An `adapter` is written into the folder of its name, in peft's format, and merged into the weights of `initial`.
+    """
     model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
     stored = AutoConfig.from_pretrained(initial).dtype
     dtype = stored if isinstance(stored, torch.dtype) else torch.float32
@@ -201,11 +237,18 @@ def export(student: Student, initial: Path, folder: Path) -> None:
     for name, value in tensors.items():
         if name in all_names and name not in once:  # a second name of tied weights
             continue
+        if adapter is not None and "lora_" not in name:  # as it was, and perhaps rounded or quantised
+            continue
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if first:
-            state[name] = whole.to("cpu", dtype)
+            state[name] = whole.to("cpu", dtype if adapter is None else torch.float32)
     if first:
-        model.save_pretrained(folder, state_dict=state)
+        if adapter is None:
+            model.save_pretrained(folder, state_dict=state)
+        else:
+            written(state, adapter, initial, folder / ADAPTER)
+            merged: Any = with_adapter(initial, folder / ADAPTER, torch.float32)
+            merged.to(dtype).save_pretrained(folder)
         AutoTokenizer.from_pretrained(initial).save_pretrained(folder)
         for name in (CONFIG_NAME, GENERATION_CONFIG_NAME):  # as they were: transformers writes what it computed with
             if (initial / name).exists():

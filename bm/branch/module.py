@@ -50,7 +50,7 @@ class StudentTraining(L.LightningModule):
             kinds = [attention_for(AutoConfig.from_pretrained(f), self.config, self.resources) for f in folders]
             self.attention, self.data.one_segment = kinds[0], OWN in kinds
             where = self.data.longest_segment(), self.resources, self.device_mesh
-            self.student = model.load(self.folder, kinds[0], *where)
+            self.student = model.load(self.folder, kinds[0], *where, self.config.adapter)
             self.teachers = [load_teacher(f, kind, *where) for f, kind in zip(folders[1:], kinds[1:], strict=True)]
 
     def on_fit_start(self) -> None:

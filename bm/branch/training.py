@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from bm.branch import checkpoint, documents, model
 from bm.branch.architecture import check_devices
 from bm.branch.data import TraceData
-from bm.branch.launch import Job, alone, launch
+from bm.branch.launch import Job, alone, fewer_fragments, launch
 from bm.branch.module import StudentTraining
 from bm.branch.teacher import check_teacher
 from bm.branch.tracking import about
@@ -36,6 +36,7 @@ def train(
     the manifest. `name` and `key` label the run for the tracker. Several ranks are started by `trainer.launch`.
     UserError if the data or the model does not allow the training, or if a step is not finite.
     """
+    fewer_fragments()
     job = Job(student, tuple(traces), config, trainer, tracker, name, key, work)
     try:
         return run(job) if alone(trainer) else launch(job)
@@ -56,7 +57,7 @@ def run(job: Job) -> dict[str, Any]:
         run.uses(lineage([job.student, *(traces.path.parent for traces in job.traces)]))
         watch = Watch(job.name, job.work, state, run, stack)
         fit(module, data, job.trainer, watch)
-        model.export(module.student, job.student, job.work)
+        model.export(module.student, job.student, job.work, job.config.adapter)
         tokenizer, packs = AutoTokenizer.from_pretrained(job.student), data.packs()
         facts = {**watch.facts(module), "tokens_per_domain": documents.realised(data.documents, data.traces, packs),
                  "packing": documents.certificate(data.documents, packs, job.config, tokenizer)}  # fmt: skip

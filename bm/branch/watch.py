@@ -137,7 +137,7 @@ class Watch(L.Callback):
         """The model as it is now, and what it took, to a folder of its own; by all ranks together."""
         folder = rung(self.work, epochs)
         folder.mkdir(parents=True, exist_ok=True)
-        export(module.student, module.folder, folder)
+        export(module.student, module.folder, folder, module.config.adapter)
         if self.first:
             shutil.copyfile(self.work / METRICS, folder / METRICS)
             write_json(folder / FACTS, self.facts(module) | {"seconds": round(self.state.seconds, 3)})

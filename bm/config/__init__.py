@@ -6,7 +6,7 @@ artefact's key. One marked `Content` is a path that counts by what is there, one
 """
 
 from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
-from bm.config.commands import Chosen, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
+from bm.config.commands import Chosen, Doctor, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
 from bm.config.component import Component, EngineTarget, SourceTarget, Target
 from bm.config.loading import (
     Content,
@@ -21,8 +21,10 @@ from bm.config.loading import (
     resolved,
     typed,
 )
+from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
+    Adapter,
     Branch,
     Decontamination,
     Distill,
@@ -39,6 +41,7 @@ from bm.config.settings import (
 
 __all__ = [
     "STRICT",
+    "Adapter",
     "Branch",
     "Chosen",
     "Component",
@@ -46,6 +49,7 @@ __all__ = [
     "Decontamination",
     "Device",
     "Distill",
+    "Doctor",
     "Domain",
     "EngineTarget",
     "Evaluate",
@@ -57,6 +61,7 @@ __all__ = [
     "Name",
     "NearDuplicates",
     "NoKey",
+    "Planning",
     "Prices",
     "Report",
     "SourceTarget",

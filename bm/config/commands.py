@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from bm.config.component import TeacherTarget, TrackerTarget
 from bm.config.loading import NoKey, overridden
+from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
     Branch,
@@ -59,6 +60,7 @@ class Experiment:
     rounds: Rounds
     trainer: Trainer
     prices: Prices
+    plan: Annotated[Planning, NoKey]
     tracker: Annotated[TrackerTarget, NoKey]
     """Who watches (`bm.track.backends`); local files are written besides, and are the truth."""
 
@@ -81,6 +83,11 @@ class Experiment:
             overridden(self.branch, self.mixture.branch, "mixture.branch")
         overridden(self.branch, self.student.branch, "student.branch")
         return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Doctor(Experiment):
+    """`bm doctor`: what this machine has, and what an experiment needs and lacks."""
 
 
 @dataclass(frozen=True, config=STRICT)

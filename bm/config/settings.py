@@ -36,6 +36,25 @@ class Paths:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Adapter:
+    """Low-rank matrices that are trained in the place of the weights, by peft (`bm.branch.adapter`)."""
+
+    rank: Positive
+    alpha: Positive
+    """Over the rank, what the product of the two matrices is multiplied by."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | Sequence[str]
+    """Products of a decoder layer by name, `[q_proj, v_proj]`."""
+    rslora: bool
+    """Over the root of the rank instead."""
+    dora: bool
+    """Whether the length of each row of weights is learned by itself."""
+    quantize: Literal["nf4", "fp4"] | None
+    """The type in four bits of the weights that are not trained (QLoRA); null: they stay as they are."""
+    seed: Seed
+
+
+@dataclass(frozen=True, config=STRICT)
 class Branch:
     """Training on traces (paper, section 3.1 and its released launcher)."""
 
@@ -62,6 +81,8 @@ class Branch:
     """What is minimised (`bm.losses`)."""
     teacher: Annotated[Path, Content] | None
     """A Hugging Face folder whose logits the loss sees beside the student's."""
+    adapter: Adapter | None
+    """What is trained in the place of all weights; null: these."""
     gradient_clip: Annotated[float, Field(gt=0)]
     second_moments: bool
     """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
@@ -199,6 +220,8 @@ class Student:
 
     name: Name
     build: StudentTarget
+    architecture: Annotated[Mapping[str, Any] | None, NoKey]
+    """Figures of its config.json, by which a plan knows it before it is built or fetched; null: it is read."""
     domains: Domains
     """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
     branch: Mapping[str, Any]

@@ -1,7 +1,6 @@
 """The engines by name, for `_target_`. Each imports its library when it is made, not when the settings are read."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -52,19 +51,19 @@ def vllm(
     tensor_parallel: Positive,
     data_parallel: Positive,
     memory: Annotated[float, Field(gt=0, le=1)],
-    chunk: Annotated[Positive, NoKey],
+    parallel: Annotated[Positive, NoKey],
     timeout: Annotated[float, Field(gt=0), NoKey],
+    python: Annotated[Path, NoKey],
 ) -> Engine:
     """A Hugging Face folder in vLLM: `data_parallel` processes of `tensor_parallel` GPUs each.
 
-    memory: share of a GPU's memory to take; chunk: rows a process answers at a time; timeout: seconds of silence that
-    end the run. UserError where vLLM is not installed.
+    memory: share of a GPU's memory to take; parallel: rows that a process has under way at a time; timeout: seconds of
+    silence that end the run. Sequences may be as long as the longest prompt and response together, up to the model's
+    context. python: the interpreter of vLLM's environment, since it needs another torch. UserError if it is not there.
     """
-    if find_spec("vllm") is None:
-        raise UserError("the vllm engine needs vLLM: pip install 'bm[vllm]'")
     from bm.generate.vllm_engine import VLLMEngine
 
-    return VLLMEngine(model, dtype, tensor_parallel, data_parallel, memory, chunk, timeout)
+    return VLLMEngine(model, dtype, tensor_parallel, data_parallel, memory, parallel, timeout, python)
 
 
 def openai(

@@ -1,6 +1,5 @@
 """Samples that survive a crash: written to disk as they come, found again by what was asked."""
 
-import fcntl
 import json
 import os
 from collections import Counter
@@ -14,7 +13,8 @@ from bm.errors import UserError
 from bm.generate.attempts import Attempts
 from bm.generate.characters import whole_characters
 from bm.generate.samples import Billed, Engine, Row, Sample, Sampling
-from bm.progress import Bar, say
+from bm.progress import Bar
+from bm.store import locked
 
 BLOCK = 1 << 20
 """Bytes of a journal's end that are read at a time to find its last whole line."""
@@ -93,12 +93,8 @@ def entries(journal: Path) -> Iterator[Any]:
 @contextmanager
 def appending(journal: Path) -> Iterator[IO[bytes]]:
     """Opened at the end of the last whole line, for this process alone: a crash may have left half of one."""
-    with journal.open("ab", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that writes {journal}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = journal.with_name(f".{journal.name}.lock")
+    with locked(lock, f"writes {journal}"), journal.open("ab", buffering=0) as file:
         os.truncate(journal, _whole(journal))
         yield file
 

@@ -1,54 +1,63 @@
-"""vLLM without a server: one process per replica of the model, each on its own GPUs, all fed from one queue."""
+"""vLLM without a server: one process per replica of the model, each on its own GPUs, in vLLM's own environment.
 
-import multiprocessing as mp
+vLLM pins another torch than training does, so its processes (`vllm_replica`) run by an interpreter of their own, and
+rows go to them and come back as lines of JSON.
+"""
+
+import json
 import os
 import queue
 import signal
+import subprocess
+import time
+import weakref
+from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
-from importlib.metadata import version
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, field
+from functools import cache
+from math import ceil
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from transformers import AutoConfig
+
 from bm.code import code_version
 from bm.errors import UserError
+from bm.generate import vllm_replica
 from bm.generate.draw import stream
 from bm.generate.samples import Message, Sample, Sampling
 from bm.generate.text import Text, model_folder
 
-Chunk = list[tuple[int, int, list[int], int]]
-"""Rows asked together: prompt's position, sample's index, tokens, seed."""
-Answers = list[tuple[int, int, list[int], bool]]
-"""The same rows: prompt's position, sample's index, tokens, whether the response ended."""
+Row = tuple[int, int, list[int], dict[str, Any]]
+"""Prompt's position, sample's index, tokens, and what vLLM's SamplingParams takes."""
+Answer = tuple[int, int, list[int], bool]
+"""The same row: prompt's position, sample's index, tokens, whether the response ended."""
+CONTEXT_STEP = 4096
+"""Tokens to which the longest sequence is rounded up, so that the next task finds its replicas long enough."""
 
 
 class VLLMEngine:
-    """`chunk` rows go to a replica at a time; prefix caching makes one prefill of a prompt's samples.
+    """A replica has up to `parallel` rows under way at a time and takes the next one when one of them ends.
 
-    Nothing heard from any replica for `timeout` seconds ends the run.
+    Replicas stay as long as the engine does, or until another one of this process starts its own. Nothing heard from
+    any of them for `timeout` seconds, or the end of one, ends the run.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        dtype: str,
-        tensor_parallel: int,
-        data_parallel: int,
-        memory: float,
-        chunk: int,
-        timeout: float,
-    ) -> None:
-        self.chunk, self.timeout, self.replicas = chunk, timeout, data_parallel
-        self.tensor_parallel = tensor_parallel
+        self, folder: Path, dtype: str, tensor_parallel: int, data_parallel: int, memory: float, parallel: int,
+        timeout: float, python: Path,
+    ) -> None:  # fmt: skip
+        self.parallel, self.timeout, self.replicas = parallel, timeout, data_parallel
+        self.tensor_parallel, self.python, self.version = tensor_parallel, python, installed(python)
         self._settings = {"model": str(folder), "dtype": dtype, "tensor_parallel_size": tensor_parallel,
                           "gpu_memory_utilization": memory, "enable_prefix_caching": True}  # fmt: skip
         self._text = Text(model_folder(folder))
+        self._context = int(getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None) or 1 << 30)
 
     def facts(self) -> dict[str, Any]:
-        return {"engine": "vllm", "version": version("vllm"), "dtype": self._settings["dtype"], "device": "cuda",
+        return {"engine": "vllm", "version": self.version, "dtype": self._settings["dtype"], "device": "cuda",
                 "parallelism": {"data": self.replicas, "tensor": self.tensor_parallel},
                 "gpus": self.replicas * self.tensor_parallel}  # fmt: skip
 
@@ -63,89 +72,136 @@ class VLLMEngine:
     ) -> Iterator[list[Sample]]:
         """See `Engine.generate`. vLLM's arithmetic depends on what shares a batch: equal seeds give near-equal runs."""
         tokens = [self._text.encode(prompt) for prompt in prompts]
-        rows = [(p, i, tokens[p], stream(sampling.seed, prompts[p], i) >> 1)  # vLLM's seeds have 63 bits
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": list(sampling.stop),
+                 "max_tokens": sampling.max_new_tokens}  # fmt: skip
+        rows = [(p, i, tokens[p], {**drawn, "seed": stream(sampling.seed, prompts[p], i) >> 1})  # seeds of 63 bits
                 for p in range(len(prompts)) for i in range(sampling.n) if (p, i) not in known]  # fmt: skip
-        chunks = [rows[start : start + self.chunk] for start in range(0, len(rows), self.chunk)]
-        context = mp.get_context("spawn")
-        todo, done = context.Queue(), context.Queue()
-        replicas = min(self.replicas, len(chunks))
-        for piece in [*chunks, *[None] * replicas]:
-            todo.put(piece)
-        work = (self.tensor_parallel, self._settings, sampling, todo, done)
-        workers = [context.Process(target=_serve, args=(rank, *work)) for rank in range(replicas)]
+        if not rows:
+            return
+        longest = max(len(row[2]) for row in rows) + sampling.max_new_tokens
+        replicas = self._running(min(self._context, ceil(longest / CONTEXT_STEP) * CONTEXT_STEP))
         try:
-            for worker in workers:
-                worker.start()
-            for _ in chunks:
-                answers = self._next(done, workers)
+            for answers in replicas.answered(rows, self.parallel, self.timeout):
                 yield [self._text.sample(*answer, sampling.stop) for answer in answers]
-        finally:
-            todo.cancel_join_thread()
-            for worker in workers:
-                _end(worker)
+        except BaseException:  # what is under way in the replicas is nobody's any more
+            replicas.end()
+            raise
 
-    def _next(self, done: Any, workers: Sequence[BaseProcess]) -> Answers:
+    def _running(self, longest: int) -> "_Replicas":
+        """The replicas that are there, if they are this engine's and take `longest` tokens; else new ones."""
+        global _current
+        if _current is None or _current.owner() is not self or not _current.fit(longest):
+            if _current is not None:
+                _current.end()
+            _current = _Replicas.start(self, {**self._settings, "max_model_len": longest})
+        return _current
+
+
+@cache
+def installed(python: Path) -> str:
+    """The version of vLLM that an interpreter finds; UserError if it finds none."""
+    ask = "from importlib.metadata import version; print(version('vllm'))"
+    try:
+        said = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        raise UserError(
+            f"the vllm engine finds no vLLM by {python}: `make vllm` installs it into .venv-vllm, or set engine.python "
+            "to the interpreter of an environment that has it"
+        ) from problem
+    return said.stdout.strip()
+
+
+@dataclass
+class _Replicas:
+    """Processes that serve one engine's model, and what they have said."""
+
+    owner: "weakref.ref[VLLMEngine]"
+    settings: Mapping[str, Any]
+    workers: Sequence["subprocess.Popen[str]"]
+    said: "queue.Queue[tuple[int, str]]" = field(default_factory=queue.Queue)
+    """By replica, its lines; the empty one is its last."""
+
+    @classmethod
+    def start(cls, engine: VLLMEngine, settings: Mapping[str, Any]) -> "_Replicas":
+        visible, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), engine.tensor_parallel
+        devices = visible.split(",") if visible else [str(k) for k in range(engine.replicas * gpus)]
+        workers = [
+            subprocess.Popen(
+                [engine.python, vllm_replica.__file__, json.dumps(settings)],
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(devices[rank * gpus : (rank + 1) * gpus])},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
+            )
+            for rank in range(engine.replicas)
+        ]  # fmt: skip
+        made = cls(weakref.ref(engine), settings, workers)
+        for rank in range(engine.replicas):
+            Thread(target=made._listen, args=(rank,), daemon=True).start()
+        weakref.finalize(engine, made.end)
+        return made
+
+    def _listen(self, rank: int) -> None:
+        for line in self.workers[rank].stdout or ():
+            self.said.put((rank, line))
+        self.said.put((rank, ""))
+
+    def fit(self, longest: int) -> bool:
+        return bool(longest <= self.settings["max_model_len"]) and all(w.poll() is None for w in self.workers)
+
+    def answered(self, rows: Sequence[Row], parallel: int, timeout: float) -> Iterator[list[Answer]]:
+        """Every row's answer, as soon as it is there: prompt's position, sample's index, tokens, whether it ended.
+
+        A replica gets its next row when one of its own is answered. UserError if a replica failed or ended, or after
+        `timeout` seconds of silence.
+        """
+        waiting, left = deque(rows), len(rows)
+        share = min(parallel, ceil(len(rows) / len(self.workers)))  # else the first replicas would take everything
+        for rank in [*range(len(self.workers))] * share:
+            self._ask(rank, waiting)
+        until = time.monotonic() + timeout
+        while left:
+            answers = []
+            for rank, line in self._lines(until, timeout):
+                answers.append(self._understood(rank, line))
+                self._ask(rank, waiting)
+            left, until = left - len(answers), time.monotonic() + timeout
+            yield answers
+
+    def _ask(self, rank: int, waiting: "deque[Row]") -> None:
+        pipe = self.workers[rank].stdin
+        if waiting and pipe is not None:
+            with suppress(BrokenPipeError):  # it has ended, which its last line will tell
+                pipe.write(json.dumps(waiting.popleft()) + "\n")
+
+    def _lines(self, until: float, timeout: float) -> list[tuple[int, str]]:
+        """What replicas have said since; at least one line."""
         try:
-            answer: Answers | str = done.get(timeout=self.timeout)
+            lines = [self.said.get(timeout=max(0.0, until - time.monotonic()))]
         except queue.Empty:
-            alive = sum(worker.is_alive() for worker in workers)
-            said = f"vLLM said nothing for {self.timeout:.0f} s; {alive} of {len(workers)} replicas are alive"
-            raise UserError(f"{said}; what was done is kept, and the same command goes on") from None
+            kept = "what was done is kept, and the same command goes on"
+            raise UserError(f"vLLM said nothing for {timeout:.0f} s though its replicas are alive; {kept}") from None
+        with suppress(queue.Empty):
+            while True:
+                lines.append(self.said.get_nowait())
+        return lines
+
+    def _understood(self, rank: int, line: str) -> Answer:
+        if not line:
+            status = self.workers[rank].wait()
+            kept = "what was done is kept, and the same command goes on"
+            raise UserError(f"vLLM: a replica has ended (exit status {status}); {kept}")
+        answer: Any = json.loads(line)
         if isinstance(answer, str):
             raise UserError(f"vLLM: {answer}")
-        return answer
+        prompt, sample, tokens, ended = answer
+        return prompt, sample, tokens, ended
+
+    def end(self) -> None:
+        """End the replicas and the processes that vLLM made for each: they share its session."""
+        for worker in self.workers:
+            with suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
 
 
-def _end(worker: BaseProcess) -> None:
-    """End a replica and the processes that vLLM made for it: they share its session."""
-    if worker.pid is not None:
-        with suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.kill()  # it may not have come so far as to begin its session
-        worker.join()
-
-
-def _serve(rank: int, gpus: int, settings: Mapping[str, Any], sampling: Sampling, todo: Any, done: Any) -> None:
-    """A replica: answers chunks until there is None; a failure is handed over as its first line."""
-    os.setsid()
-    Thread(target=_follow, daemon=True).start()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(k) for k in range((rank + 1) * gpus)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[rank * gpus : (rank + 1) * gpus])
-    try:
-        vllm = import_module("vllm")  # only now that the process sees its own GPUs alone
-        model = vllm.LLM(**settings)
-        while (chunk := todo.get()) is not None:
-            done.put(_answers(vllm, model, chunk, sampling))
-    except Exception as problem:
-        done.put((str(problem).strip().splitlines() or [type(problem).__name__])[0])
-
-
-def _follow() -> None:
-    """End with the parent, however it ended: an orphan would hold its GPUs for ever."""
-    parent = mp.parent_process()
-    if parent is not None:
-        parent.join()
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _answers(vllm: Any, model: Any, chunk: Chunk, sampling: Sampling) -> Answers:
-    asked = [
-        vllm.SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_new_tokens,
-            seed=seed,
-            stop=list(sampling.stop),
-        )
-        for _, _, _, seed in chunk
-    ]
-    outputs = model.generate([{"prompt_token_ids": tokens} for _, _, tokens, _ in chunk], asked, use_tqdm=False)
-    answers = []
-    for (p, i, _, _), output in zip(chunk, outputs, strict=True):
-        ended = output.outputs[0].finish_reason == "stop"
-        tokens = list(output.outputs[0].token_ids)
-        # a response that met its end-of-text token has it as its last; one that met a stop string gives the reason
-        at_token = ended and not isinstance(output.outputs[0].stop_reason, str)
-        answers.append((p, i, tokens[:-1] if at_token else tokens, ended))
-    return answers
+_current: _Replicas | None = None
+"""The only replicas of this process: two models rarely fit the same GPUs."""

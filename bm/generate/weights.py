@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bm.errors import UserError
 
+ADAPTER = "adapter"
+"""The folder of an adapter inside the folder of the model that it was merged into."""
 NAMED = 3
 """Tensors that a message names before it counts the rest."""
 
@@ -36,6 +38,18 @@ def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTr
         raise UserError(f"{folder} is not a whole {model.config.model_type} model: its files come {'; '.join(said)}")
     whole: PreTrainedModel = model
     return whole
+
+
+def with_adapter(folder: Path, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of `folder` with the peft adapter of another folder merged into its weights."""
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(load_model(folder, dtype), str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as problem:
+        raise UserError(f"{adapter} is no adapter of {folder}: {_first_line(problem)}") from problem
+    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    return merged
 
 
 def _named(names: Collection[str]) -> str:

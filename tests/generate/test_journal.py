@@ -1,15 +1,19 @@
 """Samples on disk: complete, never twice, and the same after a kill as without one."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bm.generate import Sample, Sampling, sample
+from bm.generate.journal import appending
 
 SAMPLING = Sampling(n=3, temperature=1, top_p=1, max_new_tokens=8, seed=0)
 
@@ -136,3 +140,26 @@ def test_a_journal_without_prompt_tokens_is_read(tmp_path):
     journal.write_text("".join(json.dumps(entry) + "\n" for entry in old))
     assert sample(engine, ["a", "b"], SAMPLING, journal) == whole
     assert engine.made == 6
+
+
+def test_without_flock_a_lock_file_keeps_two_from_writing(tmp_path, monkeypatch):
+    """As on some network file systems: the lock is the existence of a file, and it goes with the writer."""
+
+    def missing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("filelock._unix.fcntl.flock", missing)
+    journal, inside = tmp_path / "j.jsonl", []
+
+    def write(index):
+        with appending(journal) as file:
+            inside.append(index)
+            assert inside == [index]
+            time.sleep(0.1)
+            file.write(b"{}\n")
+            inside.clear()
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(3) as pool:
+        warnings.simplefilter("ignore")
+        list(pool.map(write, range(3)))
+    assert journal.read_bytes() == b"{}\n" * 3

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.engine import execute
 from bm.merge.grid import device
+from bm.merge.mergekit.adapters import merged
 from bm.merge.mergekit.plan import parts, plan
 from bm.merge.mergekit.schema import Config, read_config
 from bm.merge.mergekit.templates import named_template
@@ -27,6 +29,8 @@ from bm.merge.tables import write_rows
 from bm.merge.tensors import Run
 from bm.progress import say
 
+ADAPTED = ".adapted"
+"""Where models with an adapter wait for their merge as one folder each."""
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 NOT_MERGEKITS = "the `{}` variant, which takes other entries than mergekit's rounded and sampled arithmetic does"
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -42,6 +46,8 @@ def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
     supported or does not fit.
     """
     config = read_config(file)
+    if folders := merged(config.folders, work / ADAPTED):
+        config = read_config(file, folders)
     with ExitStack() as stack:
         _check_kind(config.folders)
         stored = _with_heads({path: stack.enter_context(checkpoint(path)) for path in config.folders})
@@ -54,6 +60,7 @@ def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
         (outcome,) = execute(items, [Folder(work)], run, parse_size(settings.max_shard_size), settings.threads)
     for name, data in files.items():
         folder.write(work / name, data)
+    shutil.rmtree(work / ADAPTED, ignore_errors=True)
     digests = outcome.digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     digests |= write_rows(work / "tensors.parquet", outcome.rows)
     return {"kept_share": outcome.kept_share, "digests": digests}

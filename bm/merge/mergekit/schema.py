@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bm.errors import UserError, nearest
+from bm.merge.mergekit.adapters import joined, named, replaced
 from bm.merge.schedule import Setting
 
 DType: TypeAlias = Annotated[
@@ -18,14 +20,13 @@ UNUSED = ("name", "residual_weight")
 """Settings that mergekit reads, or that its users write, and that never have an effect."""
 
 
-ADAPTERS = "merge it into its own base model first (peft: `merge_and_unload`) and name that folder"
+ADAPTERS = "write `model+adapter`, the folder of its base model before its own"
 
 
 def _folder(value: Any) -> Any:
     """A model's local folder out of mergekit's ways to name one: a path, or a mapping around it."""
+    value = joined(value)
     if isinstance(value, Mapping):
-        if value.get("lora"):
-            raise ValueError(f"`lora` of a model: LoRA adapters are not supported; {ADAPTERS}")
         extra = sorted(name for name in set(value) - {"model", "path"} if value[name] is not None)
         if extra:
             raise ValueError(f"`{extra[0]}` of a model is not supported; give the folder of a plain model")
@@ -37,8 +38,10 @@ def _folder(value: Any) -> Any:
         raise ValueError(f"'{value}' is a LoRA adapter; {ADAPTERS}")
     if path.is_dir():
         return path
+    if named(str(value)):
+        return path
     if "+" in str(value):
-        raise ValueError(f"'{value}': LoRA adapters are not supported; {ADAPTERS}")
+        raise ValueError(f"'{value}': needs a model's folder before the + and an adapter's (peft) behind it")
     raise ValueError(f"'{value}' is not a directory on this disk; models are not downloaded, so fetch it first")
 
 
@@ -208,8 +211,11 @@ class Config(_Part):
         return list(dict.fromkeys([*(base for base in bases if base), *named]))
 
 
-def read_config(file: Path) -> Config:
-    """The config in `file`; UserError with one line on the first thing in it that is wrong or not supported."""
+def read_config(file: Path, folders: Mapping[str, str] = MappingProxyType({})) -> Config:
+    """The config in `file`; UserError with one line on the first thing in it that is wrong or not supported.
+
+    folders: by name, what stands in the place of a model (`model+adapter`).
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -217,7 +223,7 @@ def read_config(file: Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{file}: not YAML ({' '.join(str(problem).split())})") from problem
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(replaced(values, folders))
     except ValidationError as problem:
         first = problem.errors()[0]
         path = ".".join(str(part) for part in first["loc"] if "[" not in str(part))

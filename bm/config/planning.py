@@ -1,0 +1,75 @@
+"""What a plan assumes where nothing can be computed; the figures are in `conf/settings/plan.yaml`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from bm.config.settings import STRICT, Adapter, Name, Positive
+from bm.errors import nearest
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Card:
+    """A GPU."""
+
+    gib: Annotated[float, Field(gt=0)]
+    tflops: Annotated[float, Field(gt=0)]
+    """Dense matrix products in bf16."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Utilisation:
+    """Share of a processor's peak that useful arithmetic reaches."""
+
+    train: Share
+    generate: Share
+
+
+@dataclass(frozen=True, config=STRICT)
+class Asked:
+    """An evaluation task: its questions, samples of each, and tokens of a response."""
+
+    questions: Positive
+    samples: Positive
+    tokens: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Planning:
+    """The assumptions behind `bm plan`."""
+
+    gpu: Name
+    """One of `cards`, which every GPU of the plan is."""
+    cards: Mapping[str, Card]
+    reserve_gib: Annotated[float, Field(ge=0)]
+    """Of each card, for what no tensor shows: CUDA's context, NCCL's buffers, fragments."""
+    utilisation: Mapping[Literal["gpu", "cpu"], Utilisation]
+    trace_tokens: Mapping[str, Positive]
+    """By domain, mean tokens of a trace with its prompt; of others a quarter of branch.sequence_length."""
+    prompt_share: Share
+    """Of a trace's tokens, without a loss."""
+    tasks: Mapping[str, Asked]
+    """What the evaluation tasks with questions of their own ask."""
+    response_tokens: Share
+    """Of evaluate.max_new_tokens, what a response to any other question takes."""
+    disk_gb_per_second: Annotated[float, Field(gt=0)]
+    judged_per_second: Annotated[float, Field(gt=0)]
+    """Responses that a core verifies."""
+    adapter: Adapter
+    """What is tried in the place of all weights where these do not fit."""
+    refuse: bool
+    """Whether `bm run` refuses to begin a training that does not fit its GPUs."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.gpu not in self.cards:
+            raise ValueError(f"gpu: no such card{nearest(self.gpu, self.cards)}")
+        return self
+
+    @property
+    def card(self) -> Card:
+        return self.cards[self.gpu]

@@ -1,0 +1,301 @@
+"""What each stage of an experiment would take in tokens, memory, time, disk and money, and how that is known."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from os import cpu_count
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from bm.branch.documents import Documents
+from bm.branch.flops import Flops, matmul_peak
+from bm.config import Branch, Domain, Experiment, overridden
+from bm.errors import UserError
+from bm.mixtures import ratios
+from bm.plan.fitting import Fit, fit
+from bm.plan.memory import Memory
+
+GIB = 2**30
+TRAINED_BYTES = 12
+"""Of a checkpoint, for each parameter that is trained: fp32, and AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artefact of the experiment, before it is made."""
+
+    stage: str
+    label: str
+    seconds: float
+    basis: Mapping[str, str]
+    """By figure, how it is known: simulated, computed or assumed, and from what."""
+    gpus: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    disk: float = 0.0
+    """Bytes at the most while it is made."""
+    memory: Memory | None = None
+    """Of one GPU in a training."""
+    gpu_bytes: float = 0.0
+    """At the most, on one GPU."""
+    fits: bool = True
+    change: str | None = None
+    """The smallest change that fits, where it does not."""
+    money: float | None = 0.0
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.gpus * self.seconds / 3600
+
+
+class Estimates:
+    """The stages of `config`, in the order in which they are made."""
+
+    def __init__(self, config: Experiment, merges: Sequence[str]) -> None:
+        self.config, self.merges, self.of = config, merges, config.plan
+        self.architecture = architecture(config)
+        with torch.device("meta"):
+            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(self.architecture)  # type: ignore[no-untyped-call]
+        self.parameters = int(self.model.num_parameters())
+        dtype = self.architecture.dtype
+        self.bytes = self.parameters * (dtype if isinstance(dtype, torch.dtype) else torch.bfloat16).itemsize
+        self.cores = cpu_count() or 1
+        self.cpu = matmul_peak(torch.device("cpu"), mixed=False)
+        self.flops = Flops(self.model)
+        self._fits: dict[tuple[Any, ...], Fit] = {}
+
+    def stages(self) -> Iterator[Stage]:
+        config, student = self.config, self.config.student
+        yield from (self._distill(domain, f"{name} student") for name, domain in student.domains.items())
+        yield from (self._distill(domain, name) for name, domain in config.domains.items())
+        yield self._student()
+        if student.domains:
+            settings = overridden(config.branch, student.branch, "student.branch")
+            yield self._branch(student.name, settings, {name: (d, 1.0) for name, d in student.domains.items()})
+        for name, domain in config.domains.items():
+            settings = overridden(config.branch, domain.branch, f"domains.{name}.branch")
+            yield self._branch(name, settings, {name: (domain, 1.0)})
+        if (mixture := config.mixture) is not None:
+            used = {name: d for name, d in config.domains.items() if name != mixture.leave_out}
+            ratio = ratios(mixture, {name: self._traces(d) for name, d in used.items()})
+            settings = overridden(config.branch, mixture.branch, "mixture.branch")
+            yield self._branch("mixture", settings, {name: (d, ratio.get(name, 1.0)) for name, d in used.items()})
+        yield from (self._merge(name) for name in self.merges)
+        models = ["student", *config.domains, *["mixture"] * (mixture is not None), *self.merges]
+        yield from (self._evaluate(name) for name in models)
+
+    def _student(self) -> Stage:
+        disk = 2 * self.bytes
+        return Stage("student", self.config.student.name, disk / self._disk, disk=disk, money=0.0, basis={
+            "disk": "computed: its files twice, as fetched and as an artefact",
+            "seconds": "assumed: plan.disk_gb_per_second",
+        })  # fmt: skip
+
+    def _distill(self, domain: Domain, label: str) -> Stage:
+        """Traces: what a teacher of this machine generates or an endpoint is paid for, and the verifying of it."""
+        teacher = self.config.teacher
+        engine = teacher.parameters.get("engine") or {}
+        traces, length = self._traces(domain), self._trace_tokens(domain.name)
+        asked = int(teacher.parameters.get("samples", 1)) * traces * length if engine else 0
+        verifying = traces / (self.of.judged_per_second * self.cores)
+        spent = self._generation(asked, engine, self._teacher_parameters())
+        price = (engine.get("price") or {}).get("output", 0.0)
+        seconds, disk = spent.seconds + verifying, 5.0 * traces * length
+        return Stage(
+            "distill", label, seconds, gpus=spent.gpus, tokens=asked, flops=spent.flops, disk=disk,
+            money=self._money(spent.gpus, seconds, asked * float(price) / 1e6), basis={
+                "tokens": f"assumed: {length:,} a trace (plan.trace_tokens); none is generated for published traces",
+                "seconds": "assumed: plan.utilisation, plan.judged_per_second", "disk": "assumed: 5 bytes a token",
+            },
+        )  # fmt: skip
+
+    def _teacher_parameters(self) -> int:
+        folder = self.config.teacher.parameters.get("model")
+        return _parameters(AutoConfig.from_pretrained(folder)) if folder else 0
+
+    def _branch(self, label: str, settings: Branch, sets: Mapping[str, tuple[Domain, float]]) -> Stage:
+        trainer = self.config.trainer
+        gpus = trainer.devices * trainer.nodes if trainer.accelerator == "gpu" else 0
+        tokens, flops = self._training(settings, sets)
+        peak = gpus * self.of.card.tflops * 1e12 or self.cpu
+        share = self.of.utilisation["gpu" if gpus else "cpu"].train
+        seconds = flops / (peak * share)
+        found = self._fit(settings) if gpus else None
+        trained = self._trained(settings)
+        disk = self.bytes + 2 * TRAINED_BYTES * trained
+        return Stage(
+            "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops, disk=disk,
+            memory=found.memory if found else None, gpu_bytes=found.memory.peak if found else 0.0,
+            fits=found is None or found.fits, change=found.change if found else None,
+            money=self._money(gpus, seconds), basis={
+                "peak": "simulated: two steps of the real module on one of the ranks, every pack full",
+                "tokens": "assumed: plan.trace_tokens x traces x epochs",
+                "flops": "computed: products and attention, forward and backward, without what is computed again",
+                "seconds": f"assumed: {share:.0%} of {peak / 1e12:,.2f} TFLOP/s"
+                           + ("" if gpus else ", measured on this machine"),
+                "disk": "computed: the model, and a checkpoint beside its successor",
+            },
+        )  # fmt: skip
+
+    def _training(self, settings: Branch, sets: Mapping[str, tuple[Domain, float]]) -> tuple[int, float]:
+        """Tokens and operations of all epochs, every trace of a domain as long as its mean."""
+        limit, counts, lengths = settings.sequence_length, [], []
+        for name, (domain, ratio) in sets.items():
+            counts.append(max(1, round(ratio * (self._traces(domain) - settings.held_out))))
+            lengths.append(min(self._trace_tokens(name), limit))
+        documents = _documents(counts, lengths, self.of.prompt_share)
+        epoch = self.flops.step(documents, _packs(documents, settings), settings.packing != "packing")
+        return round(settings.epochs * int(documents.lengths.sum())), settings.epochs * epoch
+
+    def _trained(self, settings: Branch) -> int:
+        """Parameters that a step changes."""
+        if settings.adapter is None:
+            return self.parameters
+        shapes = [m for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n]
+        return sum(settings.adapter.rank * (m.in_features + m.out_features) for m in shapes)
+
+    def _fit(self, settings: Branch) -> Fit:
+        what = settings.sequence_length, settings.micro_batch, str(settings.adapter), str(settings.optimizer)
+        if what not in self._fits:
+            free = (self.of.card.gib - self.of.reserve_gib) * GIB
+            self._fits[what] = fit(self.architecture, settings, self.config.trainer, self.of.adapter, free)
+        return self._fits[what]
+
+    def _merge(self, name: str) -> Stage:
+        entries = self.parameters * len(self.config.domains)
+        read, wrote = self.bytes * len(self.config.domains), self.bytes
+        seconds = (read + wrote) / self._disk + entries * 2e-9 / self.cores
+        return Stage("merge", name, seconds, flops=float(entries), disk=wrote, money=self._money(0, seconds), basis={
+            "flops": "computed: one an entry read", "disk": "computed: the merged model",
+            "seconds": "assumed: plan.disk_gb_per_second and 2 ns an entry and core; merging takes no GPU",
+        })  # fmt: skip
+
+    def _evaluate(self, name: str) -> Stage:
+        evaluate = self.config.evaluate
+        own = {str(d.task): d.questions for d in self.config.domains.values()}
+        tokens = 0
+        for task in dict.fromkeys([*own, *evaluate.tasks]):
+            known = self.of.tasks.get(task)
+            questions = own.get(task) or (known.questions if known else 500)
+            questions = min(questions, evaluate.limit or questions)
+            samples = evaluate.samples or (known.samples if known else 1)
+            most = evaluate.max_new_tokens or 1024
+            tokens += questions * samples * (known.tokens if known else ceil(self.of.response_tokens * most))
+        engine = evaluate.engine.parameters
+        spent = self._generation(tokens, engine, self.parameters)
+        peak, fits, change = self._serving(engine) if spent.gpus else (0.0, True, None)
+        seconds = spent.seconds + self.bytes / self._disk
+        return Stage(
+            "evaluate", name, seconds, gpus=spent.gpus, tokens=tokens, flops=spent.flops, disk=5.0 * tokens,
+            gpu_bytes=peak, fits=fits, change=change, money=self._money(spent.gpus, seconds), basis={
+                "peak": "computed: the engine takes its share of the card; weights and one sequence's keys must fit",
+                "tokens": "assumed: plan.tasks, plan.response_tokens", "flops": "computed: 2 a parameter and token",
+                "seconds": "assumed: plan.utilisation, plan.disk_gb_per_second", "disk": "assumed: 5 bytes a token",
+            },
+        )  # fmt: skip
+
+    def _generation(self, tokens: int, engine: Mapping[str, Any], parameters: int) -> Stage:
+        """Tokens by an engine of this machine; an endpoint takes none of its time."""
+        target = str(engine.get("_target_", self.config.evaluate.engine.target))
+        gpus = int(engine.get("tensor_parallel", 0)) * int(engine.get("data_parallel", 0))
+        flops = 0.0 if target.endswith(".openai") else 2.0 * parameters * tokens
+        peak = gpus * self.of.card.tflops * 1e12 or self.cpu
+        seconds = flops / (peak * self.of.utilisation["gpu" if gpus else "cpu"].generate)
+        return Stage("", "", seconds, {}, gpus=gpus, flops=flops)
+
+    def _serving(self, engine: Mapping[str, Any]) -> tuple[float, bool, str | None]:
+        """Bytes that vLLM takes of each GPU, and whether weights and the longest sequence fit into them."""
+        parallel, share = int(engine["tensor_parallel"]), float(engine["memory"])
+        taken = share * self.of.card.gib * GIB
+        needs = self.bytes + self._sequence_bytes()
+        if needs / parallel <= taken - GIB:
+            return taken, True, None
+        gpus = parallel * int(engine["data_parallel"])
+        enough = next((n for n in (2, 4, 8) if n > parallel and needs / n <= taken - GIB), None)
+        if enough is None:
+            return needs / parallel, False, "a card with more memory"
+        copies = max(1, gpus // enough)
+        return (
+            needs / parallel,
+            False,
+            f"evaluate.engine.tensor_parallel={enough} evaluate.engine.data_parallel={copies}",
+        )
+
+    def _sequence_bytes(self) -> float:
+        """Keys and values of one response of the greatest length, in bf16."""
+        config = self.architecture
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        tokens = (self.config.evaluate.max_new_tokens or 1024) + 4096
+        return float(2 * 2 * width * heads * config.num_hidden_layers * tokens)
+
+    def _traces(self, domain: Domain) -> int:
+        return domain.traces or domain.expected or 10000
+
+    def _trace_tokens(self, domain: str) -> int:
+        return self.of.trace_tokens.get(domain) or max(1, self.config.branch.sequence_length // 4)
+
+    @property
+    def _disk(self) -> float:
+        return self.of.disk_gb_per_second * 1e9
+
+    def _money(self, gpus: int, seconds: float, bill: float = 0.0) -> float | None:
+        """USD; None where the card has no price."""
+        prices = self.config.prices
+        if not gpus:
+            return seconds / 3600 * prices.machine + bill
+        price = next((p for part, p in prices.gpus.items() if part in self.of.gpu), None)
+        return None if price is None else gpus * seconds / 3600 * price + bill
+
+
+def architecture(config: Experiment) -> PreTrainedConfig:
+    """The student's, by the settings where they say it, else by its folder or the hub; UserError if neither has it."""
+    student = config.student
+    name = student.build.parameters.get("name")
+    if student.architecture is not None:
+        values = dict(student.architecture)
+        made: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
+        return made
+    try:
+        found: PreTrainedConfig = AutoConfig.from_pretrained(str(name))
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            f"student.architecture: what `{student.name}` is made of is not known before it is built; give the figures "
+            "of its config.json there, {model_type: …, hidden_size: …}"
+        ) from problem
+    return found
+
+
+def _parameters(config: PreTrainedConfig) -> int:
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return int(model.num_parameters())
+
+
+def _documents(counts: Sequence[int], lengths: Sequence[int], prompt_share: float) -> Documents:
+    """Documents of which only the lengths are known."""
+    each = np.repeat(np.array(lengths, dtype=np.int64), counts)
+    nothing = np.zeros(len(each), dtype=np.int64)
+    return Documents(
+        tokens=np.zeros(0, dtype=np.int32), starts=nothing, lengths=each,
+        prompts=np.maximum(1, (prompt_share * each).astype(np.int64)),
+        domain=np.repeat(np.arange(len(counts)), counts), held_out=nothing.astype(np.bool_), cut=nothing,
+        dropped=np.zeros((len(counts), 2), dtype=np.int64), ids=np.zeros(len(each), dtype=np.str_),
+    )  # fmt: skip
+
+
+def _packs(documents: Documents, settings: Branch) -> list[list[int]]:
+    """Documents one after the other in packs as full as equal lengths allow."""
+    packs: list[list[int]] = [[]]
+    room = settings.sequence_length
+    for index, length in enumerate(documents.lengths.tolist()):
+        if packs[-1] and (length > room or settings.packing == "none"):
+            packs.append([])
+            room = settings.sequence_length
+        packs[-1].append(index)
+        room -= length
+    return packs

@@ -1,0 +1,157 @@
+"""What a training step holds on one rank: the real module takes two steps with tensors that have shapes but no data."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from bm.branch.attention import ISOLATED
+from bm.branch.data import MicroBatch, flat
+from bm.branch.model import Student, divided, frozen_dtype, whole
+from bm.branch.parallel import Place
+from bm.config import Branch, Trainer
+from bm.plan.live import Live
+
+NF4_BYTES = 0.516
+"""Of a weight in four bits, with its share of the doubly quantised constants of its block (arXiv 2305.14314)."""
+DEPTHS = 4, 8
+"""Layers of the two shallow copies of a deep model: memory is linear in the number of equal layers."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank: what lies there between steps, the gradients, and the most at any moment of a step."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    peak: float
+
+    @property
+    def activations(self) -> float:
+        """What the peak has beside them: activations, gathered blocks, logits, buffers."""
+        return max(0.0, self.peak - self.parameters - self.gradients - self.optimizer)
+
+
+def training_memory(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
+    """Of a full micro-batch in which every token is learned, at the trainer's number of ranks.
+
+    A deep model is simulated at two depths and continued to its own; its layers must be of one kind for that. Weights
+    in four bits are simulated in bf16, as no such kernel runs here, and the known difference is taken off.
+    """
+    if branch.adapter is not None and branch.adapter.quantize:
+        return _quantised(config, branch, trainer)
+    depth = config.num_hidden_layers
+    if depth <= DEPTHS[1] or len(set(getattr(config, "layer_types", None) or [""])) > 1:
+        return _simulated(config, branch, trainer)
+    low, high = (astuple(_simulated(_shallow(config, layers), branch, trainer)) for layers in DEPTHS)
+    further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
+    return Memory(*(b + (b - a) * further for a, b in zip(low, high, strict=True)))
+
+
+def _quantised(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
+    adapter = branch.adapter and replace(branch.adapter, quantize=None)
+    memory = training_memory(config, replace(branch, adapter=adapter), trainer)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
+    entries = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    saved = entries * (2 - NF4_BYTES)
+    return replace(memory, parameters=memory.parameters - saved, peak=memory.peak - saved)
+
+
+def _shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    shallow = copy.deepcopy(config)
+    if getattr(config, "layer_types", None):
+        shallow.layer_types = config.layer_types[:layers]
+    shallow.num_hidden_layers = layers
+    return shallow
+
+
+def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
+    """Two steps of the real module on a rank of a group in which nobody else answers."""
+    with _mesh(trainer) as mesh:
+        batch = _batch(branch, Place.on(mesh) if mesh else Place())
+        with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
+            with _staying():
+                student = _student(config, branch, trainer, mesh)
+            optimizer = branch.optimizer(student, branch.learning_rate)
+            for _ in range(2):  # the optimiser's state is there from the second on
+                with _precision(trainer, mesh):
+                    loss = student(batch, float(batch.targets.numel()))
+                loss.backward()
+                del loss
+                optimizer.step()
+                gradients = _bytes([p.grad for p in student.parameters() if p.grad is not None])
+                optimizer.zero_grad()
+            state = [value for entries in optimizer.state.values() for value in entries.values()]
+            held = _bytes(list(student.parameters())), gradients, _bytes(state)
+            return Memory(*held, peak=live.peak)
+
+
+@contextmanager
+def _mesh(trainer: Trainer) -> Iterator[DeviceMesh | None]:
+    """Ranks along (data, sequence), of which this process is the first and the others do not exist."""
+    ranks, sequence = trainer.devices * trainer.nodes, trainer.sequence_parallel
+    if ranks == 1:
+        yield None
+        return
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        names = ("data_parallel", "tensor_parallel")
+        mesh = init_device_mesh("cpu", (ranks // sequence, sequence), mesh_dim_names=names)
+        mesh._flatten("ranks")  # here, where its arithmetic has data
+        yield mesh
+    finally:
+        dist.destroy_process_group()
+
+
+def _batch(branch: Branch, place: Place) -> MicroBatch:
+    """As many full packs as a forward pass has, each one document with a prompt of one token."""
+    length, packs = branch.sequence_length, branch.micro_batch
+    documents = [np.zeros(length, dtype=np.int32)] * packs
+    return flat(documents, [1] * packs, [length] * packs).stretch(place)
+
+
+def _student(config: PreTrainedConfig, branch: Branch, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+    dtype = frozen_dtype(branch.adapter, trainer) if mesh is None else torch.float32
+    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": ISOLATED}
+    model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]
+    if mesh is None:
+        return whole(model, ISOLATED, trainer, branch.adapter)
+    return divided(model, ISOLATED, trainer, mesh, branch.adapter, lambda module, prefix: None)
+
+
+@contextmanager
+def _staying() -> Iterator[None]:
+    """peft moves what it has made to the device where it is already, which modules without data cannot follow."""
+    move = nn.Module.to
+    nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.to = move  # type: ignore[method-assign]
+
+
+def _precision(trainer: Trainer, mesh: DeviceMesh | None) -> AbstractContextManager[Any]:
+    """As Lightning has it for one process; FSDP2 has a policy of its own."""
+    alone = mesh is None and trainer.precision == "bf16-mixed"
+    return torch.autocast("cpu", torch.bfloat16) if alone else nullcontext()
+
+
+def _bytes(tensors: Sequence[Any]) -> int:
+    """Of this rank's parts, each storage once: gradients of a block are views of what was scattered together."""
+    local = [t.to_local() if isinstance(t, DTensor) else t for t in tensors if isinstance(t, torch.Tensor)]
+    storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in local}
+    return sum(storages.values())

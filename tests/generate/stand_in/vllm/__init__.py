@@ -1,0 +1,95 @@
+"""vLLM's classes as the engine uses them, so that its processes, queues and time-outs run without a GPU.
+
+Every keyword is held against what EngineArgs of the pinned version takes, and a cache that cannot hold one sequence is
+refused as vLLM refuses it.
+"""
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm.sampling_params import RequestOutputKind
+
+BREAK, HANG, DIE = [2, 2], [3, 3], [4, 4]
+"""Prompts at which it fails, at which it says no more, and at which its process is killed."""
+PLACE = Path(os.environ["STAND_IN"])
+CARD = float(os.environ.get("STAND_IN_BYTES", 1 << 30))
+"""Bytes of each of its GPUs."""
+TAKES = set((Path(__file__).parent / "engine_args.txt").read_text().split())
+"""The fields of vLLM's EngineArgs."""
+
+
+@dataclass
+class SamplingParams:
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    stop: list[str]
+    output_kind: RequestOutputKind
+
+
+class EngineArgs:
+    def __init__(self, **settings):
+        for name in settings:
+            if name not in TAKES:
+                raise TypeError(f"EngineArgs.__init__() got an unexpected keyword argument '{name}'")
+        self.settings = settings
+
+
+class Completion:
+    """Ends with the end-of-text token, as vLLM's do."""
+
+    def __init__(self, tokens):
+        self.token_ids, self.finish_reason, self.stop_reason = [*tokens, 1], "stop", None
+
+
+@dataclass
+class RequestOutput:
+    request_id: str
+    outputs: list[Completion]
+    finished: bool = True
+
+
+class LLMEngine:
+    """Answers one request a step, the latest first: no order may be relied upon."""
+
+    @classmethod
+    def from_engine_args(cls, args):
+        engine, settings = cls(), args.settings
+        assert settings["enable_prefix_caching"]
+        config = json.loads((Path(settings["model"]) / "config.json").read_text())
+        heads, width = config["num_key_value_heads"], config["hidden_size"] // config["num_attention_heads"]
+        token = 2 * config["num_hidden_layers"] * heads * width * 4 / settings["tensor_parallel_size"]
+        weights = sum(f.stat().st_size for f in Path(settings["model"]).glob("*.safetensors"))
+        cache = settings["gpu_memory_utilization"] * CARD - weights / settings["tensor_parallel_size"]
+        if settings["max_model_len"] * token > cache:
+            raise ValueError(
+                f"To serve at least one request with the model's max seq len ({settings['max_model_len']}), "
+                "more KV cache is needed than there is"
+            )
+        engine.longest, engine.waiting, engine.most = settings["max_model_len"], [], 0
+        engine.place = PLACE / f"{os.getpid()}"
+        engine.place.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        return engine
+
+    def add_request(self, request_id, prompt, params):
+        tokens = prompt["prompt_token_ids"]
+        assert len(tokens) < self.longest and params.output_kind is RequestOutputKind.FINAL_ONLY
+        self.waiting.append((request_id, tokens, params))
+        self.most = max(self.most, len(self.waiting))
+        self.place.with_suffix(".most").write_text(str(self.most))
+
+    def step(self):
+        request, tokens, params = self.waiting.pop()
+        if tokens == BREAK:
+            raise RuntimeError("CUDA out of memory\nlong story")
+        if tokens == HANG:
+            time.sleep(600)
+        if tokens == DIE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        return [RequestOutput(request, [Completion([*tokens, *(10 + int(d) for d in str(params.seed))])])]
