@@ -47,12 +47,13 @@ def exactly(text, reference, metadata, settings):
     "merge/average.yaml": "{_target_: myideas.average, share: 0.25}",
     "loss/focal.yaml": "_target_: myideas.focal",
     "optimizer/adagrad.yaml": "_target_: myideas.adagrad",
+    "adapter/thin.yaml": "{defaults: [lora, _self_], rank: 4}",
     "teacher/careful.yaml": "_target_: myideas.careful",
     "domain/sums.yaml": "{defaults: [math, _self_], traces: 40, questions: 10}",
     "tasks/capitals.yaml": "{task: capitals, dataset_path: json, dataset_kwargs: {data_files: {test: capitals.jsonl}},"
     "\ntest_split: test, output_type: generate_until, doc_to_text: question, doc_to_target: answer}",
 }
-CHOSEN = ["domain=[sums,coding]", "merge=average", "loss=focal", "optimizer=adagrad", "teacher=careful",
+CHOSEN = ["domain=[sums,coding]", "merge=average", "loss=focal", "optimizer=adagrad", "adapter=thin", "teacher=careful",
           "evaluate.include_path=mine/tasks", "evaluate.tasks=[capitals]"]  # fmt: skip
 
 
@@ -83,6 +84,7 @@ def test_one_of_each_kind_is_composed_from_its_name(folder: Path) -> None:
     config = bm.compose(*CHOSEN, config_dir="mine")
     chosen = [config.merge.methods["average"], config.branch.loss, config.branch.optimizer, config.teacher]
     assert [c.target for c in chosen] == ["myideas.average", "myideas.focal", "myideas.adagrad", "myideas.careful"]
+    assert config.branch.adapter is not None and (config.branch.adapter.rank, config.branch.adapter.alpha) == (4, 32)
     sums = config.domains["sums"]
     assert (sums.name, sums.task, sums.traces, list(config.domains)) == ("sums", "sums", 40, ["sums", "coding"])
     a, b = torch.ones(2, 3), torch.zeros(2, 3)

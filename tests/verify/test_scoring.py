@@ -51,7 +51,7 @@ def harm(names: list[str], folder: Path) -> tuple[list[Verdict], list[Case]]:
         metadata = json.dumps(asked["metadata"], default=str)
         texts = hostile(secret, target)
         cases += [Case("reasoning_gym", text, asked["answer"] or "-", metadata) for text in texts]
-    verdicts = verify_all(cases, verifying(seconds=3))
+    verdicts = verify_all(cases, verifying(seconds=1))
     assert len(verdicts) == len(cases)
     assert sorted(path.name for path in folder.iterdir()) == ["secret"]
     assert not any("sesame" in verdict.reason for verdict in verdicts)
