@@ -102,12 +102,14 @@ def fits(found: Sequence[Found]) -> list[Fit]:
 
 
 def left_out(found: Sequence[Found], kind: str) -> list[tuple[Found, Forecast]]:
-    """Each strength and seed, foretold from other strengths and other seeds alone."""
+    """Each strength and seed, foretold from other strengths and other seeds alone; from the same seed's other strengths
+    too as long as there are too few cells of other seeds."""
     told = []
     for student in dict.fromkeys(one.student for one in found):
         strength, seed = student
-        others = [one for one in found if one.strength != strength and one.seed != seed]
-        if fitted := fit(others, kind):
+        stronger_or_weaker = [one for one in found if one.strength != strength]
+        others = [one for one in stronger_or_weaker if one.seed != seed]
+        if fitted := fit(others, kind) or fit(stronger_or_weaker, kind):
             told += [(one, foretell(one.regime, fitted)) for one in found if one.student == student]
     return told
 

@@ -37,8 +37,8 @@ def sentences(
 
 def _law(laws: Sequence[Law]) -> Iterator[str]:
     law = laws[0]
-    cost = f"each 10 points more that the experts gain cost it {-1000 * law.slope.mean:.1f} points"
-    interval = f"({-1000 * law.slope.high:.1f} to {-1000 * law.slope.low:.1f})"
+    cost = f"each 10 points more that the experts gain cost it {-10 * law.slope.mean:.1f} points"
+    interval = f"({-10 * law.slope.high:.1f} to {-10 * law.slope.low:.1f})"
     start = f"{count(law.cells, 'cell')}: with experts that gain nothing the {law.method} merge is"
     apart = f"{points(law.intercept.mean)} points from the mixture of the same tokens"
     yield f"{start} {apart}, and {cost} {interval}."

@@ -86,6 +86,8 @@ def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime
     _beside(axes, beside)
     axes.set_xlabel("what the experts gained over their student on their own tasks, points", labelpad=2)
     axes.set_ylabel("merge − mixture, points", labelpad=2)
+    axes.text(0.995, 0.6 - 100 * MARGIN, f"not inferior: within {100 * MARGIN:.0f} points of the mixture", ha="right",
+              transform=axes.get_yaxis_transform(), fontsize=SMALL, color=LIGHT["mixture"])  # fmt: skip
     gaps = [100 * (one.regime.gap or 0) for one in of] + [100 * (r.gap or 0) for r in beside.values()]
     axes.set_ylim(min(gaps) - 3, max(*gaps, 4) + 3)
     axes.grid(axis="y")
@@ -94,12 +96,15 @@ def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime
 
 
 def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
+    furthest = axes.get_xlim()[1]
     for name, regime in beside.items():
         if regime.gain is not None and regime.gap is not None:
             x, y = 100 * regime.gain, 100 * regime.gap
             axes.plot([x], [y], marker="D", markersize=9, color=LIGHT["ink"], markeredgewidth=0,
                       gid=tip([name, f"gain {points(regime.gain)}", f"gap {points(regime.gap)}"]))  # fmt: skip
-            axes.annotate(name, (x, y), (7, 7), textcoords="offset points", fontsize=TEXT, color=LIGHT["ink"])
+            right = x < furthest / 2
+            axes.annotate(name, (x, y), (9 if right else -9, 0), textcoords="offset points", va="center",
+                          ha="left" if right else "right", fontsize=TEXT, color=LIGHT["ink"])  # fmt: skip
 
 
 def _regimes(of: Sequence[Found], method: str) -> Chart:
@@ -138,7 +143,7 @@ def _explained(found: Sequence[Explained], method: str) -> Chart:
     axes.set_xlim(-1.05, 1.05)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.set_yticks([])
-    axes.set_xlabel("Spearman's correlation with the gap", labelpad=1)
+    axes.set_xlabel("rank correlation", labelpad=1)
     rows = [(one.measure, one.correlation.mean, one.correlation.low, one.correlation.high) for one in found]
     note = f"Rank correlation with the gap of the {method} merge, and its {CONFIDENCE:.0%} interval over students."
     return Chart("gap-explained", "What tells the gap", note, figure, ("measure", "correlation", "low", "high"), rows)
