@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from bm.merge import geometry
+from bm.report.findings import forecast
+from bm.report.findings.forecast import fit
+from bm.report.findings.law import Found
+from bm.report.findings.regimes import Regime
 from tests.merge.folders import load, save, weights
 
 
@@ -37,3 +41,25 @@ def test_a_model_like_its_base_has_no_update(tmp_path):
     start = weights(dtype=torch.float32)
     base, same = save(tmp_path / "base", start), save(tmp_path / "same", start)
     assert geometry([same, save(tmp_path / "other", weights(1, start, dtype=torch.float32))], base) is None
+
+
+def test_a_merge_of_folders_says_how_it_would_stand_to_a_mixture(student, experts, bm, tmp_path, monkeypatch):
+    """From a fit on weights alone: the chance, or that these models are outside of what it was fitted on."""
+    found = geometry(list(experts.values()), student)
+    assert found is not None
+
+    def fitted(spread):
+        """A law that has seen distances this near to theirs."""
+        cells = []
+        for i in range(25):
+            near = {name: value + spread * (i % 3 - 1) * (i + 1) for name, value in vars(found).items()}
+            cells.append(Found(Regime("linear", **near, gap=-0.01 * (i % 2)), i % 5, i // 5, 1))
+        return (fit(cells, "weights"),)
+
+    words = ("merge", "merge=task_arithmetic", f"base={student}", f"models=[{experts['math']},{experts['coding']}]")
+    monkeypatch.setattr(forecast, "recorded", lambda: fitted(0.1))
+    said = bm(*words, f"output={tmp_path / 'one'}", cwd=tmp_path)
+    assert "task_arithmetic will probably be within 2 points of a mixture: " in " ".join(said.stderr.split()), said
+    monkeypatch.setattr(forecast, "recorded", lambda: fitted(1e-9))
+    said = bm(*words, f"output={tmp_path / 'two'}", cwd=tmp_path)
+    assert "outside of what the law was fitted on (" in " ".join(said.stderr.split()), said
