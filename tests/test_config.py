@@ -27,7 +27,7 @@ MISTAKES = [
         "merge.methods.arcee_fusion: lam: must be greater than or equal to 0, not -2",
     ),
     ("run merge.methods.arcee_fusion.variant=fast", "variant: must be 'exact'"),
-    ("run domains.math.task=null", "domains.math.task: domain 'math' has no evaluation task"),
+    ("run domains.math.task=null domains.math.questions=null", "domains.math.task: domain 'math' has no evaluation task"),
     ("run 'merge.order=\"(math & sciense) & coding\"'", "no expert 'sciense'; did you mean 'science'?"),
     ("run 'merge.order=\"(math & science\"'", "merge.order"),
     ("run +mixture.ratio.maths=0.5", "mixture.ratio.maths: no such domain; did you mean 'math'?"),
