@@ -96,9 +96,9 @@ def test_accumulation_does_not_change_the_step(student: Path, traces: list[Trace
 
 
 def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tmp_path: Path) -> None:
-    """kill -9 of a real process in mid-epoch, twice; then the same command."""
-    config = branch(epochs=6, checkpoint_seconds=0.001)
-    undisturbed = trained(student, traces, tmp_path / "undisturbed", branch(epochs=6))
+    """kill -9 of a real process in mid-epoch, twice; then the same command. Models kept on the way are the same too."""
+    config = branch(epochs=6, keep=[1, 4], checkpoint_seconds=0.001)
+    undisturbed = trained(student, traces, tmp_path / "undisturbed", branch(epochs=6, keep=[1, 4]))
     work = tmp_path / "work"
     work.mkdir()
     job = Job(student, tuple(traces), config, trainer(), tracker(), "math", "0123456789abcdef", work)
@@ -113,8 +113,9 @@ def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tm
     (work / ".job.json").unlink()
     facts = trained(student, traces, work, config)
     assert facts == undisturbed
-    ours, expected = weights(work), weights(tmp_path / "undisturbed")
-    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    for kept in (Path(), *(Path("kept") / epochs for epochs in ("1", "4"))):
+        ours, expected = weights(work / kept), weights(tmp_path / "undisturbed" / kept)
+        assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert sorted(os.listdir(work)) == sorted(os.listdir(tmp_path / "undisturbed"))
     stable = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens", "held_out_math")
     for mine, theirs in zip(rows(work), rows(tmp_path / "undisturbed"), strict=True):
