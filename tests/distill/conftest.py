@@ -17,7 +17,7 @@ def read(path: Path) -> dict:
 def domain(request) -> Domain:
     """A domain of the project's own, as its YAML has it."""
     return typed(
-        Domain, {"name": request.param, "task": request.param, **read(CONF / "domain" / f"{request.param}.yaml")}
+        Domain, {"name": request.param, **read(CONF / "domain" / f"{request.param}.yaml")}
     )
 
 
