@@ -22,7 +22,7 @@ OPEN = re.compile(
 """Settings that hold names of the user's own choice, which Hydra would want to be marked with `+`."""
 
 
-ENGINE = re.compile(r"((?:evaluate|teacher|verify\.judge|rounds\.teacher)\.engine)=([\w-]+(?:,[\w-]+)*)$")
+ENGINE = re.compile(r"^((?:evaluate|teacher|verify\.judge|rounds\.teacher)\.engine)=([\w-]+(?:,[\w-]+)*)$")
 """An engine by its name in `conf/engine/`, which Hydra would want to be written as `engine@evaluate.engine=NAME`."""
 
 
