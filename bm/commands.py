@@ -92,7 +92,7 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     from bm import plan as planning
 
     try:
-        found = planning.plan(config, [name for name, _, _ in merges])
+        found = planning.plan(planning.on_this_machine(config), [name for name, _, _ in merges])
     except UserError as unknown:
         say(f"plan     none: {unknown}")
         return
@@ -100,6 +100,9 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     if remedies and config.plan.refuse:
         raise UserError(f"{remedies[0]} (plan.refuse=false tries it all the same)")
     say(planning.line(found))
+    free, needed = shutil.disk_usage(config.paths.outputs).free / 2**30, found["total"]["disk_gib"]
+    if free < needed:
+        say(f"disk     {free:,.0f} GiB free, {needed:,.0f} planned, less what is there already")
 
 
 def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:

@@ -17,9 +17,8 @@ from rich.table import Table
 
 from bm.config import Experiment
 from bm.errors import UserError
-from bm.preflight import check_keys
+from bm.preflight import VLLM, check_keys, named_engines
 
-VLLM = "bm.generate.engines.vllm"
 PATIENCE = 5.0
 """Seconds that the hub has to answer."""
 
@@ -96,9 +95,8 @@ def _packages(config: Experiment) -> Iterator[Finding]:
 def _vllm(config: Experiment) -> Iterator[Finding]:
     from bm.generate.vllm_engine import installed
 
-    engine = config.evaluate.engine
-    engines = [{"_target_": engine.target, **engine.parameters}, config.teacher.parameters.get("engine") or {}]
-    for python in dict.fromkeys(Path(e["python"]) for e in engines if e.get("_target_") == VLLM):
+    engines = [e for component in (config.teacher, config.evaluate.engine) for e in named_engines(component, VLLM)]
+    for python in dict.fromkeys(Path(engine["python"]) for engine in engines):
         try:
             yield Finding("vLLM", True, f"{installed(python)}, by {python}")
         except UserError as problem:

@@ -8,7 +8,7 @@ from bm.config import Component, Experiment, absent, overridden
 from bm.errors import UserError, nearest
 from bm.store import write_text
 
-ENDPOINT = "bm.generate.engines.openai"
+ENDPOINT, VLLM = "bm.generate.engines.openai", "bm.generate.engines.vllm"
 
 
 def preflight(config: Experiment, *asked: Component | None) -> None:
@@ -21,6 +21,7 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
     check(config.tracker)
     for component in asked:
         check_keys(component)
+        _vllm(component)
     _files(config)
     _moments(config)
     _devices(config)
@@ -65,25 +66,34 @@ def _moments(config: Experiment) -> None:
 
 def check_keys(component: Component | None) -> None:
     """UserError for an endpoint whose key is not in the environment."""
-    for engine in _endpoints(component):
+    for engine in named_engines(component, ENDPOINT):
         from bm.generate.endpoint import secret
 
         secret(engine["base_url"], engine["key"])
 
 
-def _endpoints(node: Any) -> Iterator[Mapping[str, Any]]:
-    """The parameters of every endpoint in a component."""
+def _vllm(component: Component | None) -> None:
+    """UserError for an engine whose interpreter finds no vLLM."""
+    for engine in named_engines(component, VLLM):
+        from bm.generate.vllm_engine import installed
+
+        installed(Path(engine["python"]))
+
+
+def named_engines(node: Any, target: str) -> Iterator[Mapping[str, Any]]:
+    """The parameters of every engine of a kind in a component."""
     if isinstance(node, Component):
         node = {"_target_": node.target, **node.parameters}
     if isinstance(node, Mapping):
-        if node.get("_target_") == ENDPOINT:
+        if node.get("_target_") == target:
             yield node
         for value in node.values():
-            yield from _endpoints(value)
+            yield from named_engines(value, target)
 
 
 def _devices(config: Experiment) -> None:
     """The processors of training and merging, and whether a ready student can be trained at all."""
+    from bm.branch.adapter import check_adapter
     from bm.branch.architecture import check_devices, check_trainable
     from bm.branch.teacher import check_teacher
     from bm.merge.grid import device
@@ -94,6 +104,7 @@ def _devices(config: Experiment) -> None:
     ready = Path(given) if given and Path(given).is_dir() else None
     for domain in config.domains.values():
         settings = overridden(config.branch, domain.branch, f"domains.{domain.name}.branch")
+        check_adapter(settings.adapter, config.trainer.devices * config.trainer.nodes)
         if ready:
             check_trainable(ready, settings, config.trainer)
         if settings.teacher:

@@ -61,8 +61,10 @@ def quantised(adapter: Adapter | None) -> dict[str, Any]:
     )}  # fmt: skip
 
 
-def check_ranks(adapter: Adapter | None) -> None:
-    if adapter is not None and adapter.quantize:
+def check_adapter(adapter: Adapter | None, ranks: int) -> None:
+    """UserError for four bits where they are not to be had."""
+    quantised(adapter)
+    if adapter is not None and adapter.quantize and ranks > 1:
         raise UserError(
             "branch.adapter.quantize: a student in four bits trains on one GPU; set trainer=gpu, or null here"
         )

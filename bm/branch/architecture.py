@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from bm.branch import parallel
+from bm.branch.adapter import check_adapter
 from bm.branch.attention import ISOLATED, OWN
 from bm.branch.data import Ints, flat
 from bm.branch.model import Student, head_of
@@ -35,6 +36,7 @@ def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> No
     teacher, where the settings name one.
     """
     check_devices(trainer)
+    check_adapter(settings.adapter, trainer.devices * trainer.nodes)
     for folder in (model, settings.teacher):
         if folder is not None:
             attention_for(_config(folder), settings, trainer)

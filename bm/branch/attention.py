@@ -1,4 +1,9 @@
-"""Attention within documents: a pack of many is computed as if each stood alone, and no mask over it is ever made."""
+"""Attention within documents: a pack of many is computed as if each stood alone, and no mask over it is ever made.
+
+On CUDA by FlashAttention 2, which takes segments as they are on every card since Ampere; else by PyTorch's SDPA, a
+segment at a time. FlashAttention 3 and 4 are not used, as they are in beta and for Hopper and Blackwell alone, nor is
+FlexAttention, which would have to be compiled anew for each pack's mask.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
@@ -25,8 +26,6 @@ from bm.errors import UserError
 NAME = "checkpoint"
 STATE = "state.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TRAINED = StateDictOptions(ignore_frozen_params=True)
-"""What no step changes is in the student's folder already."""
 WRAPPED = r"os error (\d+)|\d+ requested and \d+ written"
 """What safetensors and NumPy say of a write that failed, without the number that an OSError has."""
 
@@ -53,10 +52,7 @@ def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> No
     if first:
         shutil.rmtree(new, ignore_errors=True)
     _wait()
-    weights, moments = get_state_dict(model, optimizer, options=TRAINED)
-    state_dict_saver.save(
-        {"model": weights, "optimizer": moments}, checkpoint_id=new, no_dist=not dist.is_initialized()
-    )
+    state_dict_saver.save(_trained(model, optimizer), checkpoint_id=new, no_dist=not dist.is_initialized())
     if first:
         (new / STATE).write_text(json.dumps(asdict(state)))
         shutil.rmtree(old, ignore_errors=True)
@@ -65,6 +61,13 @@ def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> No
         os.replace(new, place)
         shutil.rmtree(old, ignore_errors=True)
     _wait()
+
+
+def _trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """What steps change: all weights, or those of an adapter; and the optimiser's state."""
+    weights, moments = get_state_dict(model, optimizer)
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {"model": {name: value for name, value in weights.items() if name not in frozen}, "optimizer": moments}
 
 
 def _wait() -> None:
@@ -85,11 +88,12 @@ def reached(work: Path) -> State:
 
 def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Weights and optimiser state of the last checkpoint into place; by all ranks together."""
-    weights, moments = get_state_dict(model, optimizer, options=TRAINED)
-    into = {"model": weights, "optimizer": moments}
+    into = _trained(model, optimizer)
     state_dict_loader.load(into, checkpoint_id=_place(work), no_dist=not dist.is_initialized())
     options = StateDictOptions(strict=all(p.requires_grad for p in model.parameters()))
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=options)
+    set_state_dict(
+        model, optimizer, model_state_dict=into["model"], optim_state_dict=into["optimizer"], options=options
+    )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from bm.branch import parallel
-from bm.branch.adapter import adapt, check_ranks, quantised, written
+from bm.branch.adapter import adapt, quantised, written
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
 from bm.branch.loss import Head, Loss, Told, chunked_loss
@@ -127,7 +127,6 @@ def _sharded(
     folder: Path, config: PreTrainedConfig, attention: str, trainer: Trainer, mesh: DeviceMesh, adapter: Adapter | None
 ) -> Student:
     """Read block by block: no rank ever holds the whole model."""
-    check_ranks(adapter)
     with parameters_on_meta():
         settings = {"dtype": torch.float32, "attn_implementation": attention}
         model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]

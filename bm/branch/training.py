@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from bm.branch import checkpoint, documents, model
+from bm.branch.adapter import check_adapter
 from bm.branch.architecture import check_devices
 from bm.branch.data import TraceData
 from bm.branch.launch import Job, alone, fewer_fragments, launch
@@ -36,6 +37,7 @@ def train(
     the manifest. `name` and `key` label the run for the tracker. Several ranks are started by `trainer.launch`.
     UserError if the data or the model does not allow the training, or if a step is not finite.
     """
+    check_adapter(config.adapter, trainer.devices * trainer.nodes)
     fewer_fragments()
     job = Job(student, tuple(traces), config, trainer, tracker, name, key, work)
     try:

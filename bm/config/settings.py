@@ -112,6 +112,10 @@ class Branch:
             remedy = "set branch.teacher to its folder" if asks else "leave out branch.teacher, or choose loss=kd"
             sees = "learns from a teacher's logits" if asks else "does not look at a teacher's logits"
             raise ValueError(f"loss: `{self.loss.target}` {sees}; {remedy}")
+        if self.adapter is not None and self.second_moments:
+            raise ValueError(
+                "second_moments: of weights that an adapter leaves as they are there are none; leave out one"
+            )
         return self
 
 

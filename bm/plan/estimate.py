@@ -19,6 +19,8 @@ from bm.plan.fitting import Fit, fit
 from bm.plan.memory import Memory
 
 GIB = 2**30
+SEQUENCES = 8
+"""Responses of the greatest length that a copy of a model has room for at least: fewer would take for ever."""
 TRAINED_BYTES = 12
 """Of a checkpoint, for each parameter that is trained: fp32, and AdamW's two moments."""
 
@@ -75,7 +77,10 @@ class Estimates:
         yield self._student()
         if student.domains:
             settings = overridden(config.branch, student.branch, "student.branch")
-            yield self._branch(student.name, settings, {name: (d, 1.0) for name, d in student.domains.items()})
+            sets = {name: (d, 1.0) for name, d in student.domains.items()}
+            yield self._branch(student.name, settings, sets)
+            if student.anneal:
+                yield self._branch(student.name, overridden(settings, student.anneal, "student.anneal"), sets)
         for name, domain in config.domains.items():
             settings = overridden(config.branch, domain.branch, f"domains.{name}.branch")
             yield self._branch(name, settings, {name: (domain, 1.0)})
@@ -192,7 +197,7 @@ class Estimates:
         return Stage(
             "evaluate", name, seconds, gpus=spent.gpus, tokens=tokens, flops=spent.flops, disk=5.0 * tokens,
             gpu_bytes=peak, fits=fits, change=change, money=self._money(spent.gpus, seconds), basis={
-                "peak": "computed: the engine takes its share of the card; weights and one sequence's keys must fit",
+                "peak": "computed: the share that the engine takes, in which weights and keys of 8 sequences must fit",
                 "tokens": "assumed: plan.tasks, plan.response_tokens", "flops": "computed: 2 a parameter and token",
                 "seconds": "assumed: plan.utilisation, plan.disk_gb_per_second", "disk": "assumed: 5 bytes a token",
             },
@@ -208,10 +213,10 @@ class Estimates:
         return Stage("", "", seconds, {}, gpus=gpus, flops=flops)
 
     def _serving(self, engine: Mapping[str, Any]) -> tuple[float, bool, str | None]:
-        """Bytes that vLLM takes of each GPU, and whether weights and the longest sequence fit into them."""
+        """Bytes that vLLM takes of each GPU, whether weights and keys fit into them, and what would if not."""
         parallel, share = int(engine["tensor_parallel"]), float(engine["memory"])
         taken = share * self.of.card.gib * GIB
-        needs = self.bytes + self._sequence_bytes()
+        needs = self.bytes + SEQUENCES * self._sequence_bytes()
         if needs / parallel <= taken - GIB:
             return taken, True, None
         gpus = parallel * int(engine["data_parallel"])

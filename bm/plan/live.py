@@ -41,6 +41,11 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
         super().__exit__(*ended)  # type: ignore[no-untyped-call]
 
+    def restart(self) -> int:
+        """The most since the last restart; from here on it is counted anew."""
+        peak, self.peak = self.peak, self.now
+        return peak
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

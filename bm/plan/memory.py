@@ -31,12 +31,19 @@ DEPTHS = 4, 8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one rank: what lies there between steps, the gradients, and the most at any moment of a step."""
+    """Bytes on one rank: what lies there between steps, the gradients, and the most in each part of a step."""
 
     parameters: float
     gradients: float
     optimizer: float
-    peak: float
+    forward: float
+    backward: float
+    step: float
+
+    @property
+    def peak(self) -> float:
+        """The most at any moment."""
+        return max(self.forward, self.backward, self.step)
 
     @property
     def activations(self) -> float:
@@ -68,7 +75,10 @@ def _quantised(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Me
     head = model.get_output_embeddings()
     entries = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
     saved = entries * (2 - NF4_BYTES)
-    return replace(memory, parameters=memory.parameters - saved, peak=memory.peak - saved)
+    return replace(
+        memory, parameters=memory.parameters - saved, forward=memory.forward - saved, backward=memory.backward - saved,
+        step=memory.step - saved,
+    )  # fmt: skip
 
 
 def _shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -88,16 +98,20 @@ def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Me
                 student = _student(config, branch, trainer, mesh)
             optimizer = branch.optimizer(student, branch.learning_rate)
             for _ in range(2):  # the optimiser's state is there from the second on
+                live.restart()
                 with _precision(trainer, mesh):
                     loss = student(batch, float(batch.targets.numel()))
+                forward = live.restart()
                 loss.backward()
                 del loss
+                backward = live.restart()
                 optimizer.step()
+                step = live.restart()
                 gradients = _bytes([p.grad for p in student.parameters() if p.grad is not None])
                 optimizer.zero_grad()
             state = [value for entries in optimizer.state.values() for value in entries.values()]
             held = _bytes(list(student.parameters())), gradients, _bytes(state)
-            return Memory(*held, peak=live.peak)
+            return Memory(*held, forward, backward, step)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import product
 from pathlib import Path
@@ -159,6 +160,40 @@ def test_one_process_goes_on_for_two(student: Path, traces: list[Traces], tmp_pa
     assert 0 < reached < alone["steps"]
     launched(student, traces, tmp_path / "work", 1, 1)
     close(tmp_path / "work", tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_killed_rank_ends_the_run_and_the_next_one_goes_on(
+    student: Path, traces: list[Traces], tmp_path: Path
+) -> None:
+    """kill -9 of one of two ranks: torchrun ends the other, the run ends in a line, a restart gives the same expert."""
+    settings = {"checkpoint_seconds": 0.001}
+    launched(student, traces, tmp_path / "alone", 1, 1, **settings)
+    work = tmp_path / "work"
+
+    def kill() -> None:
+        while not ((work / "metrics.csv").exists() and len(rows(work)) >= 2):
+            time.sleep(0.01)
+        ranks = [int(f.parent.name) for f in Path("/proc").glob("[0-9]*/cmdline") if _is_rank(f, str(work))]
+        os.kill(max(ranks), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(UserError, match="math: the ranks ended with exit status"):
+        launched(student, traces, work, 2, 1, **settings)
+    killer.join()
+    assert checkpoint.reached(work).step > 0
+    launched(student, traces, work, 2, 1, **settings)
+    close(work, tmp_path / "alone")
+
+
+def _is_rank(cmdline: Path, work: str) -> bool:
+    """Whether a process is a rank of the job in `work`, and not torchrun above it."""
+    with contextlib.suppress(OSError):
+        words = cmdline.read_text().split("\0")
+        return "bm.branch" in words and any(work in word for word in words) and "--nproc-per-node" not in words
+    return False
 
 
 def test_slurm_gives_ranks_their_cores_and_ends_them_together(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,13 +14,21 @@ from bm.branch.flops import Flops
 from bm.branch.model import load
 from bm.commands import chosen_merges
 from bm.config import Experiment
-from bm.plan import line, plan, remedies
+from bm.plan import line, on_this_machine, plan, remedies
 from bm.plan.estimate import Estimates
+from experiments.tinyr1.plans import HERE, MACHINES, rows
 from tests.branch.conftest import branch, trainer
 from tests.branch.test_data import prepared
 from tests.conftest import SHRUNK, Bm
 
 FIGURES = {"stage", "peak_gib_per_gpu", "gpu_hours", "tokens", "flops", "disk_gib", "basis"}
+
+
+PLANS = (HERE / "PLANS.md").read_text().splitlines()[2:]
+
+
+def plural(gpus: str) -> str:
+    return "1 GPU" if gpus == "1" else f"{gpus} GPUs"
 
 
 def planned(config: Experiment) -> dict:
@@ -57,13 +66,13 @@ def test_operations_are_those_that_a_training_counts(student: Path, traces: list
 
 def test_what_does_not_fit_is_told_with_the_smallest_change() -> None:
     config = compose("recipe=tinyr1", "student=r1-distill-qwen-1.5b", "trainer=gpu", "plan.gpu=RTX4090",
-                     "branch.sequence_length=4096", "domain=[openthoughts_code]", "~mixture")  # fmt: skip
+                     "branch.sequence_length=4096", "domain=[openthoughts_code]")  # fmt: skip
     found = planned(config)
-    (said,) = [r for r in remedies(found, config.plan.reserve_gib) if "(branch)" in r]
-    assert "coding (branch) does not fit" in said and "it would with trainer=fsdp trainer.devices=2" in said
+    (said,) = [r for r in remedies(found, config.plan.reserve_gib) if r.startswith("coding (branch)")]
+    assert "does not fit" in said and "it would with trainer=fsdp trainer.devices=2" in said
     adapted = planned(replace(config, branch=replace(config.branch, adapter=config.plan.adapter)))
     assert all(s["fits"] for s in adapted["stages"] if s["stage"] == "branch")
-    assert "1 training" in line(found)
+    assert "2 trainings" in line(found)
 
 
 def test_an_evaluation_that_cannot_hold_its_weights_is_told() -> None:
@@ -77,3 +86,21 @@ def test_an_evaluation_that_cannot_hold_its_weights_is_told() -> None:
 def test_a_run_begins_with_its_plan(bm: Bm, finished: Path, tmp_path: Path) -> None:
     said = bm("run", *SHRUNK, "output=outputs/result", f"paths.outputs={finished / 'outputs'}", cwd=tmp_path)
     assert "plan     5 trainings, 2 merges, 7 evaluations: about" in said.stderr
+
+
+def test_a_machine_with_gpus_is_planned_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    sizes = [24 << 30, 12 << 30]
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=sizes[k]))
+    assert on_this_machine(compose("trainer=gpu")).plan.card.gib == 12
+    assert on_this_machine(compose()).plan.card.gib == 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", PLANS, ids=lambda row: row[:40])
+def test_the_committed_plans_are_those_of_this_version(row: str) -> None:
+    """Memory of every student on every machine, simulated again."""
+    _, student, gpus, way, *_ = (cell.strip() for cell in row.split("|"))
+    config = compose("recipe=tinyr1", f"student=r1-distill-qwen-{student.lower()}", *MACHINES[plural(gpus)])
+    assert row in list(rows(config, student.lower(), plural(gpus))), way
