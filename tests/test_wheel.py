@@ -24,6 +24,7 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
         assert f"bm/conf/{source.relative_to(ROOT / 'conf')}" in inside
     for source in (ROOT / "experiments").glob("*/published.yaml"):
         assert f"bm/experiments/{source.parent.name}/published.yaml" in inside
+    assert "bm/experiments/phase/law.json" in inside, "what forecasts rest on"
 
     venv.create(tmp_path / "empty", with_pip=True)
     install = [tmp_path / "empty/bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]

@@ -74,13 +74,13 @@ class Forecast:
 
 
 def fit(found: Sequence[Found], kind: str) -> Fit | None:
-    """None where there are too few merges, or some lack a measure."""
+    """None where there are too few cells, three for each coefficient at least, or some lack a measure."""
     from scipy import stats
 
     measures = KINDS[kind]
     known = [one.regime.known(*measures) for one in found]
     cells = len({(one.student, one.length) for one in found})
-    if cells < LEAST or not all(known):
+    if cells < max(LEAST, 3 * (1 + len(measures))) or not all(known):
         return None
     values = np.array(known, float)
     design, gaps = _design(values), np.array([one.regime.gap for one in found], float)
