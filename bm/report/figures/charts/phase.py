@@ -1,6 +1,7 @@
 """Figures of a grid of regimes: the gap of merge to mixture against gain, by regime, what tells it, and forecasts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import exp
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def phase(
     method = laws[0].method
     of = [one for one in found if one.regime.method == method]
     yield _gap(of, laws, beside)
-    yield _regimes(of, method)
+    yield from _regimes(of, method)
     yield _explained(explained(of), method)
     if fits:
         yield _forecasts(found, min(fits, key=lambda one: one.error or 1.0))
@@ -107,25 +108,31 @@ def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
                           ha="left" if right else "right", fontsize=TEXT, color=LIGHT["ink"])  # fmt: skip
 
 
-def _regimes(of: Sequence[Found], method: str) -> Chart:
-    """The mean gap over seeds in each regime."""
+def _regimes(of: Sequence[Found], method: str) -> Iterator[Chart]:
+    """The mean gap over seeds in each regime: of scores, and of held-out losses where they were measured."""
+    note = f"Points of the {method} merge above (blue) or below (red) the mixture of the same tokens, mean over seeds."
+    yield _map(of, "gap-by-regime", "The gap by student and length", note, lambda r: r.gap or 0.0)
+    if all(one.regime.loss_gap is not None for one in of):
+        note = f"How much higher the mixture's held-out loss is than the {method} merge's (blue), in percent, or lower."
+        yield _map(of, "loss-by-regime", "The same on held-out losses", note, lambda r: exp(r.loss_gap or 0) - 1)
+
+
+def _map(of: Sequence[Found], name: str, title: str, note: str, value: Callable[[Regime], float]) -> Chart:
+    """A share of each regime, mean over seeds, told in hundredths."""
     cells, rows, names = {}, [], {}
     for strength, length, here in by_strength_and_length(of):
         student = fmean(one.regime.strength or 0 for one in of if one.strength == strength)
-        gaps = [one.regime.gap or 0.0 for one in here]
+        values = [value(one.regime) for one in here]
         gain = fmean(one.regime.gain or 0 for one in here)
         names[strength] = f"student {percent(student)}"
-        over = over_seeds(gaps).interval(CONFIDENCE) if len(gaps) > 1 else None
+        over = over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else None
         said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
-        cells[names[strength], f"{length:g} epochs"] = Cell(
-            fmean(gaps), points(fmean(gaps)), f"gain {points(gain)}, {said}"
-        )
-        rows.append((strength, length, student, gain, fmean(gaps), len(gaps)))
+        told = f"gain {points(gain)}, {said}"
+        cells[names[strength], f"{length:g} epochs"] = Cell(fmean(values), points(fmean(values)), told)
+        rows.append((strength, length, student, gain, fmean(values), len(values)))
     across = [f"{length:g} epochs" for length in sorted({one.length for one in of})]
-    note = f"Points of the {method} merge above (blue) or below (red) the mixture of the same tokens, mean over seeds."
     columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")
-    figure = heat(list(names.values()), across, cells, around_zero=True)
-    return Chart("gap-by-regime", "The gap by student and length", note, figure, columns, rows)
+    return Chart(name, title, note, heat(list(names.values()), across, cells, around_zero=True), columns, rows)
 
 
 def _explained(found: Sequence[Explained], method: str) -> Chart:
