@@ -157,7 +157,7 @@ def test_a_users_own_source_is_made_again_when_its_file_or_its_code_changes(tmp_
 def test_a_stage_states_the_gpus_of_its_engine(tmp_path: Path) -> None:
     stages = Stages(Store(tmp_path / "store"), composed())
     facts: list[dict[str, Any]] = [{"engine": {"gpus": 4}}, {"teacher": {"gpus": 2}}, {"gpus": 8}, {"tokens": 1}]
-    made = [stages._make("evaluate", str(i), {"i": i}, [], lambda work, one=one: one) for i, one in enumerate(facts)]
+    made = [stages.make("evaluate", str(i), {"i": i}, [], lambda work, one=one: one) for i, one in enumerate(facts)]
     assert [artefact.facts["gpus"] for artefact in made] == [4, 2, 8, 0]
 
 
@@ -178,7 +178,8 @@ def test_an_evaluation_does_not_write_into_the_models_own_folder(tmp_path: Path)
     from bm.commands import evaluate
     from bm.config import EvaluateFolder
 
-    whole = {name: getattr(composed(), name) for name in Experiment.__dataclass_fields__}
+    config = composed()
+    whole = {name: getattr(config, name) for name in Experiment.__dataclass_fields__}
     config = EvaluateFolder(**whole | {"output": tmp_path, "model": tmp_path})
     with pytest.raises(UserError, match="output: is the model's own folder"):
         evaluate(config)
