@@ -60,8 +60,7 @@ class Estimates:
     def __init__(self, config: Experiment, merges: Sequence[str]) -> None:
         self.config, self.merges, self.of = config, merges, config.plan
         self.architecture = architecture(config)
-        with torch.device("meta"):
-            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(self.architecture)  # type: ignore[no-untyped-call]
+        self.model = _shaped(self.architecture)
         self.parameters = int(self.model.num_parameters())
         dtype = self.architecture.dtype
         self.bytes = self.parameters * (dtype if isinstance(dtype, torch.dtype) else torch.bfloat16).itemsize
@@ -120,7 +119,7 @@ class Estimates:
 
     def _teacher_parameters(self) -> int:
         folder = self.config.teacher.parameters.get("model")
-        return _parameters(AutoConfig.from_pretrained(folder)) if folder else 0
+        return int(_shaped(AutoConfig.from_pretrained(folder)).num_parameters()) if folder else 0
 
     def _branch(self, label: str, settings: Branch, sets: Mapping[str, tuple[Domain, float]]) -> Stage:
         trainer = self.config.trainer
@@ -167,8 +166,17 @@ class Estimates:
         what = settings.sequence_length, settings.micro_batch, str(settings.adapter), str(settings.optimizer)
         if what not in self._fits:
             free = (self.of.card.gib - self.of.reserve_gib) * GIB
-            self._fits[what] = fit(self.architecture, settings, self.config.trainer, self.of.adapter, free)
+            self._fits[what] = self._found(settings, free)
         return self._fits[what]
+
+    def _found(self, settings: Branch, free: float) -> Fit:
+        try:
+            return fit(self.architecture, settings, self.config.trainer, self.of.adapter, free)
+        except UserError:
+            raise
+        except Exception as problem:  # whatever an architecture's code does without data
+            kind = self.architecture.model_type
+            raise UserError(f"{kind}: what a step of it holds cannot be simulated: {problem}") from problem
 
     def _merge(self, name: str) -> Stage:
         entries = self.parameters * len(self.config.domains)
@@ -266,6 +274,8 @@ def architecture(config: Experiment) -> PreTrainedConfig:
         made: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
         return made
     try:
+        if name is None:
+            raise ValueError("its builder names no model")
         found: PreTrainedConfig = AutoConfig.from_pretrained(str(name))
     except (OSError, ValueError) as problem:
         raise UserError(
@@ -275,10 +285,14 @@ def architecture(config: Experiment) -> PreTrainedConfig:
     return found
 
 
-def _parameters(config: PreTrainedConfig) -> int:
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    return int(model.num_parameters())
+def _shaped(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model without weights; UserError if its architecture has none as a causal language model."""
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except Exception as problem:  # whatever its code objects to
+        raise UserError(f"{config.model_type}: cannot be planned as a causal language model: {problem}") from problem
+    return model
 
 
 def _documents(counts: Sequence[int], lengths: Sequence[int], prompt_share: float) -> Documents:
