@@ -108,7 +108,7 @@ def _line(
 ) -> Line:
     entry = pair.entry
     left = wording.out(entry.row.out_after) if entry and entry.row.out_after is not None else ""
-    cells = [Cell(entry.name if entry else f"{pair.name} (paper)", pair.name, left, left)]
+    cells = [Cell(entry.name, entry.name, left, left) if entry else Cell(f"{pair.name} (paper)", pair.name)]
     cells += [_setting(entry, axis) if entry else NOTHING for axis in shown]
     for task in tasks:
         cells.append(_score(entry, task, best[task]) if entry else NOTHING)
