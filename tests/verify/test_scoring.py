@@ -9,7 +9,7 @@ import pytest
 from reasoning_gym import create_dataset
 from reasoning_gym.factory import DATASETS
 
-from bm.verify import Case, Verdict, verify, verify_all
+from bm.verify import Case, Verdict, reasoning_gym, verify, verify_all
 from bm.verify.scorers import PLAIN, _check, _value
 from tests.verify.conftest import BUBBLEWRAP, verifying
 
@@ -95,11 +95,27 @@ def test_a_generator_accepts_its_own_answer_after_json(name):
     assert not verify(case._replace(response="7"), SETTINGS).accepted
 
 
+def test_the_scorer_is_asked_once_whether_it_honours_its_own_answer(monkeypatch):
+    asked: list[Any] = []
+
+    def scorer(_: str, arguments: list[Any], __: Any) -> bool:
+        asked.append(arguments)
+        return bool(arguments[0] == arguments[1]["answer"])
+
+    monkeypatch.setattr(reasoning_gym, "judgement", scorer)
+    monkeypatch.setattr(reasoning_gym, "_honoured", set())
+    metadata = json.dumps({"source_dataset": "a generator of this test"})
+    cases = [Case("reasoning_gym", text, reference, metadata) for text, reference in
+             [("5", "6"), ("6", "6"), ("7", "7"), ("5", "6"), ("7", "8")]]  # fmt: skip
+    assert [verify(case, SETTINGS).accepted for case in cases] == [False, True, True, False, False]
+    assert [arguments[0] for arguments in asked] == ["5", "6", "7"]
+
+
 def test_the_metadata_of_a_file_is_no_program_either(tmp_path):
     target = tmp_path / "target"
     one = entry("simple_integration")
     metadata = one["metadata"] | {"integrand": f"open({str(target)!r}, 'w')"}
-    assert not verify(Case("reasoning_gym", "x", "x", json.dumps(metadata)), SETTINGS).accepted
+    assert not verify(Case("reasoning_gym", "y", "x", json.dumps(metadata)), SETTINGS).accepted
     assert not target.exists()
 
 
