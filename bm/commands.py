@@ -21,12 +21,13 @@ from bm.config import (
     Report,
     VerifyFile,
     components,
+    contents,
     identity,
     resolved,
 )
 from bm.errors import UserError
 from bm.preflight import preflight
-from bm.progress import console, say
+from bm.progress import console, say, say_where
 from bm.stages import Stages
 from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
 from bm.track import About, Tracked, tracked
@@ -46,15 +47,17 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by = _made_by(config)
+    made_by_now = made_by(config)
     if not _swept():  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
         _checked(config)
     with tracked(config.tracker, _about(config)) as tracking:
         merges = _checked(config)
         _say_order(config, merges)
         _say_plan(config, merges)
-        mean = _run_rounds(config, merges, tracking)
-    write_json(run_folder(config) / DONE, {"made_by": made_by, "mean": mean})
+        stages = _stages(config)
+        mean = _run_rounds(stages, merges, tracking)
+    artefacts = sorted({artefact.name for artefact in stages.used})
+    write_json(run_folder(config) / DONE, {"made_by": made_by_now, "mean": mean, "artefacts": artefacts})
     return mean
 
 
@@ -105,9 +108,8 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
         say(f"disk     {free:,.0f} GiB free, {needed:,.0f} planned, less what is there already")
 
 
-def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
-    stages = _stages(config)
-    questions = stages.questions()
+def _run_rounds(stages: Stages, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
+    config, questions = stages.config, stages.questions()
     results, subjects = _round(stages, questions, merges, 1, None, tracking)
     for number in range(2, config.rounds.count + 1):
         before = rounds.chosen(config.rounds.model, results, subjects)
@@ -116,17 +118,23 @@ def _run_rounds(config: Experiment, merges: "Sequence[Merging]", tracking: Track
     return results.mean(best) if best else None
 
 
-def done(config: Experiment) -> dict[str, float | None] | None:
-    """The `mean` that this run has returned, if the same code has made it from the same files already; None if not."""
+def rests_on(config: Experiment) -> list[Path]:
+    """The artefacts of a run that is done, and the files that its settings name."""
+    made: list[str] = json.loads((run_folder(config) / DONE).read_text())["artefacts"]
+    return [*(config.paths.outputs / "store" / name for name in made), *contents(config)]
+
+
+def done(config: Experiment) -> dict[str, Any] | None:
+    """What this run has returned (`mean`), if the same code has made it from the same files already; None if not."""
     try:
         found: dict[str, Any] = json.loads((run_folder(config) / DONE).read_text())
     except (OSError, ValueError):
         return None
-    whole = found.pop("made_by", None) == _made_by(config) and (run_folder(config) / "results.json").exists()
+    whole = found.pop("made_by", None) == made_by(config) and (run_folder(config) / "results.json").exists()
     return found if whole else None
 
 
-def _made_by(config: Experiment) -> str:
+def made_by(config: Experiment) -> str:
     """Hash of what decides a run: its settings, the files that they name, and the code."""
     code = sorted({"bm.commands:run", *(component.entry for component in components(config))})
     return digest(json.dumps([run_key(config), code_version(tuple(code))]).encode())[:16]
@@ -156,7 +164,7 @@ def _round(
     track(tracking, results, subjects, stages.used, number)
     if results.spent:
         say(f"cost     {spent(results.spent)}")
-    say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {stages.store.root}")
+    say_where(home, stages.store.root)
     return results, subjects
 
 
@@ -310,7 +318,7 @@ def verify(config: VerifyFile) -> None:
 
 def report(config: Report) -> None:
     """Every run below the outputs folder, side by side and beside the paper; an experiment's grid; or traces."""
-    from bm.report import browse, compare, report_grid
+    from bm.report import browse, compare, files, report_grid
 
     if config.grid.experiment:
         name, recipe = config.grid.experiment, config.grid.recipe
@@ -326,8 +334,7 @@ def report(config: Report) -> None:
         browse(config.traces, config.limit, home)
         say(f"page  {home / 'index.html'}")
         return
-    found = sorted(config.paths.outputs.glob("**/results.json"), key=lambda path: path.stat().st_mtime)
-    runs = {str(path.parent.relative_to(config.paths.outputs)): path for path in found}
+    runs = {str(path.parent.relative_to(config.paths.outputs)): path for path in files(config.paths.outputs)}
     if not runs:
         raise UserError(f"{config.paths.outputs} holds no finished run; make one with `bm run`")
     home = config.output or config.paths.outputs / "report"

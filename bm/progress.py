@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -65,3 +66,8 @@ def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[B
 def say(line: str) -> None:
     """One line for whoever follows along, on standard error; standard output belongs to results."""
     console.print(line, soft_wrap=True)
+
+
+def say_where(home: Path, models: Path) -> None:
+    """Where a run left its results, its page and its models."""
+    say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {models}")

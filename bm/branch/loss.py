@@ -50,7 +50,11 @@ class Told:
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Gradients of hidden states and weight are made with the loss, while a chunk's logits are there."""
+    """Gradients of hidden states and weight are made with the loss, while a chunk's logits are there.
+
+    Nothing as large as the logits or the weight is made twice: chunks share their memory where the products are wide
+    already, and the gradients go back as they are, for autograd to keep or add to in place.
+    """
 
     @staticmethod
     def forward(
@@ -58,6 +62,7 @@ class _ChunkedLoss(torch.autograd.Function):
         told: Told | None,
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        room = hidden.new_empty(min(CHUNK, len(hidden)), len(weight)) if hidden.dtype == wide else None
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=wide)
@@ -65,24 +70,33 @@ class _ChunkedLoss(torch.autograd.Function):
             end = min(start + CHUNK, len(hidden))
             part = hidden[start:end]
             taught = None if told is None else told.logits(start, end, wide)
-            value, error = _differentiated((part @ weight.t()).to(wide), targets[start:end], head, loss, taught)
+            if room is None:
+                products = (part @ weight.t()).to(wide)
+            else:
+                products = torch.mm(part, weight.t(), out=room[: end - start])
+            value, error = _differentiated(products, targets[start:end], head, loss, taught)
             total += value
-            error = error.div_(denominator).to(hidden.dtype)
+            error = error.to(hidden.dtype)
             torch.mm(error, weight, out=hidden_gradient[start:end])
             if weight_gradient is None:  # the head is frozen
                 continue
             if weight.dtype == wide:
-                weight_gradient.addmm_(error.t(), part)
+                weight_gradient.addmm_(error.t(), part, alpha=1 / denominator)
             else:
-                weight_gradient += error.t() @ part
-        ctx.save_for_backward(hidden_gradient, None if weight_gradient is None else weight_gradient.to(weight.dtype))
+                weight_gradient.add_(error.t() @ part, alpha=1 / denominator)
+        of_weight = None if weight_gradient is None else weight_gradient.to(weight.dtype)
+        ctx.save_for_backward(hidden_gradient.div_(denominator), of_weight)
+        ctx.scale = 1.0
         return total / denominator
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        of_weight = None if weight_gradient is None else weight_gradient * gradients[0]
-        return hidden_gradient * gradients[0], of_weight, None, None, None, None, None
+        scale, ctx.scale = gradients[0] / ctx.scale, gradients[0]  # in place, so by what is new of it
+        for gradient in (hidden_gradient, weight_gradient):
+            if gradient is not None:
+                gradient.data.mul_(scale)
+        return hidden_gradient, weight_gradient, None, None, None, None, None
 
 
 def _differentiated(

@@ -110,5 +110,6 @@ def clip(module: nn.Module, largest: float) -> Tensor:
     norm = nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
-    nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
+    if norm > largest:
+        nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
     return norm

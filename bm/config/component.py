@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from math import isfinite
 from typing import Annotated, Any
 
@@ -82,18 +82,29 @@ def _is_one(component: Component, kind: str) -> None:
 
 def checked(component: Component) -> dict[str, Any]:
     """The parameters as the types that the function's annotations ask for; ValueError names the first that is not."""
-    known = inspect.signature(component.function, eval_str=True).parameters
+    known = declared(component.function)
     typed: dict[str, Any] = {}
     for name, value in component.parameters.items():
         if name not in known:
             raise ValueError(f"`{component.target}` has no parameter '{name}'{nearest(name, known)}")
         try:
-            typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
+            typed[name] = _adapter(component.function, name).validate_python(value)
         except ValidationError as problem:
             raise ValueError(f"{name}: {reason(problem.errors()[0])}") from problem
         for mistake in misread(value, typed[name], name):
             raise ValueError(mistake)
     return typed
+
+
+@cache
+def declared(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """A function's parameters with their types; read once, as a sweep checks the same function in every cell."""
+    return inspect.signature(function, eval_str=True).parameters
+
+
+@cache
+def _adapter(function: Callable[..., Any], name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(declared(function)[name].annotation)
 
 
 def misread(given: Any, read: Any, path: str = "") -> Iterator[str]:

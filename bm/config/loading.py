@@ -1,7 +1,6 @@
 """From composed YAML to frozen dataclasses, and from these to what manifests and keys hold."""
 
 import dataclasses
-import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from bm.config.component import Component, checked, misread, reason
+from bm.config.component import Component, checked, declared, misread, reason
 from bm.errors import UserError, nearest
 from bm.store import MANIFEST, file_digest
 
@@ -23,6 +22,7 @@ Device = "counts by its kind"
 """Marks a device: a processor and a GPU add in other orders, so what they make differs in bits."""
 UNIONS = (typing.Union, types.UnionType)
 T = TypeVar("T")
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def load(root: type[T], composed: DictConfig) -> T:
@@ -78,7 +78,7 @@ def _identity(value: Any, hint: Any) -> Any:
     if Device in marks:
         return device_kind(value)
     if not isinstance(value, Mapping | list | tuple | Component) and not dataclasses.is_dataclass(value):
-        return TypeAdapter(Any).dump_python(value, mode="json")
+        return ANYTHING.dump_python(value, mode="json")
     inner = {name: _identity(one, of) for name, of, one in _inner(value, hint) if NoKey not in _marks(of)}
     if isinstance(value, Component):
         return {"_target_": value.target, **inner}
@@ -117,7 +117,7 @@ def _nodes(value: Any, hint: Any, where: str = "") -> Iterator[tuple[str, Any, A
 def _inner(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
     """The parts of a value by name, with the type that they are declared with."""
     if isinstance(value, Component):
-        known = inspect.signature(value.function, eval_str=True).parameters
+        known = declared(value.function)
         yield from ((name, known[name].annotation, one) for name, one in checked(value).items())
     elif dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value), include_extras=True)

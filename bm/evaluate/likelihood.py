@@ -12,11 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from bm.errors import UserError
 from bm.generate import Engine
 from bm.generate.journal import appending, entries, write
-from bm.generate.transformers_engine import TransformersEngine
+from bm.generate.transformers_engine import LOGITS, TransformersEngine
 from bm.progress import progress
 
-LOGITS = 1 << 28
-"""Logits made at a time: 1 GiB in float32."""
 BATCHES = 16
 """Batches between two writings: within them, lm-eval orders requests and shares contexts as it likes."""
 
@@ -34,7 +32,7 @@ def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Pa
         known: dict[str, Any] = {entry["key"]: entry["score"] for entry in entries(journal)}
         wanted = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         todo = sorted(wanted, key=lambda key: (-len(wanted[key].args[0]), wanted[key].args))
-        scorer, size = _scorer(engine, [wanted[key] for key in todo]) if todo else (None, 1)
+        scorer, size = _scorer(engine, [wanted[key] for key in todo], kind) if todo else (None, 1)
         for start in range(0, len(todo), size):
             piece = todo[start : start + size]
             found = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
@@ -48,7 +46,7 @@ def _key(kind: Kind, request: Instance) -> str:
     return hashlib.blake2b(json.dumps([kind, *request.args]).encode(), digest_size=16).hexdigest()
 
 
-def _scorer(engine: Engine, requests: Sequence[Instance]) -> tuple[HFLM, int]:
+def _scorer(engine: Engine, requests: Sequence[Instance], kind: Kind) -> tuple[HFLM, int]:
     """lm-eval's own model over the engine's, and how many requests to give it at a time."""
     if not isinstance(engine, TransformersEngine):
         name = engine.facts()["engine"]
@@ -57,4 +55,20 @@ def _scorer(engine: Engine, requests: Sequence[Instance]) -> tuple[HFLM, int]:
     longest = max(len("".join(request.args)) for request in requests)
     rows = LOGITS // (engine.model.config.vocab_size * min(max(longest, 1), engine.context))
     batch = max(1, min(engine.batch, rows))
+    if kind == "loglikelihood" and engine.shares:
+        return _Shared(engine.model, tokenizer=engine.tokenizer, engine=engine), engine.batch * BATCHES
     return HFLM(engine.model, tokenizer=engine.tokenizer, batch_size=batch), batch * BATCHES
+
+
+class _Shared(HFLM):  # type: ignore[misc]  # lm-eval has no types
+    """lm-eval's model, which makes tokens of requests; continuations are scored by the engine, a prompt once for all.
+
+    lm-eval computes the prompt again for each choice of more than one token, and pads whole batches to the longest.
+    """
+
+    def __init__(self, *arguments: Any, engine: TransformersEngine, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._engine = engine
+
+    def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], **_: Any) -> list[Any]:
+        return list(self._engine.likelihoods([(prompt, rest) for _, prompt, rest in requests]))

@@ -1,5 +1,6 @@
 """A key-value cache that grows by a quarter: appending one token mostly copies one token."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64
+ROOM = 16
 """Tokens of free space that a full buffer gains at least."""
 
 
@@ -40,6 +41,41 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the librar
     def _show(self, buffers: tuple[Tensor, Tensor], tokens: int) -> None:
         self._buffers = buffers
         self.keys, self.values = buffers[0][:, :, :tokens], buffers[1][:, :, :tokens]
+
+
+def selected(cache: DynamicCache, config: PreTrainedConfig, rows: Tensor) -> DynamicCache:
+    """A new cache of some rows of another one, which stays as it is; both grow everywhere."""
+    new = growing_cache(config)
+    for layer, held in zip(new.layers, cache.layers, strict=True):
+        layer.lazy_initialization(held.keys[rows], held.values[rows])
+        layer._show((held.keys[rows], held.values[rows]), held.keys.shape[2])
+    return new
+
+
+def aligned(
+    parts: Sequence[tuple[DynamicCache, Tensor, Tensor]], config: PreTrainedConfig, shared: int
+) -> DynamicCache:
+    """One cache of several that hold prompts of other lengths: tokens at the right end, a gap behind what all share.
+
+    shared: tokens that all begin with. What stands in the gap must be masked.
+    """
+    rows = sum(len(to) for _, _, to in parts)
+    width = max(cache.get_seq_length() for cache, _, _ in parts)
+    whole = growing_cache(config)
+    for place, layer in enumerate(whole.layers):
+        first = parts[0][0].layers[place].keys
+        shape = (rows, first.shape[1], width + ROOM, first.shape[3])
+        layer.lazy_initialization(first, first)
+        buffers = first.new_zeros(shape), first.new_zeros(shape)
+        for cache, taken, to in parts:
+            held = cache.layers[place]
+            own = held.keys.shape[2] - shared
+            for buffer, states in zip(buffers, (held.keys, held.values), strict=True):
+                buffer[to, :, :shared] = states[taken, :, :shared]
+                buffer[to, :, width - own : width] = states[taken, :, shared:]
+            held._show((held.keys[:0], held.values[:0]), 0)  # its memory is free for the next layer's
+        layer._show(buffers, width)
+    return whole
 
 
 def growing_cache(config: PreTrainedConfig) -> DynamicCache:

@@ -1,6 +1,6 @@
 """The engine that needs transformers alone: one prefill for all samples of a prompt, rows leave as they finish."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bm.code import code_version
 from bm.errors import UserError
-from bm.generate.cache import growing_cache, grows_everywhere
+from bm.generate.cache import aligned, growing_cache, grows_everywhere, selected
 from bm.generate.draw import draw, stream, uniforms
 from bm.generate.samples import Message, Sample, Sampling
 from bm.generate.text import Text, model_folder
@@ -26,6 +26,12 @@ CACHE = {"cpu": 2 << 30, "cuda": 16 << 30}
 
 COMPACT = 7 / 8
 """Rows that ended leave the batch when no more than this share goes on: leaving copies the cache of all others."""
+
+PADDING = 256
+"""Tokens of padding that one forward pass of prompts has at most: about what a pass costs beside its tokens."""
+
+LOGITS = 1 << 28
+"""Logits of continuations made at a time: 1 GiB in float32."""
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -48,6 +54,9 @@ class TransformersEngine:
         self.ends = {*ends, tokenizer.eos_token_id} - {None}
         self._text = Text(tokenizer)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+
+        self.shares = grows_everywhere(growing_cache(model.config))
+        """Whether every layer sees all tokens, so that a prompt's cache serves whatever follows it."""
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,
@@ -73,6 +82,45 @@ class TransformersEngine:
             size = self._rows(len(tokens[rows[0][0]]) + sampling.max_new_tokens)
             asked, rows = rows[:size], rows[size:]
             yield self._batch(prompts, tokens, asked, sampling)
+
+    @torch.inference_mode()
+    def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """Of (prompt, continuation) in tokens: log p(continuation | prompt), and whether greedy decoding writes it.
+
+        Neither may be empty. A prompt is computed once for all its continuations. Of what exceeds the context the
+        beginning is left out.
+        """
+        whole = [(*prompt, *rest) for prompt, rest in pairs]
+        begins = [each[-(self.context + 1) : -len(rest)] for each, (_, rest) in zip(whole, pairs, strict=True)]
+        order = sorted(range(len(pairs)), key=lambda k: (-len(begins[k]), begins[k]))
+        found: dict[int, tuple[float, bool]] = {}
+        while order:
+            longest = max(len(pairs[k][1]) for k in order)
+            most = LOGITS // (longest * self.model.config.get_text_config().vocab_size)
+            size = max(1, min(most, self._rows(len(begins[order[0]]) + longest)))
+            asked, order = order[:size], order[size:]
+            scored = self._likelihoods([list(begins[k]) for k in asked], [pairs[k][1] for k in asked])
+            found.update(zip(asked, scored, strict=True))
+        return [found[k] for k in range(len(pairs))]
+
+    def _likelihoods(self, begins: Sequence[list[int]], ends: Sequence[list[int]]) -> list[tuple[float, bool]]:
+        """The same of one batch: a prefill gives the logits of first tokens, one more pass those of all others."""
+        first: dict[tuple[int, ...], int] = {}
+        rows = [first.setdefault(tuple(begin), k) for k, begin in enumerate(begins)]
+        decoding, device = _Decoding(self.model, begins, rows), self.model.device
+        heads = torch.tensor([end[:1] for end in ends], device=device)
+        chosen, greedy = (x[:, 0].tolist() for x in _told(decoding.logits[:, None], heads))
+        further = [k for k, end in enumerate(ends) if len(end) > 1]
+        if further:
+            width = max(map(len, ends))
+            padded = torch.tensor([ends[k] + [0] * (width - len(ends[k])) for k in further], device=device)
+            decoding.keep(further)
+            more, same = (x.tolist() for x in _told(decoding.extend(padded[:, :-1]), padded[:, 1:]))
+            for place, k in enumerate(further):
+                own = len(ends[k]) - 1
+                chosen[k] += sum(more[place][:own])
+                greedy[k] = greedy[k] and all(same[place][:own])
+        return list(zip(chosen, greedy, strict=True))
 
     def _rows(self, length: int) -> int:
         """Rows of a batch whose longest comes to `length` tokens."""
@@ -127,24 +175,51 @@ class _Decoding:
     """The model's state over a batch: left-padded prompts, cache, and the logits of each row's next token."""
 
     def __init__(self, model: PreTrainedModel, tokens: Sequence[list[int]], prompts: Sequence[int]) -> None:
-        """Prefill each distinct prompt once, and what all begin with once; prompts: [rows], the prompt of each row."""
+        """Prefill each distinct prompt once, those of like length together, and what all begin with once.
+
+        prompts: [rows], the prompt of each row.
+        """
         distinct = list(dict.fromkeys(prompts))
-        self._model, self._cache = model, growing_cache(model.config)
-        start = _shared([tokens[p] for p in distinct]) if grows_everywhere(self._cache) else 0
-        rest = [tokens[p][start:] for p in distinct]
-        width = max(map(len, rest))
-        ids = torch.tensor([[0] * (width - len(r)) + r for r in rest], device=model.device)
-        lengths = torch.tensor([len(r) for r in rest], device=model.device)
-        mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+        self._model, self._cache, device = model, growing_cache(model.config), model.device
+        growing = grows_everywhere(self._cache)
+        start = _shared([tokens[p] for p in distinct]) if growing else 0
         if start:
-            shared = torch.tensor([tokens[distinct[0]][:start]], device=model.device)
-            self._forward(shared, torch.ones_like(shared), torch.arange(start, device=model.device)[None])
-            self._cache.batch_select_indices(torch.zeros(len(rest), dtype=torch.long, device=model.device))
-            mask = torch.cat([mask.new_ones(len(rest), start), mask], 1)
+            shared = torch.tensor([tokens[distinct[0]][:start]], device=device)
+            self._forward(shared, torch.ones_like(shared), torch.arange(start, device=device)[None])
+        rest = {p: tokens[p][start:] for p in distinct}
+        groups = _alike(rest) if growing else [distinct]
+        prefix, parts, width = self._cache, [], max(map(len, rest.values()))
+        self._mask = torch.zeros(len(prompts), start + width, dtype=torch.long, device=device)
+        self._mask[:, :start] = 1
+        self._positions = torch.tensor([len(tokens[p]) for p in prompts], device=device)
+        logits: list[Tensor] = []
+        for group in groups:
+            if start:
+                self._cache = selected(prefix, model.config, torch.zeros(len(group), dtype=torch.long, device=device))
+            elif len(groups) > 1:
+                self._cache = growing_cache(model.config)
+            self._prefill([rest[p] for p in group], start)
+            place = {p: k for k, p in enumerate(group)}
+            to = torch.tensor([row for row, p in enumerate(prompts) if p in place], device=device)
+            taken = torch.tensor([place[p] for p in prompts if p in place], device=device)
+            parts.append((self._cache, taken, to))
+            logits.append(self.logits[taken])
+        for row, p in enumerate(prompts):
+            self._mask[row, start + width - len(rest[p]) :] = 1
+        if len(parts) == 1:
+            self._cache.batch_select_indices(parts[0][1])
+        else:
+            self._cache = aligned(parts, model.config, start)
+        self.logits = torch.cat(logits)[torch.cat([to for _, _, to in parts]).argsort()]
+
+    def _prefill(self, rest: Sequence[list[int]], start: int) -> None:
+        """One forward pass of prompts, without the `start` tokens that the cache holds."""
+        width = max(map(len, rest))
+        ids = torch.tensor([[0] * (width - len(r)) + r for r in rest], device=self._model.device)
+        lengths = torch.tensor([len(r) for r in rest], device=self._model.device)
+        mask = (torch.arange(width, device=self._model.device) >= width - lengths[:, None]).long()
+        mask = torch.cat([mask.new_ones(len(rest), start), mask], 1)
         self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)[:, start:])
-        self._positions, self._mask = lengths + start, mask
-        place = {p: k for k, p in enumerate(distinct)}
-        self._select(torch.tensor([place[p] for p in prompts], device=model.device))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
@@ -156,16 +231,42 @@ class _Decoding:
         self._forward(drawn[:, None], self._mask, self._positions[:, None])
         self._positions = self._positions + 1
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> None:
+    def extend(self, ids: Tensor) -> Tensor:
+        """Append the same number of tokens to each row, [rows, n]; the logits behind each of them, [rows, n, V]."""
+        mask = torch.cat([self._mask, self._mask.new_ones(ids.shape)], 1)
+        positions = self._positions[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        return self._forward(ids, mask, positions, ids.shape[1])
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1) -> Tensor:
         out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache,
-                          use_cache=True, logits_to_keep=1)  # fmt: skip
-        self.logits = out.logits[:, -1]
-        if not torch.isfinite(self.logits).all():
+                          use_cache=True, logits_to_keep=keep)  # fmt: skip
+        self.logits, logits = out.logits[:, -1], out.logits
+        if not torch.isfinite(logits).all():
             raise UserError("the model's logits are not finite: its weights are damaged")
+        return logits
 
     def _select(self, rows: Tensor) -> None:
         self._cache.batch_select_indices(rows)
         self._mask, self._positions, self.logits = self._mask[rows], self._positions[rows], self.logits[rows]
+
+
+def _told(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each token, [rows, n], its log-probability by logits [rows, n, V], and whether it is the likeliest."""
+    chosen = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    return chosen, logits.argmax(-1) == tokens
+
+
+def _alike(prompts: Mapping[int, list[int]]) -> list[list[int]]:
+    """Prompts in groups of like length, longest first: padding within one costs less than another forward pass."""
+    groups: list[list[int]] = []
+    padding = longest = 0
+    for p in sorted(prompts, key=lambda p: -len(prompts[p])):
+        padding += longest - len(prompts[p])
+        if not groups or padding > PADDING:
+            groups.append([])
+            padding, longest = 0, len(prompts[p])
+        groups[-1].append(p)
+    return groups
 
 
 def _shared(prompts: Sequence[list[int]]) -> int:

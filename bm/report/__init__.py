@@ -17,6 +17,7 @@ from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
 from bm.report.findings.evidence import Subject, behind, cosines, gather, hardware, losses, met
+from bm.report.findings.grid import files
 from bm.report.findings.results import (
     Claim,
     Cost,
@@ -31,7 +32,7 @@ from bm.report.findings.results import (
     read,
     write,
 )
-from bm.store import Artefact
+from bm.store import Artefact, write_text
 
 __all__ = [
     "Claim",
@@ -47,6 +48,7 @@ __all__ = [
     "Verdict",
     "browse",
     "compare",
+    "files",
     "read",
     "report",
     "report_grid",
@@ -72,8 +74,8 @@ class Settings:
 
 
 def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings, folder: Path) -> Results:
-    """Write `folder`/results.json and `folder`/report (the page, and its tables as CSV and LaTeX), print the table, and
-    return the results.
+    """Write `folder`/results.json and `folder`/report (the page, its tables as CSV and LaTeX, and the printed
+    summary), print that summary, and return the results.
 
     `artefacts`: everything the run made or used; those of `subjects` may be among them or not. Reads of each subject
     scores.json and samples.parquet of its evaluation, metrics.csv or tensors.parquet of its model where they exist;
@@ -90,7 +92,9 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     publish(found, evidence, folder / "report" / "index.html")
     export_table("models", of_run(found), folder / "report")
     export_table("verdicts", of_verdicts(found), folder / "report")
-    show(found, Console())
+    shown = Console(record=True)
+    show(found, shown)
+    write_text(folder / "report" / "summary.txt", shown.export_text())
     return found
 
 
@@ -151,7 +155,7 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
 
     found = {name: read(path) for name, path in runs.items()}
     publish_comparison(found, folder / "index.html")
-    for grid in sweeps(list(runs.values())):
+    for grid in sweeps({runs[name]: results for name, results in found.items()}):
         stem = slug(f"{grid.experiment} {grid.recipe}")
         export_table(stem, tabled(grid, None), folder / "tables")
     show_comparison(found, Console())

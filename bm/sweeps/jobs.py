@@ -5,6 +5,7 @@ import os
 import time
 import traceback
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.markup import escape
 
+from bm import finished
 from bm.errors import UserError
-from bm.progress import say
+from bm.progress import say, say_where
 from bm.store import write_json
 
 JOB, TRACEBACK, STOPPED = "job.json", "traceback.txt", "stopped"
+SUMMARY = "summary.txt"
+"""What a run shows of its results, beside its page."""
 
 
 class JobError(Exception):
@@ -46,7 +50,8 @@ def perform(stage: str, composed: DictConfig) -> float | None:
 
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
-        return _command(stage, composed)[0]
+        done = finished.find(composed) if stage == "run" else None
+        return _shown(composed, done) if done else _command(stage, composed)[0]
     folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir)
     stops = hydra.sweeper.get("on_error") == "stop"
     if stops and (sweep / STOPPED).exists():
@@ -90,9 +95,22 @@ def _command(stage: str, composed: DictConfig) -> tuple[float | None, Path | Non
     """What a stage returns, and where a run's results are."""
     from bm import commands
 
-    config = settings(stage, composed)
+    began, config = time.time(), settings(stage, composed)
     result = getattr(commands, stage)(config)
-    return result, commands.run_folder(config) if stage == "run" else None
+    if stage != "run":
+        return result, None
+    home = commands.run_folder(config)
+    finished.note(composed, began, home, result, commands.rests_on(config))
+    return result, home
+
+
+def _shown(composed: DictConfig, done: Mapping[str, Any]) -> float | None:
+    """What a run said when it ended that has nothing to do now."""
+    home, mean = Path(done["home"]), done["mean"]
+    print((home / "report" / SUMMARY).read_text())
+    say("nothing to do: all that this run rests on is as it left it")
+    say_where(home, Path(composed.paths.outputs) / "store")
+    return None if mean is None else float(mean)
 
 
 def settings(stage: str, composed: DictConfig) -> Any:

@@ -1,5 +1,6 @@
 """A grid as Hydra's launchers run it: cells to jobs, what is done already left alone, and a last table."""
 
+import copy
 import json
 import os
 import re
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -48,6 +51,8 @@ class Sweep(Sweeper):
 
     def __init__(self, params: Mapping[str, Any] | None) -> None:
         self.params = _plain(params) or {}
+        self._files: dict[tuple[str, ...], DictConfig] = {}
+        self._overrides: dict[str, Override] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.composed, self.stage = hydra_context, config, task_function.__name__
@@ -66,13 +71,31 @@ class Sweep(Sweeper):
     def compose(self, words: Sequence[str]) -> Any:
         """The typed settings of one cell; UserError for what is wrong in them."""
         try:
-            composed = self.context.config_loader.load_sweep_config(self.composed, list(words))
+            composed = self._composed(words)
         except (HydraException, OmegaConfBaseException) as problem:
             (conf,) = (s.path for s in self.composed.hydra.runtime.config_sources if s.provider == "main")
             raise UserError(explain(problem, self.stage, Path(conf), words)) from problem
-        with open_dict(composed):
-            del composed["hydra"]
         return jobs.settings(self.stage, composed)
+
+    def _composed(self, words: Sequence[str]) -> DictConfig:
+        """A cell as Hydra composes it. What chooses files is composed once: that takes nearly all of the time."""
+        loader, overrides = self.context.config_loader, [self._parsed(word) for word in words]
+        groups = [bool(loader.get_group_options(one.key_or_group)) for one in overrides]
+        files = tuple(word for word, group in zip(words, groups, strict=True) if group)
+        if files not in self._files:
+            composed = loader.load_sweep_config(self.composed, list(files))
+            with open_dict(composed):
+                del composed["hydra"]
+            self._files[files] = composed
+        cell = copy.deepcopy(self._files[files])
+        values = [one for one, group in zip(overrides, groups, strict=True) if not group]
+        ConfigLoaderImpl._apply_overrides_to_config(values, cell)
+        return cell
+
+    def _parsed(self, word: str) -> Override:
+        if word not in self._overrides:
+            self._overrides[word] = self.parser.parse_override(word)
+        return self._overrides[word]
 
 
 class GridSweep(Sweep):

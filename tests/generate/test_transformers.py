@@ -1,5 +1,6 @@
 """The transformers engine against Hugging Face's own generate, and against itself under every batching."""
 
+import copy
 import random
 from pathlib import Path
 
@@ -210,3 +211,46 @@ def test_cuda_equals_cpu(qwen2, tokenizer, prompts, tmp_path):
     there = transformers(tmp_path, batch=12, dtype="float32", device="cuda")
     here = transformers((qwen2, there.tokenizer), batch=12, dtype="float32", device="cpu")
     assert collected(there, prompts, WARM) == collected(here, prompts, WARM)
+
+
+def test_prompts_of_like_length_are_prefilled_together_and_say_what_they_say_alone(qwen2, tokenizer, monkeypatch):
+    """Long and short prompts behind one beginning, several samples of each: in groups, and the same responses."""
+    monkeypatch.setattr(transformers_engine, "PADDING", 8)
+    draw = random.Random(2)
+    asked = ["a: " + "".join(draw.choice("abc123+") for _ in range(n)) for n in (60, 5, 58, 30, 31, 4, 60, 6)]
+    shapes: list[tuple[int, ...]] = []
+    watch = qwen2.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    together = collected(TransformersEngine(qwen2, tokenizer, 32), asked, WARM)
+    watch.remove()
+    assert [shape for shape in shapes if shape[1] > 1] == [(1, 3), (3, 60), (2, 31), (3, 6)]
+    for p, prompt in enumerate(asked):
+        alone = collected(TransformersEngine(qwen2, tokenizer, 4), [prompt], WARM)
+        assert [alone[0, i].response for i in range(4)] == [together[p, i].response for i in range(4)]
+
+
+def test_likelihoods_are_those_of_each_pair_alone(qwen2, tokenizer, monkeypatch):
+    """Against one forward pass in float64 for every pair: shared prompts, choices of any length, some too long."""
+    monkeypatch.setattr(transformers_engine, "PADDING", 8)
+    draw = random.Random(4)
+    prompts = ["".join(draw.choice("abc 123+") for _ in range(n)) for n in (3, 50, 20, 52, 126, 127)]
+    ends = ["a", "abc", " 12", "1234567890", "b"]
+    pairs = [(tokenizer(p).input_ids, tokenizer(end).input_ids) for p in prompts for end in ends]
+    greedy = qwen2.generate(torch.tensor([pairs[0][0]]), do_sample=False, max_new_tokens=3, pad_token_id=0)[0, -3:]
+    pairs.append((pairs[0][0], greedy.tolist()))
+    draw.shuffle(pairs)
+    rows: list[int] = []
+    watch = qwen2.register_forward_pre_hook(
+        lambda _, __, given: rows.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    found = TransformersEngine(qwen2, tokenizer, 64).likelihoods(pairs)
+    watch.remove()
+    assert sum(rows) < sum(len(p) + len(end) for p, end in pairs) / 2
+    exact = copy.deepcopy(qwen2).double()
+    for (prompt, end), (value, same) in zip(pairs, found, strict=True):
+        ids = torch.tensor([[*prompt, *end][-129:]])
+        with torch.no_grad():
+            logits = exact(ids[:, :-1]).logits[0, -len(end) :].log_softmax(-1)
+        assert value == pytest.approx(logits.gather(1, ids[0, -len(end) :, None]).sum().item(), rel=1e-4)
+        assert same == (logits.argmax(-1) == ids[0, -len(end) :]).all()

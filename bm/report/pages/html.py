@@ -64,13 +64,17 @@ def publish(results: Results, evidence: Evidence, path: Path) -> None:
     )
 
 
+DRAWN = 24
+"""Runs that a page draws at most, as a figure takes half a second and 50 kB; their tables are all there."""
+
+
 def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
-    """Write the page of several runs beside what the paper reports."""
+    """Write the page of several runs, the latest last, beside what the paper reports; the latest are also drawn."""
     paper = comparison.published()
     with style():
         means = [
             Shown(panels.means(results), f"Mean over tasks of {name}", name)
-            for name, results in runs.items()
+            for name, results in list(runs.items())[-DRAWN:]
             if any(results.mean(row) is not None for row in results.rows)
         ]
         figures = drawn("mean", means)

@@ -20,7 +20,7 @@ SIGNS: Mapping[Kind, str] = {
 }
 """The figures' markers."""
 LONGEST = 40
-"""Models of a grid that the terminal shows at most."""
+"""Models of a grid, and runs beside each other, that the terminal shows at most."""
 
 
 def show(results: Results, console: Console) -> None:
@@ -77,11 +77,12 @@ def _cell(cell: Cell) -> str:
 
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
-    """The claims, as the paper's figures and as each run decide them."""
-    paper = comparison.published()
-    for claim in comparison.claims(paper, runs):
+    """The claims, as the paper's figures and as each run decide them; of many runs the latest."""
+    paper, latest = comparison.published(), dict(list(runs.items())[-LONGEST:])
+    for claim in comparison.claims(paper, latest):
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
         for name, answer in {"the paper": claim.paper, **claim.runs}.items():
             table.add_row(f"  {escape(name)}", escape(answer))
         console.print(claim.title, table)
-    console.print(f"[dim]{comparison.CAUTION}[/]")
+    more = f" {len(runs) - LONGEST} earlier runs are on the page." if len(runs) > LONGEST else ""
+    console.print(f"[dim]{comparison.CAUTION}{more}[/]")
