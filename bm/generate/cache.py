@@ -46,15 +46,17 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # the librar
 def selected(cache: DynamicCache, config: PreTrainedConfig, rows: Tensor) -> DynamicCache:
     """A new cache of some rows of another one, which stays as it is; both grow everywhere."""
     new = growing_cache(config)
-    for layer, held in zip(new.layers, cache.layers, strict=True):
-        layer.lazy_initialization(held.keys[rows], held.values[rows])
+    for layer, held in zip(_layers(new), _layers(cache), strict=True):
+        layer.lazy_initialization(held.keys, held.values)
         layer._show((held.keys[rows], held.values[rows]), held.keys.shape[2])
     return new
 
 
-def aligned(
-    parts: Sequence[tuple[DynamicCache, Tensor, Tensor]], config: PreTrainedConfig, shared: int
-) -> DynamicCache:
+Part = tuple[DynamicCache, Tensor, Tensor]
+"""A cache, which of its rows to take, and the row that each becomes."""
+
+
+def aligned(parts: Sequence[Part], config: PreTrainedConfig, shared: int) -> DynamicCache:
     """One cache of several that hold prompts of other lengths: tokens at the right end, a gap behind what all share.
 
     shared: tokens that all begin with. What stands in the gap must be masked.
@@ -62,13 +64,13 @@ def aligned(
     rows = sum(len(to) for _, _, to in parts)
     width = max(cache.get_seq_length() for cache, _, _ in parts)
     whole = growing_cache(config)
-    for place, layer in enumerate(whole.layers):
-        first = parts[0][0].layers[place].keys
+    for place, layer in enumerate(_layers(whole)):
+        first = _layers(parts[0][0])[place].keys
         shape = (rows, first.shape[1], width + ROOM, first.shape[3])
         layer.lazy_initialization(first, first)
         buffers = first.new_zeros(shape), first.new_zeros(shape)
         for cache, taken, to in parts:
-            held = cache.layers[place]
+            held = _layers(cache)[place]
             own = held.keys.shape[2] - shared
             for buffer, states in zip(buffers, (held.keys, held.values), strict=True):
                 buffer[to, :, :shared] = states[taken, :, :shared]
@@ -76,6 +78,11 @@ def aligned(
             held._show((held.keys[:0], held.values[:0]), 0)  # its memory is free for the next layer's
         layer._show(buffers, width)
     return whole
+
+
+def _layers(cache: DynamicCache) -> list[GrowingLayer]:
+    """The layers of a cache that grows everywhere."""
+    return [layer for layer in cache.layers if isinstance(layer, GrowingLayer)]
 
 
 def growing_cache(config: PreTrainedConfig) -> DynamicCache:

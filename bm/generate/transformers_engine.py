@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bm.code import code_version
 from bm.errors import UserError
-from bm.generate.cache import aligned, growing_cache, grows_everywhere, selected
+from bm.generate.cache import Part, aligned, growing_cache, grows_everywhere, selected
 from bm.generate.draw import draw, stream, uniforms
 from bm.generate.samples import Message, Sample, Sampling
 from bm.generate.text import Text, model_folder
@@ -174,6 +174,9 @@ class TransformersEngine:
 class _Decoding:
     """The model's state over a batch: left-padded prompts, cache, and the logits of each row's next token."""
 
+    logits: Tensor
+    """[rows, V]"""
+
     def __init__(self, model: PreTrainedModel, tokens: Sequence[list[int]], prompts: Sequence[int]) -> None:
         """Prefill each distinct prompt once, those of like length together, and what all begin with once.
 
@@ -188,7 +191,7 @@ class _Decoding:
             self._forward(shared, torch.ones_like(shared), torch.arange(start, device=device)[None])
         rest = {p: tokens[p][start:] for p in distinct}
         groups = _alike(rest) if growing else [distinct]
-        prefix, parts, width = self._cache, [], max(map(len, rest.values()))
+        prefix, parts, width = self._cache, list[Part](), max(map(len, rest.values()))
         self._mask = torch.zeros(len(prompts), start + width, dtype=torch.long, device=device)
         self._mask[:, :start] = 1
         self._positions = torch.tensor([len(tokens[p]) for p in prompts], device=device)
@@ -240,7 +243,8 @@ class _Decoding:
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int = 1) -> Tensor:
         out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache,
                           use_cache=True, logits_to_keep=keep)  # fmt: skip
-        self.logits, logits = out.logits[:, -1], out.logits
+        logits: Tensor = out.logits
+        self.logits = logits[:, -1]
         if not torch.isfinite(logits).all():
             raise UserError("the model's logits are not finite: its weights are damaged")
         return logits

@@ -11,14 +11,14 @@ from omegaconf import OmegaConf, open_dict
 
 from bm.cli import conf_dir
 from bm.overrides import opened
-from bm.sweeps.sweeper import Sweep
+from bm.sweeps.sweeper import GridSweep
 
 CELLS = [
     ["merge=ties", "merge.methods.ties.density=0.3", "seed=3"],
     ["merge=ties", "merge.methods.ties.density=0.7", "seed=4"],
     ["merge=[linear,arcee_fusion]", "~mixture", "seed=3"],
     ["recipe=smollm2", "experiment=table2", "merge.out_dtype=float16"],
-    ["domain=[math,coding]", "domains.math.traces=5", "+tracker.mode=disabled"],
+    ["domain=[math,coding]", "domains.math.traces=5", "++tracker.mode=disabled"],
     ["merge=arcee_fusion", "merge.schedule.lam=[1,2]", "evaluate.tasks=[a,b]"],
 ]
 
@@ -30,7 +30,7 @@ def test_a_cell_is_what_hydra_makes_of_it(stage: str) -> None:
         with open_dict(master):
             master.hydra.job.config_name = stage
         loader = GlobalHydra.instance().config_loader()
-        sweep: Any = Sweep({})
+        sweep: Any = GridSweep({}, [], None, [], "continue", None)
         sweep.context, sweep.composed, sweep.stage = SimpleNamespace(config_loader=loader), master, stage
         sweep.parser = OverridesParser.create(config_loader=loader)
         for words in [*CELLS, CELLS[0]]:  # the first once more: nothing of other cells stays behind

@@ -231,7 +231,7 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(yaml.CSafeLoader):  # type: ignore[misc]  # the library has no types
     """YAML as OmegaConf reads it, in C: a thirtieth of the time."""
 
     yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
