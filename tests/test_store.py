@@ -196,7 +196,7 @@ def full(work: Path) -> dict:
 
 
 def test_a_full_disk_is_one_line_and_the_work_remains(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"branch math: the disk of .* is full; make room, and the same command"):
+    with pytest.raises(UserError, match=r"branch math: the disk of .* is full; make room, then rerun the command"):
         make(Store(tmp_path), full, lr=1)
     assert list(tmp_path.glob("branch/*.work/half"))
 

@@ -33,7 +33,7 @@ class WandbRun:
         while any(time.strftime("%Y%m%d_%H%M%S") in str(log) for log in before):
             time.sleep(0.1)
         self._run = wandb.init(
-            id=about.key, name=about.name, project=project, group=group, job_type=about.job, tags=tags,
+            id=about.key, name=about.name, project=project, group=group or "", job_type=about.job, tags=tags,
             config=dict(about.settings), dir=folder, mode=mode, resume="allow", settings=quiet, reinit="create_new",
         )  # fmt: skip
         self._file = Path(self._run.settings.sync_file)
