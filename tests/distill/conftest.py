@@ -16,9 +16,7 @@ def read(path: Path) -> dict:
 @pytest.fixture(params=DOMAINS)
 def domain(request) -> Domain:
     """A domain of the project's own, as its YAML has it."""
-    return typed(
-        Domain, {"name": request.param, **read(CONF / "domain" / f"{request.param}.yaml")}
-    )
+    return typed(Domain, {"name": request.param, **read(CONF / "domain" / f"{request.param}.yaml")})
 
 
 @pytest.fixture
