@@ -43,7 +43,7 @@ def measured(
 
 
 def _alone(stages: Stages, kind: str, model: Artefact, traces: Sequence[Artefact]) -> Artefact:
-    """Of one model, on as many examples of each set of traces."""
+    """The statistics of one model, on as many examples of each set of traces."""
     count, device = stages.config.merge.examples, stages.config.merge.device
 
     def build(work: Path) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def _alone(stages: Stages, kind: str, model: Artefact, traces: Sequence[Artefact
 def _together(
     stages: Stages, alpha: float, experts: Mapping[str, Artefact], traces: Mapping[str, Artefact]
 ) -> Artefact:
-    """Of all experts at once, whose layers see what is merged below them."""
+    """The statistics of all experts at once, whose layers see what is merged below them."""
     count, device = stages.config.merge.examples, stages.config.merge.device
 
     def build(work: Path) -> Mapping[str, Any]:

@@ -32,9 +32,9 @@ from bm.track import Tracked
 
 COLUMNS = ("step", "epoch", "loss", "gradient_norm", "learning_rate", "tokens", "supervised_tokens",
            "tokens_per_second", "seconds", "supervised_tokens_per_second", "flop_utilisation", "memory_gb")  # fmt: skip
-"""Of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
+"""Columns of metrics.csv, one row an optimiser step; held-out losses and cosines follow, where they are measured."""
 METRICS, FACTS, RUNGS = "metrics.csv", "facts.json", "kept"
-"""Of the work folder; below the last a folder for every model that was kept on the way, with those two files."""
+"""Names in the work folder; below the last a folder for every model that was kept on the way, with those two files."""
 
 
 FIRST_SAVE = 60.0
@@ -143,7 +143,7 @@ class Watch(L.Callback):
             write_json(folder / FACTS, self.facts(module) | {"seconds": round(self.state.seconds, 3)})
 
     def facts(self, module: StudentTraining) -> dict[str, Any]:
-        """Of the run so far, for the manifest."""
+        """Facts of the run so far, for the manifest."""
         done = self.state
         flops = sum(self._work(module.data, step.packs) for step in module.data.plan[: done.step])
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,

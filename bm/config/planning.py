@@ -46,16 +46,16 @@ class Planning:
     """One of `cards`, which every GPU of the plan is."""
     cards: Mapping[str, Card]
     reserve_gib: Annotated[float, Field(ge=0)]
-    """Of each card, for what no tensor shows: CUDA's context, NCCL's buffers, fragments."""
+    """Memory of each card for what no tensor shows: CUDA's context, NCCL's buffers, fragments."""
     utilisation: Mapping[Literal["gpu", "cpu"], Utilisation]
     trace_tokens: Mapping[str, Positive]
     """By domain, mean tokens of a trace with its prompt; of others a quarter of branch.sequence_length."""
     prompt_share: Share
-    """Of a trace's tokens, without a loss."""
+    """The share of a trace's tokens that have no loss."""
     tasks: Mapping[str, Asked]
     """What the evaluation tasks with questions of their own ask."""
     response_tokens: Share
-    """Of evaluate.max_new_tokens, what a response to any other question takes."""
+    """The share of evaluate.max_new_tokens that a response to any other question takes."""
     disk_gb_per_second: Annotated[float, Field(gt=0)]
     judged_per_second: Annotated[float, Field(gt=0)]
     """Responses that a core verifies."""

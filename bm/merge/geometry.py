@@ -31,7 +31,7 @@ class Geometry:
 
 
 def geometry(models: Sequence[Path], base: Path) -> Geometry | None:
-    """Of two models or more and their base θ0; None where some model does not differ from it.
+    """The geometry of two models or more and their base θ0; None where some model does not differ from it.
 
     Every tensor gives a share of its entries, in pieces evenly spaced, and counts with all of them. Whole models of up
     to `ENTRIES` entries are read whole. UserError where the models do not fit each other.

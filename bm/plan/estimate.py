@@ -22,7 +22,7 @@ GIB = 2**30
 SEQUENCES = 8
 """Responses of the greatest length that a copy of a model has room for at least: fewer would take for ever."""
 TRAINED_BYTES = 12
-"""Of a checkpoint, for each parameter that is trained: fp32, and AdamW's two moments."""
+"""Bytes of a checkpoint for each parameter that is trained: fp32, and AdamW's two moments."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stage:
     disk: float = 0.0
     """Bytes at the most while it is made."""
     memory: Memory | None = None
-    """Of one GPU in a training."""
+    """The memory of one GPU in a training."""
     gpu_bytes: float = 0.0
     """At the most, on one GPU."""
     fits: bool = True

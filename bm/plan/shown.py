@@ -42,7 +42,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def total(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Of all stages, one after the other, if nothing of them is there yet."""
+    """The time of all stages, one after the other, if nothing of them is there yet."""
     known = all(s.money is not None for s in stages)
     return {
         "seconds": round(sum(s.seconds for s in stages), 1),

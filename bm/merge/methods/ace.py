@@ -72,7 +72,7 @@ def ace(
 
 
 def _moments(strips: Strips, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one update: ‖W‖², the mean of each column [in], and the Gram matrix of what is left without it [in, in]."""
+    """One update: ‖W‖², the mean of each column [in], and the Gram matrix of what is left without it [in, in]."""
     gram = strips.gram(lambda strip: strip[k])
     mean = sum_of([strip[k].sum(0) for strip in strips]) / strips.rows
     return gram.trace(), mean, gram - strips.rows * mean.outer(mean)

@@ -21,7 +21,7 @@ from bm.statistics import NORMAL, Array
 
 FILE = "law.json"
 NOMINAL = 0.9
-"""Of the intervals."""
+"""Confidence of the intervals."""
 SURE = NORMAL.inv_cdf((1 + NOMINAL) / 2)
 KINDS: Mapping[str, tuple[str, ...]] = {
     "scores and losses": ("strength", "gain", "deficit", "learned", "lost"),
@@ -46,7 +46,7 @@ class Fit:
     spread: float
     """Standard deviation of a merge around the mean."""
     quantile: float
-    """Of Student's t at NOMINAL, with a degree of freedom for each cell less the coefficients."""
+    """The quantile of Student's t at NOMINAL, with a degree of freedom for each cell less the coefficients."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     """The range of each measure."""

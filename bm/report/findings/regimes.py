@@ -14,7 +14,7 @@ from bm.report.findings.results import Results, Row
 
 @dataclass(frozen=True)
 class Regime:
-    """Of one merge. None: it was not measured."""
+    """What is known of one merge. None: it was not measured."""
 
     method: str
     strength: float | None = None
@@ -34,7 +34,7 @@ class Regime:
     distance: float | None = None
     """How far an expert went from the student θ0: ‖θ − θ0‖ / ‖θ0‖."""
     cosine: float | None = None
-    """Of two experts' updates."""
+    """What is known of two experts' updates."""
     conflict: float | None = None
     """Share of the entries that two experts both change, and in opposite directions."""
     barrier: float | None = None
