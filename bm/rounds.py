@@ -5,12 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bm.config import Component, Experiment
+from bm.config import Component, Experiment, overridden
 from bm.errors import UserError, nearest
 from bm.measuring import losses, measured
 from bm.progress import say
 from bm.stages import Stages
 from bm.store import Artefact
+from bm.tuning import TUNED, tuned
+from bm.tuning import check as check_tuning
 
 if TYPE_CHECKING:
     from bm.merge.order import Order
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 def check(config: Experiment, merges: Sequence[str]) -> None:
     """That later rounds have a model to begin with and fresh questions; UserError before anything is made."""
+    check_tuning(config)
+    _check_parts(config, merges)
     if config.rounds.count == 1:
         return
     names = {*config.domains, *merges, "expert", *["merge"] * bool(merges), *["mixture"] * (config.mixture is not None)}
@@ -31,6 +35,18 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
     for name, domain in config.domains.items():
         if domain.traces is None:
             raise UserError(f"domains.{name}.traces: must be a number when there are rounds, so that each has its own")
+
+
+def _check_parts(config: Experiment, merges: Sequence[str]) -> None:
+    if config.rounds.parts == 1:
+        return
+    if len(merges) != 1:
+        raise UserError(f"rounds.parts: experts go on from one merge, not from {', '.join(merges) or 'none'}")
+    for name, domain in config.domains.items():
+        branch = overridden(config.branch, domain.branch, f"domains.{name}.branch")
+        for setting in ("keep", "at", "ema", "tail"):
+            if getattr(branch, setting):
+                raise UserError(f"branch.{setting}: not with rounds.parts, which begin elsewhere each")
 
 
 def models(
@@ -49,21 +65,22 @@ def models(
     teacher = _teaches(config.rounds.teacher, before.model) if before else config.teacher
     traces = {name: stages.distill(domain, "train", teacher, number) for name, domain in config.domains.items()}
     student = before.model if before else stages.student()
-    experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
-    stages.interference(student, experts)
+    start, experts = _branched(stages, student, traces, merges)
+    stages.interference(start, experts)
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None
     said = f"round {number} " if config.rounds.count > 1 else ""
+    keys = {id(method): key for key, method in config.merge.methods.items()}
+    called = {name: keys[id(method)] for name, method, _ in merges}
+    merges = [*merges, *tuned(stages, merges, start, experts, traces)]
     merged = {
-        said + name: stages.merge(
-            name, method, order, student, experts, measured(stages, method, student, experts, traces)
-        )
+        said + name: stages.merge(name, method, order, start, experts, measured(stages, method, start, experts, traces))
         for name, method, order in merges
     }
     losses(stages, student, experts, merged, traces)
     if mixture:
         losses(stages, student, {}, {"mixture": mixture}, traces)
-    keys = {id(method): key for key, method in config.merge.methods.items()}
-    made = {said + name: _made_of(keys[id(method)], order) for name, method, order in merges}
+    called |= {name + TUNED: key + TUNED for name, key in called.items()}
+    made = {said + name: _made_of(called[name], order) for name, _, order in merges}
 
     tested = partial(_tested, stages, questions)
     subjects = [replace(before, kind="student", task=None) if before else tested(f"{said}student", "student", student)]
@@ -74,6 +91,25 @@ def models(
     tests = {name: tested(name, "merge", model, first=out.get(name)) for name, model in merged.items()}
     subjects += [replace(merge, **made[name]) for name, merge in tests.items()]
     return [replace(subject, round=number) for subject in subjects]
+
+
+def _branched(
+    stages: Stages, student: Artefact, traces: Mapping[str, Artefact], merges: "Sequence[Merging]"
+) -> tuple[Artefact, dict[str, Artefact]]:
+    """The experts, and what the last part of their training began with: the student, or a merge on the way."""
+    config, start = stages.config, student
+    experts: dict[str, Artefact] = {}
+    for index in range(config.rounds.parts):
+        if index:
+            ((name, method, order),) = merges
+            known = measured(stages, method, start, experts, traces)
+            start = stages.merge(f"{name} {index}/{config.rounds.parts}", method, order, start, experts, known)
+        part = index, config.rounds.parts
+        experts = {
+            name: stages.expert(start, domain, traces[name], part, experts.get(name))
+            for name, domain in config.domains.items()
+        }
+    return start, experts
 
 
 def _made_of(method: str, order: "Order") -> dict[str, Any]:

@@ -67,16 +67,20 @@ class Stages:
     def _own(self) -> dict[str, Artefact]:
         return {name: self._questions(d) for name, d in self.config.domains.items() if d.questions is not None}
 
-    def _questions(self, domain: Domain) -> Artefact:
+    def _questions(self, domain: Domain, beyond: int = 0) -> Artefact:
         seed = self.config.seed
-        settings = {"source": domain.source, "count": domain.questions, "seed": seed}
+        settings = {"source": domain.source, "count": domain.questions, "seed": seed, "beyond": beyond}
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.distill import questions
 
-            return questions(domain, seed, work)
+            return questions(domain, seed, work, beyond)
 
-        return self.make("questions", domain.name, settings, [], build)
+        return self.make("questions", f"{domain.name} tune" if beyond else domain.name, settings, [], build)
+
+    def tuning_questions(self, number: int) -> dict[str, Artefact]:
+        """So many questions of each domain beside those of its test, to choose between merges on."""
+        return {name: self._questions(domain, number) for name, domain in self.config.domains.items()}
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
@@ -218,10 +222,16 @@ class Stages:
         last = overridden(replace(settings, keep=(), at=None), student.anneal, "student.anneal")
         return self._train(student.name, trained, traces, {}, last)
 
-    def expert(self, student: Artefact, domain: Domain, traces: Artefact) -> Artefact:
-        """The student after SFT on one domain's traces (paper, section 3.1)."""
+    def expert(
+        self, student: Artefact, domain: Domain, traces: Artefact, part: tuple[int, int] = (0, 1),
+        before: Artefact | None = None,
+    ) -> Artefact:  # fmt: skip
+        """The student after SFT on one domain's traces (paper, section 3.1), or after a part of it.
+
+        part: which, from 0, of how many; before: the same expert after the part before this one.
+        """
         settings = overridden(self.config.branch, domain.branch, f"domains.{domain.name}.branch")
-        return self._train(domain.name, student, {domain.name: traces}, {}, settings)
+        return self._train(domain.name, student, {domain.name: traces}, {}, settings, part, before)
 
     def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
         """The baseline: the student after one SFT on the domains together."""
@@ -247,14 +257,9 @@ class Stages:
         return self.make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
 
     def merge(
-        self,
-        name: str,
-        method: Component,
-        order: "Order",
-        student: Artefact,
-        experts: Mapping[str, Artefact],
+        self, name: str, method: Component, order: "Order", student: Artefact, experts: Mapping[str, Artefact],
         known: Known,
-    ) -> Artefact:
+    ) -> Artefact:  # fmt: skip
         """Experts to one model by one method along one order (paper, section 3.2); known: what it weighs by."""
         config = self._merging(known)
         numerics = {name: value for name, value in identity(self.config.merge).items() if name not in OF_OTHERS}
@@ -322,24 +327,29 @@ class Stages:
         return seen(evaluation.path / "samples.parquet", traces) if traces else None
 
     def _train(
-        self, name: str, student: Artefact, traces: Mapping[str, Artefact], ratio: Mapping[str, float], settings: Branch
-    ) -> Artefact:
+        self, name: str, student: Artefact, traces: Mapping[str, Artefact], ratio: Mapping[str, float],
+        settings: Branch, part: tuple[int, int] = (0, 1), before: Artefact | None = None,
+    ) -> Artefact:  # fmt: skip
         self.check_apart(traces.values())
         trainer, tracker = self.config.trainer, self.config.tracker
         whole = replace(settings, at=None)  # a training is the same, whichever of its models is taken
-        config = {"branch": whole, "trainer": trainer, "ratio": dict(ratio)}
+        config = {"branch": whole, "trainer": trainer, "ratio": dict(ratio), "part": list(part)}
         lineage = {domain: t.name for domain, t in traces.items()}
 
         def build(work: Path) -> Mapping[str, Any]:
-            from bm.branch import Traces, card, train
+            from bm.branch import Part, Traces, card, train
 
             sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
-            facts = train(student.path, sets, whole, trainer, tracker, name, work.stem, work)
+            facts = train(
+                student.path, sets, whole, trainer, tracker, name, work.stem, work, Part(*part, before and before.path)
+            )
             write_text(work / "README.md", card(name, student.name, lineage, whole, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
-        inputs = [student, *traces.values(), *self._folders(settings)]
-        trained = self.make("branch", name, config, inputs, build)
+        inputs = [student, *traces.values(), *self._folders(settings), *([before] if before else [])]
+        trained = self.make(
+            "branch", name if part[1] == 1 else f"{name} {part[0] + 1}/{part[1]}", config, inputs, build
+        )
         if settings.at in (None, settings.epochs):
             return trained
 

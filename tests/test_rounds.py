@@ -100,3 +100,33 @@ def test_a_round_that_cannot_be_is_refused_before_anything_is_made(
     assert said.returncode == 2
     assert line in said.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_experts_go_on_from_the_merges_on_the_way(undisturbed: Path, bm: Bm) -> None:
+    """Each part begins with the merge before it, ends in one test, and sees as many tokens as a training whole."""
+    words = [*SHRUNK, "merge=linear", "mixture=proportional", "rounds.parts=3", "output=outputs/parts"]
+    said = bm("run", *words, cwd=undisturbed)
+    assert said.returncode == 0, said.stderr
+    manifests = [json.loads(p.read_text()) for p in undisturbed.glob("outputs/store/*/*/manifest.json")]
+    made = {(m["stage"], m["label"]): m for m in manifests}
+    for part in (2, 3):
+        started = {made["branch", f"{domain} {part}/3"]["inputs"][0]["key"] for domain in ("math", "coding", "science")}
+        assert started == {made["merge", f"linear {part - 1}/3"]["key"]}
+    for domain in ("math", "coding", "science"):
+        parts = [made["branch", f"{domain} {part}/3"]["facts"]["tokens"] for part in (1, 2, 3)]
+        assert sum(parts) == made["branch", domain]["facts"]["tokens"]
+    rows = json.loads((undisturbed / "outputs/parts/results.json").read_text())["rows"]
+    assert [row["name"] for row in rows if row["kind"] == "merge"] == ["linear"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["merge=[linear,ties]"], "rounds.parts: experts go on from one merge, not from linear, ties"),
+        (["merge=linear", "branch.ema=0.9"], "branch.ema: not with rounds.parts"),
+    ],
+)
+def test_what_parts_cannot_do_is_one_line(words: list[str], message: str, bm: Bm, tmp_path: Path) -> None:
+    said = bm("run", *SHRUNK, "rounds.parts=2", *words, cwd=tmp_path)
+    assert said.returncode == 1 and message in said.stderr

@@ -8,14 +8,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -25,6 +25,9 @@ from bm.errors import UserError
 
 NAME = "checkpoint"
 STATE = "state.json"
+OPTIMIZER = "optimizer"
+More: TypeAlias = Mapping[str, Mapping[str, Tensor]]
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WRAPPED = r"os error (\d+)|\d+ requested and \d+ written"
 """What safetensors and NumPy say of a write that failed, without the number that an OSError has."""
@@ -45,14 +48,15 @@ class State:
         return State(self.step + 1, self.tokens + tokens, supervised, self.seconds + seconds)
 
 
-def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State) -> None:
-    """Weights, optimiser state and `state` to `work/checkpoint`; by all ranks together."""
+def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State, more: More | None = None) -> None:
+    """Weights, optimiser state, more tensors by name, and `state` to `work/checkpoint`; by all ranks together."""
     new, old, place = work / f".{NAME}.new", work / f".{NAME}.old", work / NAME
     first = not dist.is_initialized() or dist.get_rank() == 0
     if first:
         shutil.rmtree(new, ignore_errors=True)
     _wait()
-    state_dict_saver.save(_trained(model, optimizer), checkpoint_id=new, no_dist=not dist.is_initialized())
+    held = {**_trained(model, optimizer), **(more or {})}
+    state_dict_saver.save(held, checkpoint_id=new, no_dist=not dist.is_initialized())
     if first:
         (new / STATE).write_text(json.dumps(asdict(state)))
         shutil.rmtree(old, ignore_errors=True)
@@ -68,6 +72,19 @@ def _trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     weights, moments = get_state_dict(model, optimizer)
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {"model": {name: value for name, value in weights.items() if name not in frozen}, "optimizer": moments}
+
+
+def save_optimizer(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """The optimiser's state to `work/optimizer`, for a training that goes on elsewhere; by all ranks together."""
+    _, moments = get_state_dict(model, optimizer)
+    state_dict_saver.save({"optimizer": moments}, checkpoint_id=work / OPTIMIZER, no_dist=not dist.is_initialized())
+
+
+def load_optimizer(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """What `save_optimizer` left in a folder into place, the weights as they are; by all ranks together."""
+    weights, moments = get_state_dict(model, optimizer)
+    state_dict_loader.load({"optimizer": moments}, checkpoint_id=folder / OPTIMIZER, no_dist=not dist.is_initialized())
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
 
 
 def _wait() -> None:
@@ -86,9 +103,9 @@ def reached(work: Path) -> State:
     return State(**json.loads((place / STATE).read_text())) if place else State()
 
 
-def load(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Weights and optimiser state of the last checkpoint into place; by all ranks together."""
-    into = _trained(model, optimizer)
+def load(work: Path, model: nn.Module, optimizer: Optimizer, more: More | None = None) -> None:
+    """Weights, optimiser state and more tensors of the last checkpoint into place; by all ranks together."""
+    into = {**_trained(model, optimizer), **(more or {})}
     state_dict_loader.load(into, checkpoint_id=_place(work), no_dist=not dist.is_initialized())
     options = StateDictOptions(strict=all(p.requires_grad for p in model.parameters()))
     set_state_dict(

@@ -18,6 +18,7 @@ from bm.branch.documents import Documents, Traces
 from bm.branch.packing import best_fit_decreasing
 from bm.branch.parallel import Place
 from bm.config import Branch
+from bm.errors import UserError
 
 Ints = NDArray[np.int32]
 
@@ -117,14 +118,36 @@ def plan(documents: Documents, weights: Sequence[float], config: Branch) -> list
     return steps
 
 
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a training between merges: the `index`-th, from 0, of `of` even parts of its steps."""
+
+    index: int = 0
+    of: int = 1
+    before: Path | None = None
+    """The folder that the part before this one left, with its optimiser state."""
+
+
 class TraceData(L.LightningDataModule):
     """The run's documents and plan; iterating gives each optimiser step as its micro-batches, from step `first` on."""
 
     documents: Documents
     plan: Sequence[Step]
+    start: int
+    last: int
+    """Steps of the plan done before this part of the training, and with it."""
 
-    def __init__(self, student: Path, traces: Sequence[Traces], config: Branch, work: Path, first: int = 0) -> None:
+    def __init__(
+        self,
+        student: Path,
+        traces: Sequence[Traces],
+        config: Branch,
+        work: Path,
+        first: int = 0,
+        part: Part = Part(),  # frozen
+    ) -> None:
         super().__init__()
+        self.part = part
         self.prepare_data_per_node = False
         self.student, self.traces, self.config, self.work, self.first = student, traces, config, work, first
         self.place = Place()
@@ -138,10 +161,14 @@ class TraceData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         self.documents = cache.load(self.work)
         self.plan = plan(self.documents, [t.weight for t in self.traces], self.config)
+        steps, part = len(self.plan), self.part
+        self.start, self.last = part.index * steps // part.of, (part.index + 1) * steps // part.of
+        if part.of > steps:
+            raise UserError(f"rounds.parts: {part.of} parts of a training that has only {steps} steps; take fewer")
 
     def packs(self) -> list[Sequence[int]]:
-        """Every pack of the run, in order."""
-        return [pack for step in self.plan for pack in step.packs]
+        """Every pack of this part of the run, in order."""
+        return [pack for step in self.plan[self.start : self.last] for pack in step.packs]
 
     def longest_segment(self) -> int:
         """The most tokens that attend to each other."""
@@ -173,8 +200,8 @@ class Remaining:
     data: TraceData
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        for step in self.data.plan[self.data.first :]:
+        for step in self.data.plan[max(self.data.first, self.data.start) : self.data.last]:
             yield self.data.batches(step.packs)
 
     def __len__(self) -> int:
-        return len(self.data.plan) - self.data.first
+        return self.data.last - max(self.data.first, self.data.start)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bm.branch.data import Part
 from bm.branch.documents import Traces
 from bm.config import Branch, Component, Trainer, resolved, typed
 from bm.errors import UserError
@@ -39,13 +40,17 @@ class Job:
     name: str
     key: str
     work: Path
+    part: Part = Part()  # noqa: RUF009  # frozen
 
     def write(self) -> Path:
         settings = {name: resolved(getattr(self, name)) for name in ("config", "trainer", "tracker")}
         traces = [[str(t.path.absolute()), t.domain, t.weight] for t in self.traces]
         path = self.work.absolute() / JOB
-        student = str(self.student.absolute())
-        write_json(path, {"student": student, "traces": traces, "name": self.name, "key": self.key, **settings})
+        student, before = str(self.student.absolute()), self.part.before
+        part = [self.part.index, self.part.of, str(before.absolute()) if before else None]
+        write_json(
+            path, {"student": student, "traces": traces, "name": self.name, "key": self.key, "part": part, **settings}
+        )
         return path
 
     @classmethod
@@ -55,6 +60,7 @@ class Job:
             Path(job["student"]), tuple(Traces(Path(p), domain, weight) for p, domain, weight in job["traces"]),
             typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Component, job["tracker"]),
             job["name"], job["key"], path.parent,
+            Part(job["part"][0], job["part"][1], Path(job["part"][2]) if job["part"][2] else None),
         )  # fmt: skip
 
 

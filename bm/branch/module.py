@@ -67,6 +67,22 @@ class StudentTraining(L.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         torch.manual_seed(self.config.seed + self.done)  # dropout, where a model has it, is a function of the step
+        loss, norm = self._gradient(batches)
+        learning_rate = self.config.learning_rate * rate(
+            self.done, len(self.data.plan), self.config.warmup_ratio, self.config.schedule
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        if getattr(optimizer, "again", False):
+            optimizer.step(lambda: self._gradient(batches))
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+        self.done += 1
+        self.last = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": learning_rate}
+
+    def _gradient(self, batches: Sequence[MicroBatch]) -> tuple[Tensor, Tensor]:
+        """The step's loss, and its gradient's norm before it was clipped; the gradient is added to what is there."""
         denominator = float(self.data.documents.supervised(self.data.plan[self.done].packs))
         losses = []
         for batch in batches:
@@ -77,15 +93,7 @@ class StudentTraining(L.LightningModule):
         loss, norm = summed(torch.stack(losses).sum()), clip(self.student, self.config.gradient_clip)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise UserError(self._blame(batches, losses, loss.item(), norm.item()))
-        learning_rate = self.config.learning_rate * rate(
-            self.done, len(self.data.plan), self.config.warmup_ratio, self.config.schedule
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad()
-        self.done += 1
-        self.last = {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": learning_rate}
+        return loss, norm
 
     def _blame(self, batches: Sequence[MicroBatch], losses: Sequence[Tensor], loss: float, norm: float) -> str:
         """The traces of the micro-batches whose loss is not finite; of the whole step if only its gradient is not."""

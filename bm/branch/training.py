@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from bm.branch import checkpoint, documents, model
 from bm.branch.adapter import check_adapter
 from bm.branch.architecture import check_devices
-from bm.branch.data import TraceData
+from bm.branch.data import Part, TraceData
 from bm.branch.launch import Job, alone, fewer_fragments, launch
 from bm.branch.module import StudentTraining
 from bm.branch.teacher import check_teacher
@@ -29,17 +29,18 @@ from bm.track import Reference, lineage, tracked
 
 def train(
     student: Path, traces: Sequence[documents.Traces], config: Branch, trainer: Trainer, tracker: Component,
-    name: str, key: str, work: Path,
+    name: str, key: str, work: Path, part: Part = Part(),  # noqa: B008  # frozen
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tune the Hugging Face folder `student` on `traces` into `work`: a model folder and metrics.csv.
 
     Goes on from `work/checkpoint` if an earlier run was interrupted, to bit-equal weights on CPU. Returns the facts for
     the manifest. `name` and `key` label the run for the tracker. Several ranks are started by `trainer.launch`.
+    `part`: only a part of the steps, from the optimiser state that the part before it left.
     UserError if the data or the model does not allow the training, or if a step is not finite.
     """
     check_adapter(config.adapter, trainer.devices * trainer.nodes)
     fewer_fragments()
-    job = Job(student, tuple(traces), config, trainer, tracker, name, key, work)
+    job = Job(student, tuple(traces), config, trainer, tracker, name, key, work, part)
     try:
         return run(job) if alone(trainer) else launch(job)
     finally:
@@ -52,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     if job.config.teacher:
         check_teacher(job.config.teacher, job.student)
     state = checkpoint.reached(job.work)
-    data = TraceData(job.student, job.traces, job.config, job.work, first=state.step)
+    data = TraceData(job.student, job.traces, job.config, job.work, state.step, job.part)
     module = StudentTraining(job.student, job.config, job.trainer, data)
     with checkpoint.room_on_disk(job.name, job.work), quiet(), ExitStack() as stack:
         run = stack.enter_context(tracked(job.tracker, about(job)))

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch.distributed as dist
 
 from bm.branch import checkpoint
 from bm.branch.attention import described
+from bm.branch.averaging import Averaging
 from bm.branch.checkpoint import State
 from bm.branch.data import Step, TraceData
 from bm.branch.documents import realised
@@ -69,18 +71,24 @@ class Watch(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentTraining)
         prove_isolation(module.student, module.data.place, module.device)
+        self.average = Averaging(module.config, module.student, len(module.data.plan))
         if self.state.step:
-            checkpoint.load(self.work, module.student, trainer.optimizers[0])
-            module.done = self.state.step
+            checkpoint.load(self.work, module.student, trainer.optimizers[0], self.average.state())
+        else:
+            self.state = replace(self.state, step=module.data.start)
+            if module.data.part.before:
+                checkpoint.load_optimizer(module.data.part.before, module.student, trainer.optimizers[0])
+        module.done = self.state.step
         data, self.first = module.data, trainer.is_global_zero
         self.rungs = rungs(data.plan, module.config.keep)
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
+        self.twice = getattr(trainer.optimizers[0], "again", False)
         self.teachers = [Flops(teacher.model) for teacher in module.teachers]
         self.attention = described(module.attention, module.device)
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
             columns = [*COLUMNS, *self.held_out.columns]
-            self.metrics, kept = metrics(self.work / METRICS, columns, self.state.step, self.stack)
+            self.metrics, kept = metrics(self.work / METRICS, columns, self.state.step - data.start, self.stack)
             self.tracked.catch_up((int(row.pop("step")), numbers(row)) for row in kept)
             total = announce(self.name, data, self.attention)
             self.bar = self.stack.enter_context(progress(self.name, total, "tokens", done=self.state.tokens))
@@ -90,23 +98,28 @@ class Watch(L.Callback):
         assert isinstance(module, StudentTraining)
         spent = time.monotonic() - self.began
         row = self._count(module, spent)
-        if (module.done - 1) % module.config.watch_every == 0 or module.done == len(module.data.plan):
+        if (module.done - 1) % module.config.watch_every == 0 or module.done == module.data.last:
             row |= self.held_out.measure(trainer, module)
         if self.first:
             self.metrics.writerow({"step": module.done, **row})
             self.tracked.log(row, module.done)
             self.bar.advance(self.state.tokens - self.before.tokens, f"loss {row['loss']:.3f}")
+        self.average.update(module.done)
         for epochs in self.rungs.get(module.done, ()):
             self._keep(module, epochs)
         if self._due(module):
             started = time.monotonic()
-            checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state)
+            checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state, self.average.state())
             self.saved = time.monotonic()
             self.save_seconds = self.saved - started
         self.began = time.monotonic()
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentTraining)
+        self.average.finish(module.done)
+        part = module.data.part
+        if part.index + 1 < part.of:
+            checkpoint.save_optimizer(self.work, module.student, trainer.optimizers[0])
         if module.config.second_moments:
             export_moments(module.student, trainer.optimizers[0], self.work)
 
@@ -131,13 +144,15 @@ class Watch(L.Callback):
 
     def _work(self, data: TraceData, packs: Sequence[Sequence[int]]) -> float:
         what = data.documents, packs, data.config.packing != "packing"
-        return self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
+        once = self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
+        return 2 * once if self.twice else once
 
     def _keep(self, module: StudentTraining, epochs: float) -> None:
         """The model as it is now, and what it took, to a folder of its own; by all ranks together."""
         folder = rung(self.work, epochs)
         folder.mkdir(parents=True, exist_ok=True)
-        export(module.student, module.folder, folder, module.config.adapter)
+        with self.average.in_place(module.done):
+            export(module.student, module.folder, folder, module.config.adapter)
         if self.first:
             shutil.copyfile(self.work / METRICS, folder / METRICS)
             write_json(folder / FACTS, self.facts(module) | {"seconds": round(self.state.seconds, 3)})
@@ -145,13 +160,13 @@ class Watch(L.Callback):
     def facts(self, module: StudentTraining) -> dict[str, Any]:
         """Facts of the run so far, for the manifest."""
         done = self.state
-        flops = sum(self._work(module.data, step.packs) for step in module.data.plan[: done.step])
+        flops = sum(self._work(module.data, step.packs) for step in module.data.plan[module.data.start : done.step])
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
-                "steps": done.step, "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
+                "steps": done.step - module.data.start, "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
 
     def _due(self, module: StudentTraining) -> bool:
         """Whether to save now: the first rank's clock decides for all."""
-        if module.done == len(module.data.plan):
+        if module.done == module.data.last:
             return False
         passed = time.monotonic() - self.saved
         interval = checkpoint_interval(self.save_seconds, module.config.checkpoint_seconds)
@@ -197,7 +212,8 @@ def announce(name: str, data: TraceData, attention: str) -> int:
     total = sum(tokens.values())
     shares = ", ".join(f"{domain} {count / total:.0%}" for domain, count in tokens.items() if count)
     full = total / (packs * data.config.sequence_length)
-    say(f"{name}: {len(data.plan):,} steps, {total:,} tokens ({shares}), packs {full:.0%} full; attention: {attention}")
+    steps = f"{data.last - data.start:,} steps"
+    say(f"{name}: {steps}, {total:,} tokens ({shares}), packs {full:.0%} full; attention: {attention}")
     return total
 
 

@@ -35,7 +35,9 @@ from bm.config.settings import (
     Name,
     NearDuplicates,
     Prices,
+    Range,
     Trainer,
+    Tune,
     Verify,
 )
 
@@ -63,10 +65,12 @@ __all__ = [
     "NoKey",
     "Planning",
     "Prices",
+    "Range",
     "Report",
     "SourceTarget",
     "Target",
     "Trainer",
+    "Tune",
     "Verify",
     "VerifyFile",
     "absent",

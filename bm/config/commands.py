@@ -26,6 +26,7 @@ from bm.config.settings import (
     Seed,
     Student,
     Trainer,
+    Tune,
     Verify,
 )
 from bm.errors import nearest
@@ -55,6 +56,8 @@ class Experiment:
     distill: Distill
     branch: Branch
     merge: Merge
+    tune: Tune | None
+    """Merges with tuned parameters beside those with their defaults; null: none."""
     evaluate: Evaluate
     verify: Verify
     rounds: Rounds

@@ -84,6 +84,10 @@ class Branch:
     adapter: Adapter | None
     """What is trained in the place of all weights; null: these."""
     gradient_clip: Annotated[float, Field(gt=0)]
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    """Decay of an exponential moving average of the weights, which is the model in the end; null: the last weights."""
+    tail: Annotated[float, Field(gt=0, le=1)] | None
+    """Share of the steps, the last ones, over whose weights the model is the mean; null: the last weights."""
     second_moments: bool
     """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
     seed: Seed
@@ -96,6 +100,12 @@ class Branch:
     """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
     at: Annotated[float, Field(gt=0)] | None
     """Which of them is taken for what follows, or `epochs`; null: the last. Training itself does not depend on it."""
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.ema is not None and self.tail is not None:
+            raise ValueError("ema, tail: one average at most; set the other to null")
+        return self
 
     @model_validator(mode="after")
     def _ladder(self) -> Self:
@@ -370,11 +380,50 @@ class Prices:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Range:
+    """What a parameter of a merge method is drawn from."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Evenly in the logarithm."""
+    each: bool = False
+    """One number for each expert, in the merge's order."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low:g} and high {self.high:g} are no range" + " of logarithms" * self.log)
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tune:
+    """Parameters of merge methods, chosen on questions that are neither the test's nor trained on."""
+
+    trials: Positive
+    """Of every method that has something to tune, its defaults among them."""
+    questions: Positive
+    """Of each domain, the next ones of its source behind the test's."""
+    samples: Positive
+    """Per question."""
+    batch: Positive
+    """Candidates in memory together."""
+    race: Annotated[float, Field(gt=0, lt=1)] | None
+    """Candidates that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
+    spaces: Mapping[str, Mapping[str, Range | Sequence[bool | float | str]]]
+    """By method, what each tuned parameter is drawn from: a range, or a list of values; {}: nothing is tuned."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Rounds:
     """Branch-Merge again, on what it made: a round's model is the next one's student, and its own teacher."""
 
     count: Positive
     """1: the recipe as it is."""
+    parts: Positive
+    """Of the experts' training: after each they are merged and go on from the merge, on the traces that are left, each
+    with its own optimiser state. 1: they are merged once, at the end."""
     model: str
     """What the next round begins with: the best `merge`, `expert` or `mixture` by mean score, or one by its name."""
     teacher: TeacherTarget

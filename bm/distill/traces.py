@@ -48,9 +48,14 @@ class Judged(NamedTuple):
     reason: str
 
 
-def questions(domain: Domain, seed: int, work: Path) -> dict[str, Any]:
-    """Write the domain's evaluation questions to `work/questions.parquet`; facts: how many, and repeats passed over."""
-    chosen, duplicates, _ = select(domain.source(domain.name, seed=seed), "evaluate", domain.questions)
+def questions(domain: Domain, seed: int, work: Path, beyond: int = 0) -> dict[str, Any]:
+    """Write the domain's evaluation questions to `work/questions.parquet`; facts: how many, and repeats passed over.
+
+    beyond: the next so many in their place, which are no test and were trained on as little.
+    """
+    test = domain.questions or 0
+    chosen, duplicates, _ = select(domain.source(domain.name, seed=seed), "evaluate", test + beyond)
+    chosen = chosen[test:] if beyond else chosen
     if any(question.verifier == UNVERIFIED for question in chosen):
         raise UserError(f"domains.{domain.name}.questions: the source has no reference answers to evaluate with")
     _write(work / "questions.parquet", QUESTION, map(_row, chosen))

@@ -1,9 +1,9 @@
 """Candidates of a search: the model that settings make, in memory where it is a merge, asked more and more."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
@@ -12,17 +12,14 @@ from bm.config import Experiment
 from bm.errors import UserError
 from bm.measuring import measured
 from bm.preflight import preflight
-from bm.report.findings.verdicts import Graded, graded
+from bm.report.findings.verdicts import graded
 from bm.stages import Stages
-from bm.statistics import compare
 from bm.store import Artefact, Store
+from bm.tuning import ENGINE, loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bm.generate.transformers_engine import Loaded
-
-ENGINE = "bm.generate.engines.transformers"
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "mean": "maximize",
     "worst": "maximize",
@@ -49,7 +46,7 @@ class Candidate:
     def ask(self, first: int | None) -> None:
         """Put it to the first questions of each task (None: all); what was asked before is not asked again."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        model = self.model.path if isinstance(self.model, Artefact) else _loaded(*self.model, self.stages)
+        model = self.model.path if isinstance(self.model, Artefact) else loaded(*self.model, self.stages.config)
         self.stages.ask(model, self.stages.questions(), self.folder / "samples", first, self.folder)
 
     @cached_property
@@ -104,38 +101,3 @@ def _check(config: Experiment, merges: Sequence[str], mixture: bool) -> None:
         raise UserError(
             f"a candidate of a search is one merge, by one method in one order, not {', '.join(merges) or 'none'}"
         )
-
-
-def _loaded(base: Artefact, tensors: "Mapping[str, Tensor]", stages: Stages) -> "Loaded":
-    """The base's model with the tensors for weights."""
-    parameters = stages.config.evaluate.engine.parameters
-    model, tokenizer = _shell(base.path, parameters["dtype"], parameters["device"])
-    model.load_state_dict(dict(tensors), strict=False)
-    filled = {value.data_ptr() for name, value in model.state_dict().items() if name in tensors}
-    left = [name for name, value in model.state_dict().items() if value.data_ptr() not in filled]
-    if left or not tensors.keys() <= model.state_dict().keys():
-        raise UserError(f"{base.path}: the merge and its model have different tensors ({', '.join(left[:3])}, …)")
-    return model, tokenizer
-
-
-@cache
-def _shell(folder: Path, dtype: str, device: str) -> "Loaded":
-    """A model that takes the weights of one candidate after the other."""
-    from bm.generate.transformers_engine import load
-
-    return load(folder, dtype, device)
-
-
-def loses(one: Graded, rival: Graded, tasks: set[str], resamples: int, error: float, seed: int) -> bool:
-    """Whether a candidate is certainly worse than a rival on the mean, and ahead of it on no task.
-
-    Each by task; the rival's questions are those of `one` and perhaps others.
-    """
-    mine, other = {}, {}
-    for task in tasks:
-        ids, mine[task] = one[task]
-        places = {question: place for place, question in enumerate(rival[task][0])}
-        other[task] = rival[task][1][[places[question] for question in ids]]
-    if any(mine[task].mean() > other[task].mean() for task in tasks):
-        return False
-    return compare(mine, other, resamples, 1 - error, seed).verdict == "worse"

@@ -4,7 +4,6 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-    from bm.report.findings.verdicts import Graded
     from bm.sweeps.candidates import Candidate
 
 CODE = "bm.sweeps.candidates:candidate"
@@ -155,27 +153,15 @@ class SearchSweep(Sweep):
         """
         from bm.evaluate.racing import ROUNDS
         from bm.report.findings.verdicts import graded
-        from bm.sweeps.candidates import loses
+        from bm.tuning import raced
 
-        left: set[int] = set()
+        if not made:
+            return set()
+        one = next(iter(made.values()))
+        config = one.stages.config
         before = [graded(self.home / trial.user_attrs["folder"]) for trial in study.best_trials] if self.error else []
         risk = (self.error or 0.0) / (len(ROUNDS) * max(1, self.trials - 1))
-        for share in [*(ROUNDS if self.error else ()), 1.0]:
-            now: dict[int, Graded] = {}
-            for number, one in made.items():
-                if number not in left:
-                    one.ask(ceil(share * one.questions) if share < 1 else None)
-                    now[number] = graded(one.folder)
-            if share == 1:
-                break
-            for number, scored in now.items():
-                rivals = [*before, *(other for n, other in now.items() if n != number)]
-                config = made[number].stages.config
-                how = (made[number].tasks, config.evaluate.resamples, risk, config.seed)
-                if any(loses(scored, rival, *how) for rival in rivals):
-                    left.add(number)
-                    say(f"candidate {number} leaves after {share:.0%} of the questions")
-        return left
+        return raced(made, before, risk, one.tasks, config.evaluate.resamples, config.seed)
 
     def _finish(self, study: "Study", space: "Mapping[str, BaseDistribution]", fixed: Sequence[str]) -> None:
         """The Pareto front, best first by the first objective, on the terminal and in search.json."""

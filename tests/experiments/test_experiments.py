@@ -123,7 +123,7 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase"}))
+@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods"}))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
     (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
     found = [keys(config, tmp_path) for config in jobs(name, "tiny")]

@@ -13,8 +13,8 @@ import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from bm.sweeps.candidates import loses
 from bm.sweeps.search import distribution
+from bm.tuning import loses
 from tests.conftest import BM, Bm
 from tests.sweeps.conftest import CHEAP
 

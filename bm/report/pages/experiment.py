@@ -25,7 +25,7 @@ from bm.report.pages import law
 from bm.report.pages.exports import export, slug
 from bm.report.pages.html import script, write_page
 from bm.report.pages.record import FILE, command, measured
-from bm.report.pages.tables import claimed, tabled
+from bm.report.pages.tables import claimed, contested, tabled
 from bm.report.pages.terminal import show_grid
 from bm.report.pages.wording import TRUTHS, allowed, made_on, spent
 from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
@@ -46,7 +46,8 @@ def report_grid(
     paper = published(experiment) if experiment in names() else None
     judged = claims(grid, paper) if paper else []
     behind = _models(grid, outputs)
-    made, models, verdicts = environment(behind), tabled(grid, paper), claimed(judged)
+    made, models, verdicts, methods = environment(behind), tabled(grid, paper), claimed(judged), contested(grid)
+    tables = {"models": models, "claims": verdicts, "contest": methods}
     regimes = measured_regimes(grid)
     known, fitted = laws(regimes), fits(regimes)
     others = law.beside(known[0].method) if known else {}
@@ -58,15 +59,15 @@ def report_grid(
     ]
     with style():
         drawn = [*phase(regimes, known, fitted, others), *charts(grid, paper)]
-        export(drawn, models, verdicts, home / "figures", rasters=True)
+        export(drawn, tables, home / "figures", rasters=True)
         if record:
-            export(drawn, models, verdicts, record / "figures", rasters=False)
+            export(drawn, tables, record / "figures", rasters=False)
         _publish(grid, paper, judged, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / FILE, measured(grid, judged, made))
         if known:
             write_json(record / LAW, law.as_json(regimes, known, fitted, others))
-    show_grid(_title(grid, paper), models, verdicts, remarks, Console())
+    show_grid(_title(grid, paper), models, verdicts, methods, remarks, Console())
 
 
 def _models(grid: Grid, outputs: Path) -> list[Artefact]:
@@ -123,7 +124,8 @@ def _publish(
     ]
     write_page(
         path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
-        models=tabled(grid, paper), claims=claimed(judged), figures=figures, source=paper and paper.number and SOURCE,
+        models=tabled(grid, paper), claims=claimed(judged), methods=contested(grid), figures=figures,
+        source=paper and paper.number and SOURCE,
         command=command(grid), commands=[cell.run.command for cell in grid.cells if cell.run], environment=made,
         shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """What a paper takes of a run or a grid: each figure as SVG, PNG and CSV, each table as CSV and LaTeX."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ LATEX = {
 }  # fmt: skip
 
 
-def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, rasters: bool) -> None:
-    """`folder`/<figure>.svg and .csv, with `rasters` .png too; models and claims as .csv and .tex.
+def export(charts: Sequence[Chart], tables: Mapping[str, Table], folder: Path, rasters: bool) -> None:
+    """`folder`/<figure>.svg and .csv, with `rasters` .png too; each table as .csv and .tex.
 
     Equal grids give equal bytes. Call it within `drawing.style()`.
     """
@@ -33,8 +33,8 @@ def export(charts: Sequence[Chart], models: Table, claims: Table, folder: Path, 
             look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
             chart.figure.savefig(folder / f"{stem}.png", **look)
         write_text(folder / f"{stem}.csv", _csv(chart.columns, chart.rows))
-    export_table("models", models, folder)
-    export_table("claims", claims, folder)
+    for stem, table in tables.items():
+        export_table(stem, table, folder)
 
 
 def export_table(stem: str, table: Table, folder: Path) -> None:

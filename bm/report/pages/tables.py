@@ -8,7 +8,8 @@ from bm.report.figures import numbers
 from bm.report.figures.charts.chart import MEAN, scored
 from bm.report.findings.beside import Pair, pairs, paper_columns
 from bm.report.findings.claims import Claim
-from bm.report.findings.grid import Entry, Grid, alone, said
+from bm.report.findings.contest import Standing, contest
+from bm.report.findings.grid import CONFIDENCE, Entry, Grid, alone, said
 from bm.report.findings.published import Published
 from bm.report.findings.results import Kind, Results, Row, Verdict
 from bm.report.pages import wording
@@ -188,3 +189,39 @@ def _claim(claim: Claim) -> list[Cell]:
              low=claim.low, high=claim.high),
         Cell(str(claim.seeds), claim.seeds),
     ]  # fmt: skip
+
+
+def contested(grid: Grid) -> Table:
+    """Every merge method, with defaults and tuned, in every regime, and how far it is from the soup."""
+    found = contest(grid)
+    if found is None:
+        return Table([], [])
+    names = [f"{grid.short(found.axis)}={said(regime)}" if found.axis else "mean" for regime in found.regimes]
+    columns = [Column("method", True)]
+    columns += [column for name in names for column in (Column(name, scored=True), Column(f"{name}, from the soup"))]
+    best = {r: max(s.mean.mean for s in found.standings if s.regime == r) for r in found.regimes}
+    by_method = {s.method: {t.regime: t for t in found.standings if t.method == s.method} for s in found.standings}
+
+    def reached(of: Mapping[object, Standing]) -> float:
+        return fmean(standing.mean.mean for standing in of.values())
+
+    lines = []
+    for method, of in sorted(by_method.items(), key=lambda item: -reached(item[1])):
+        pairs = [_standing(of.get(regime), best[regime]) for regime in found.regimes]
+        lines.append(Line("merge", [Cell(method, method), *(cell for pair in pairs for cell in pair)]))
+    return Table(columns, lines)
+
+
+def _standing(s: Standing | None, best: float) -> tuple[Cell, Cell]:
+    if s is None:
+        return NOTHING, NOTHING
+    brief = numbers.span(s.mean.low, s.mean.high, 0)
+    mean = Cell(f"{100 * s.mean.mean:.1f}", s.mean.mean, numbers.span(s.mean.low, s.mean.high), brief,
+                s.mean.mean == best, s.mean.low, s.mean.high)  # fmt: skip
+    if s.difference is None:
+        return mean, NOTHING
+    d = s.difference
+    verdict = "undecided" if s.p is None or s.p >= 1 - CONFIDENCE else "better" if d.mean > 0 else "worse"
+    said = f"{numbers.points(d.low)} to {numbers.points(d.high)}"
+    said += "" if s.p is None else f", p {numbers.probability(s.p)}"
+    return mean, Cell(f"{numbers.MARKS[verdict]} {numbers.points(d.mean)}", d.mean, said, low=d.low, high=d.high)

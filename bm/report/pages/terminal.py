@@ -39,7 +39,9 @@ def show(results: Results, console: Console) -> None:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
 
 
-def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str], console: Console) -> None:
+def show_grid(
+    title: str, models: Tabled, claims: Tabled, methods: Tabled, remarks: Sequence[str], console: Console
+) -> None:
     """Every model of a grid, measured and in the paper side by side; then the claims with their verdicts."""
     console.print(f"[bold]{escape(title)}[/]")
     places = [place for place, column in enumerate(models.columns) if column.scored]
@@ -48,6 +50,9 @@ def show_grid(title: str, models: Tabled, claims: Tabled, remarks: Sequence[str]
     papers = [models.columns[place].paper for place in places if models.columns[place].paper]
     told = f"; paper: {', '.join(map(escape, papers))}" if papers else ""
     console.print(f"[dim]pass@1 in percent and its 95 % interval{told}{more}[/]\n")
+    if methods.rows:
+        console.print(_models(methods, range(1, len(methods.columns))))
+        console.print("[dim]every method's mean and its difference from the soup; ↑ ↓: told apart after Holm[/]\n")
     for claim, verdict, paper, measured, seeds in (row.cells for row in claims.rows):
         interval = f" ({measured.small})" if measured.small else ""
         said = f"paper {paper.text}, measured {measured.text}{interval}, seeds: {seeds.text}"
