@@ -1,7 +1,9 @@
 """What is measured of models on traces: what merge methods weigh by, and held-out losses."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bm.config import Component, identity
@@ -89,11 +91,26 @@ def losses(
     others: Mapping[str, Artefact],
     traces: Mapping[str, Artefact],
 ) -> Artefact | None:
-    """The held-out losses of these models, and on the lines between experts; None where they are not measured."""
+    """The held-out losses of these models, and on the lines between experts; None where they are not asked for."""
+    return None if stages.config.merge.barrier is None else _losses(stages, student, experts, others, traces)
+
+
+def held_out_loss(stages: Stages, student: Artefact, merged: Artefact, traces: Mapping[str, Artefact]) -> float:
+    """A merge's loss on held-out traces in nats a token, the mean over domains."""
+    found = _losses(stages, student, {}, {merged.label: merged}, traces)
+    told = json.loads((found.path / "losses.json").read_text())["models"][merged.label]["losses"]
+    return fmean(told.values())
+
+
+def _losses(
+    stages: Stages,
+    student: Artefact,
+    experts: Mapping[str, Artefact],
+    others: Mapping[str, Artefact],
+    traces: Mapping[str, Artefact],
+) -> Artefact:
     config = stages.config
-    points, settings, trainer = config.merge.barrier, config.branch, config.trainer
-    if points is None:
-        return None
+    points, settings, trainer = config.merge.barrier or 1, config.branch, config.trainer
     models = {"student": student, **experts, **others}
 
     def build(work: Path) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bm.config import Component, Experiment, overridden
 from bm.errors import UserError, nearest
-from bm.measuring import losses, measured
+from bm.measuring import held_out_loss, losses, measured
 from bm.progress import say
 from bm.stages import Stages
 from bm.store import Artefact
@@ -39,7 +39,11 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
 
 def _check_parts(config: Experiment, merges: Sequence[str]) -> None:
     if config.rounds.parts == 1:
+        if config.rounds.patience is not None:
+            raise UserError("rounds.patience: with one part there is nothing to stop; give rounds.parts")
         return
+    if config.rounds.patience is not None and not config.branch.held_out:
+        raise UserError("rounds.patience: needs held-out traces, branch.held_out")
     if len(merges) != 1:
         raise UserError(f"rounds.parts: experts go on from one merge, not from {', '.join(merges) or 'none'}")
     for name, domain in config.domains.items():
@@ -96,20 +100,40 @@ def models(
 def _branched(
     stages: Stages, student: Artefact, traces: Mapping[str, Artefact], merges: "Sequence[Merging]"
 ) -> tuple[Artefact, dict[str, Artefact]]:
-    """The experts, and what the last part of their training began with: the student, or a merge on the way."""
-    config, start = stages.config, student
+    """The experts to be merged, and what they are merged over: the student, or the merge before their last part.
+
+    With `rounds.patience` those of the part whose merge has the lowest held-out loss (early stopping).
+    """
+    config, how, start = stages.config, stages.config.rounds, student
     experts: dict[str, Artefact] = {}
-    for index in range(config.rounds.parts):
-        if index:
-            ((name, method, order),) = merges
-            known = measured(stages, method, start, experts, traces)
-            start = stages.merge(f"{name} {index}/{config.rounds.parts}", method, order, start, experts, known)
-        part = index, config.rounds.parts
+    best: tuple[float, Artefact, dict[str, Artefact]] | None = None
+    since = 0
+    for index in range(how.parts):
         experts = {
-            name: stages.expert(start, domain, traces[name], part, experts.get(name))
+            name: stages.expert(
+                experts[name] if how.go_on == "own" and experts else start,
+                domain, traces[name], (index, how.parts), experts.get(name),
+            )
             for name, domain in config.domains.items()
-        }
-    return start, experts
+        }  # fmt: skip
+        last = index + 1 == how.parts
+        if last and how.patience is None:
+            break
+        ((name, method, order),) = merges
+        known = measured(stages, method, start, experts, traces)
+        merged = stages.merge(f"{name} {index + 1}/{how.parts}", method, order, start, experts, known)
+        if how.patience is not None:
+            loss = held_out_loss(stages, student, merged, traces)
+            say(f"merge after part {index + 1} of {how.parts}: {loss:.4f} nats a held-out token")
+            if best is None or loss < best[0]:
+                best, since = (loss, start, experts), 0
+            else:
+                since += 1
+            if since == how.patience:
+                break
+        if how.go_on == "merge":
+            start = merged
+    return (start, experts) if best is None else best[1:]
 
 
 def _made_of(method: str, order: "Order") -> dict[str, Any]:

@@ -341,7 +341,15 @@ class Stages:
 
             sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
             facts = train(
-                student.path, sets, whole, trainer, tracker, name, work.stem, work, Part(*part, before and before.path)
+                student.path,
+                sets,
+                whole,
+                trainer,
+                tracker,
+                name,
+                work.stem,
+                work,
+                Part(*part, before.path if before else None),
             )
             write_text(work / "README.md", card(name, student.name, lineage, whole, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}

@@ -1,6 +1,7 @@
 """Rounds: each with questions and a student of its own, and a lineage that says so."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,10 +121,27 @@ def test_experts_go_on_from_the_merges_on_the_way(undisturbed: Path, bm: Bm) -> 
     assert [row["name"] for row in rows if row["kind"] == "merge"] == ["linear"]
 
 
+@pytest.mark.slow
+def test_experts_stop_where_their_merge_predicts_best(undisturbed: Path, bm: Bm) -> None:
+    """Each goes on from its own weights; of the part whose merge has the lowest held-out loss the merge is made."""
+    words = [*SHRUNK, "merge=linear", "mixture=null", "rounds.parts=4", "rounds.go_on=own", "rounds.patience=1"]
+    said = bm("run", *words, "branch.learning_rate=0.3", "output=outputs/stopped", cwd=undisturbed)
+    assert said.returncode == 0, said.stderr
+    losses = [float(x) for x in re.findall(r"merge after part \d of 4: ([0-9.]+) nats", said.stdout + said.stderr)]
+    best = losses.index(min(losses))
+    assert len(losses) == min(4, best + 2)
+    rows = json.loads((undisturbed / "outputs/stopped/results.json").read_text())["rows"]
+    made = undisturbed.glob("outputs/store/branch/*/manifest.json")
+    labels = {p.parent.name: json.loads(p.read_text())["label"] for p in made}
+    experts = {row["name"]: labels[row["key"]] for row in rows if row["kind"] == "expert"}
+    assert experts == {domain: f"{domain} {best + 1}/4" for domain in ("math", "coding", "science")}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["merge=[linear,ties]"], "rounds.parts: experts go on from one merge, not from linear, ties"),
+        (["merge=linear", "branch.held_out=0", "rounds.patience=1"], "rounds.patience: needs held-out traces"),
         (["merge=linear", "branch.ema=0.9"], "branch.ema: not with rounds.parts"),
     ],
 )

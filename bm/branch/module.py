@@ -74,7 +74,7 @@ class StudentTraining(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         if getattr(optimizer, "again", False):
-            optimizer.step(lambda: self._gradient(batches))
+            optimizer.step(lambda: self._gradient(batches)[0].item())
         else:
             optimizer.step()
         optimizer.zero_grad()

@@ -422,8 +422,13 @@ class Rounds:
     count: Positive
     """1: the recipe as it is."""
     parts: Positive
-    """Of the experts' training: after each they are merged and go on from the merge, on the traces that are left, each
-    with its own optimiser state. 1: they are merged once, at the end."""
+    """Of the experts' training, with merges between: on the traces that are left, each with its own optimiser state.
+    1: they are merged once, at the end."""
+    go_on: Literal["merge", "own"]
+    """What an expert's next part begins with: the merge, or its own weights, so that merges only tell when to stop."""
+    patience: Positive | None
+    """Parts in a row after which the merge predicts held-out traces no better than before, and training ends: the best
+    part counts. null: all parts are trained, and the last counts."""
     model: str
     """What the next round begins with: the best `merge`, `expert` or `mixture` by mean score, or one by its name."""
     teacher: TeacherTarget

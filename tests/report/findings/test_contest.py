@@ -10,19 +10,18 @@ from bm.report.findings.grid import gather
 from bm.report.pages.tables import contested
 from bm.report.pages.terminal import _models
 from bm.statistics import holm, over_seeds
-from tests.report.grids import cell
+from tests.report.grids import cell, shared
 
-SKILLS = {"linear": 0.4, "ties": 0.42, "ties tuned": 0.6, "sce": 0.4, "regmean": 0.55, "karcher": 0.2}
+SKILLS = {"linear": 0.4, "ties": 0.42, "ties_tuned": 0.6, "sce": 0.4, "regmean": 0.55, "karcher": 0.2}
 
 
 def grid(outputs: Path, regimes=(0.5, 5.5), methods=SKILLS):
     for seed in (1, 2, 3, 4):
         for at in regimes:
             merges = {
-                name: {"kind": "merge", "skill": skill + 0.02 * at, "method": name, "made_of": f"{name} {at}"}
-                for name, skill in methods.items()
+                name: {"kind": "merge", "skill": skill + 0.02 * at, "made_of": at} for name, skill in methods.items()
             }
-            cell(outputs, "contest", seed, merges, student={"branch": {"at": at}})
+            cell(outputs, "contest", seed, shared(seed) | merges, student={"branch": {"at": at}})
     return gather(outputs, "contest", None)
 
 
@@ -59,12 +58,12 @@ def test_differences_are_paired_by_seed_and_allowed_for_being_many(tmp_path: Pat
 def test_the_table_has_a_row_a_method_best_first(tmp_path: Path) -> None:
     table = contested(grid(tmp_path))
     names = [line.cells[0].text for line in table.rows]
-    assert set(names) == set(SKILLS) and names[0] == "ties tuned" and names[-1] == "karcher"
+    assert set(names) == set(SKILLS) and names[0] == "ties_tuned" and names[-1] == "karcher"
     assert [c.name for c in table.columns[1:]] == ["at=0.5", "at=0.5, from the soup", "at=5.5", "at=5.5, from the soup"]
     assert all(line.cells[2].text.startswith("↓") for line in table.rows if line.cells[0].text == "karcher")
     console = Console(record=True, width=120)
     console.print(_models(table, range(1, len(table.columns))))
-    assert "ties tuned" in console.export_text()
+    assert "ties_tuned" in console.export_text()
 
 
 def test_few_methods_are_no_contest(tmp_path: Path) -> None:
