@@ -48,7 +48,7 @@ def _check_parts(config: Experiment, merges: Sequence[str]) -> None:
         raise UserError(f"rounds.parts: experts go on from one merge, not from {', '.join(merges) or 'none'}")
     for name, domain in config.domains.items():
         branch = overridden(config.branch, domain.branch, f"domains.{name}.branch")
-        for setting in ("keep", "at", "ema", "tail"):
+        for setting in ("keep", "at", "ema", "tail", "adapter"):
             if getattr(branch, setting):
                 raise UserError(f"branch.{setting}: not with rounds.parts, which begin elsewhere each")
 

@@ -41,12 +41,10 @@ OF_OTHERS = ("methods", "order", "examples", "interference", "barrier")
 
 @dataclass(frozen=True)
 class Known:
-    """What a merge method weighs by besides the weights (`bm.measuring`)."""
+    """What a merge method weighs by (`bm.measuring`): folders by expert, or the student's."""
 
     folders: Mapping[str, Path]
-    """By expert, or of the student."""
     artefacts: Sequence[Artefact]
-    """What they are in, where it was measured."""
 
 
 class Stages:
@@ -65,9 +63,10 @@ class Stages:
 
     @cached_property
     def _own(self) -> dict[str, Artefact]:
-        return {name: self._questions(d) for name, d in self.config.domains.items() if d.questions is not None}
+        return {name: self.questions_of(d) for name, d in self.config.domains.items() if d.questions is not None}
 
-    def _questions(self, domain: Domain, beyond: int = 0) -> Artefact:
+    def questions_of(self, domain: Domain, beyond: int = 0) -> Artefact:
+        """A domain's test; or beyond it so many more, to choose between merges on."""
         seed = self.config.seed
         settings = {"source": domain.source, "count": domain.questions, "seed": seed, "beyond": beyond}
 
@@ -77,10 +76,6 @@ class Stages:
             return questions(domain, seed, work, beyond)
 
         return self.make("questions", f"{domain.name} tune" if beyond else domain.name, settings, [], build)
-
-    def tuning_questions(self, number: int) -> dict[str, Artefact]:
-        """So many questions of each domain beside those of its test, to choose between merges on."""
-        return {name: self._questions(domain, number) for name, domain in self.config.domains.items()}
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
@@ -277,16 +272,13 @@ class Stages:
         self, method: Component, order: "Order", student: Artefact, experts: Mapping[str, Artefact], known: Known
     ) -> "tuple[Artefact, dict[str, Tensor]]":
         """What `merge` makes, not as an artefact but as tensors by name; and the expert whose configuration it has."""
-        from bm.merge import merge_in_memory
-        from bm.merge.order import base_leaf
+        from bm.merge import base_leaf, merge_in_memory
 
-        folders = {name: expert.path for name, expert in experts.items()}
-        merged = merge_in_memory(order, method, folders, student.path, self._merging(known))
-        return experts[base_leaf(order)], merged
+        folders, config = {name: expert.path for name, expert in experts.items()}, self._merging(known)
+        return experts[base_leaf(order)], merge_in_memory(order, method, folders, student.path, config)
 
     def _merging(self, known: Known) -> Merge:
-        config = self.config.merge
-        return replace(config, statistics=known.folders) if known.folders else config
+        return replace(self.config.merge, statistics=known.folders) if known.folders else self.config.merge
 
     def evaluate(self, model: Artefact, questions: Mapping[str, Artefact], first: int | None = None) -> Artefact:
         """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1).

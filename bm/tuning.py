@@ -68,7 +68,7 @@ def tuned(
         return []
     keys = {id(method): key for key, method in config.merge.methods.items()}
     searched = [(name, m, order, config.tune.spaces[keys[id(m)]]) for name, m, order in merges]
-    questions = stages.tuning_questions(config.tune.questions)
+    questions = {n: stages.questions_of(domain, config.tune.questions) for n, domain in config.domains.items()}
     return [
         (name + TUNED, _tuned(stages, name, m, order, space, student, experts, traces, questions), order)
         for name, m, order, space in searched

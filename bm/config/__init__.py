@@ -35,11 +35,10 @@ from bm.config.settings import (
     Name,
     NearDuplicates,
     Prices,
-    Range,
     Trainer,
-    Tune,
     Verify,
 )
+from bm.config.tuning import Range, Tune
 
 __all__ = [
     "STRICT",

@@ -26,9 +26,9 @@ from bm.config.settings import (
     Seed,
     Student,
     Trainer,
-    Tune,
     Verify,
 )
+from bm.config.tuning import Tune
 from bm.errors import nearest
 
 Stage = Literal[

@@ -102,7 +102,9 @@ class Branch:
     """Which of them is taken for what follows, or `epochs`; null: the last. Training itself does not depend on it."""
 
     @model_validator(mode="after")
-    def _one_average(self) -> Self:
+    def _moments_and_averages(self) -> Self:
+        if self.second_moments and self.adapter is not None:
+            raise ValueError("second_moments: an adapter's are not those of the weights; leave one of them out")
         if self.ema is not None and self.tail is not None:
             raise ValueError("ema, tail: one average at most; set the other to null")
         return self
@@ -377,42 +379,6 @@ class Prices:
     """Price of one GPU, by a part of the name that its driver reports."""
     machine: Annotated[float, Field(ge=0)]
     """Price of the machine, where no GPU is used."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Range:
-    """What a parameter of a merge method is drawn from."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Evenly in the logarithm."""
-    each: bool = False
-    """One number for each expert, in the merge's order."""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low:g} and high {self.high:g} are no range" + " of logarithms" * self.log)
-        return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class Tune:
-    """Parameters of merge methods, chosen on questions that are neither the test's nor trained on."""
-
-    trials: Positive
-    """Of every method that has something to tune, its defaults among them."""
-    questions: Positive
-    """Of each domain, the next ones of its source behind the test's."""
-    samples: Positive
-    """Per question."""
-    batch: Positive
-    """Candidates in memory together."""
-    race: Annotated[float, Field(gt=0, lt=1)] | None
-    """Candidates that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
-    spaces: Mapping[str, Mapping[str, Range | Sequence[bool | float | str]]]
-    """By method, what each tuned parameter is drawn from: a range, or a list of values; {}: nothing is tuned."""
 
 
 @dataclass(frozen=True, config=STRICT)
