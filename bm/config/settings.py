@@ -388,8 +388,7 @@ class Rounds:
     count: Positive
     """1: the recipe as it is."""
     parts: Positive
-    """Of the experts' training, with merges between: on the traces that are left, each with its own optimiser state.
-    1: they are merged once, at the end."""
+    """Of the experts' training, with merges between, each with its own optimiser state; 1: merged once, at the end."""
     go_on: Literal["merge", "own"]
     """What an expert's next part begins with: the merge, or its own weights, so that merges only tell when to stop."""
     patience: Positive | None
