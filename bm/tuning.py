@@ -14,9 +14,7 @@ from bm.config import Component, Experiment, Range, Tune, identity
 from bm.errors import UserError, nearest
 from bm.measuring import measured
 from bm.progress import say
-from bm.report.findings.verdicts import Graded, graded
 from bm.stages import OF_OTHERS, QUESTIONS, Stages
-from bm.statistics import compare
 from bm.store import Artefact, digest, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from bm.generate.transformers_engine import Loaded
     from bm.merge.order import Order
+    from bm.report.findings.verdicts import Graded
 
 TUNED = " tuned"
 ENGINE = "bm.generate.engines.transformers"
@@ -202,6 +201,8 @@ class Search:
         import optuna
         from optuna.trial import TrialState
 
+        from bm.report.findings.verdicts import graded
+
         told = _told(study)
         seed = int(digest(f"{self.config.seed} {self.method.target} {len(told)}".encode())[:8], 16)
         study.sampler = optuna.samplers.TPESampler(
@@ -266,13 +267,14 @@ class Racer(Protocol):
 
 
 def raced(
-    made: Mapping[int, Racer], before: Sequence[Graded], risk: float, tasks: set[str], resamples: int, seed: int
+    made: Mapping[int, Racer], before: "Sequence[Graded]", risk: float, tasks: set[str], resamples: int, seed: int
 ) -> set[int]:
     """Ask the racers more and more questions; returns the numbers of those that left, the others got all.
 
     The rivals of a racer are the others that are left, and those `before`. risk: of one comparison; 0: no race.
     """
     from bm.evaluate.racing import ROUNDS
+    from bm.report.findings.verdicts import graded
 
     left: set[int] = set()
     for share in [*(ROUNDS if risk else ()), 1.0]:
@@ -291,11 +293,13 @@ def raced(
     return left
 
 
-def loses(one: Graded, rival: Graded, tasks: set[str], resamples: int, error: float, seed: int) -> bool:
+def loses(one: "Graded", rival: "Graded", tasks: set[str], resamples: int, error: float, seed: int) -> bool:
     """Whether a candidate is certainly worse than a rival on the mean, and ahead of it on no task.
 
     Each by task; the rival's questions are those of `one` and perhaps others.
     """
+    from bm.statistics import compare
+
     mine, other = {}, {}
     for task in tasks:
         ids, mine[task] = one[task]

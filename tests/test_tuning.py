@@ -62,7 +62,7 @@ def test_one_number_an_expert_is_drawn_and_given_as_a_list(tmp_path: Path) -> No
             "tune.spaces.ties: no parameter 'densty'; did you mean 'density'?",
         ),
         (["tune=default", "tune.spaces.ties.lam.low=3"], "low 3 and high 2 are no range"),
-        (["tune=default", "domains.math.questions=null", "domains.math.task=gsm8k"], "domains.math has no questions of"),
+        (["tune=default", "domains.math.questions=null", "domains.math.task=gsm8k"], "domains.math has no questions"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(words: list[str], message: str, bm: Bm, tmp_path: Path) -> None:
