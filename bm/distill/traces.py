@@ -23,7 +23,7 @@ from bm.distill.screening import Screen
 from bm.distill.selection import UNVERIFIED, Question, Wanted, select
 from bm.distill.teachers import Teacher
 from bm.errors import UserError
-from bm.generate import Engine, sample
+from bm.generate import Engine, Sample, sample
 from bm.generate.samples import Lasting
 from bm.progress import progress, say
 from bm.store import digest, write_json, write_text
@@ -98,7 +98,7 @@ def distill(
     others = sorted(kept_in.glob("*.jsonl")) if kept_in else []
     with progress(f"distill {domain.name}", total=len(chosen) * asked.sampling.n, unit="responses") as bar:
         responses = sample(asked.engine, prompts, asked.sampling, journal, bar, others, work.stem)
-    given = [(question, asked.response(prompt, one), one.tokens)
+    given = [(question, asked.response(prompt, one), one)
              for question, prompt, ones in zip(chosen, prompts, responses, strict=True) for one in ones]  # fmt: skip
     judged = _chosen(_judged(given, settings, verifying, domain.name), settings)
     _write(work / "traces.parquet", TRACE, [_trace(one) for one in judged if not one.reason])
@@ -139,7 +139,7 @@ def _report(name: str, told: Mapping[str, Any]) -> None:
 
 
 def _judged(
-    given: Sequence[tuple[Question, str, int]], settings: Distill, verifying: Verify, name: str
+    given: Sequence[tuple[Question, str, Sample]], settings: Distill, verifying: Verify, name: str
 ) -> list[Judged]:
     """Each response with the verifier's word and, if that is good, with what else may be wrong with it.
 
@@ -149,12 +149,14 @@ def _judged(
     with progress(f"verify {name}", total=len(cases), unit="responses") as bar:
         verdicts = iter(verify_all(cases, verifying, bar))
     judged = []
-    for question, response, tokens in given:
+    for question, response, one in given:
         verdict = next(verdicts) if question.verifier != UNVERIFIED else _unverified(response)
         if OPEN not in response:
             verdict = Verdict(False, "no reasoning", "")
-        reason = fault(response, question.prompt, tokens, settings) if verdict.accepted else verdict.reason
-        judged.append(Judged(question, response, tokens, verdict, reason))
+        if one.left_out:
+            verdict = Verdict(False, "question longer than the teacher's context", "")
+        reason = fault(response, question.prompt, one.tokens, settings) if verdict.accepted else verdict.reason
+        judged.append(Judged(question, response, one.tokens, verdict, reason))
     return judged
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bm.code import code_version
 from bm.config import Component, Evaluate, Verify
 from bm.evaluate.contamination import seen
+from bm.generate.samples import Lasting
+from bm.progress import say
 from bm.rooms import called
 from bm.store import digest, write_json
 
@@ -48,7 +50,12 @@ def evaluate(
     found = harness.run(lm, loaded, config, verifying, first)
     rows = results.rows(found, lm, loaded["tasks"])
     results.write_samples(rows, work / "samples.parquet")
-    write_json(work / "scores.json", results.scores(rows, found, loaded, config))
+    scores = results.scores(rows, found, loaded, config)
+    write_json(work / "scores.json", scores)
+    for task, score in scores.items():
+        if score["truncated"]:
+            number = f"{score['truncated']} of {score['questions']} prompts"
+            say(f"{task}: {number} are too long for the model's context; as in lm-eval their beginnings were left out")
     for journal in (RESPONSES, LIKELIHOODS):
         (work / journal).unlink(missing_ok=True)
     drawn = [sample for samples in lm.samples.values() for sample in samples]
@@ -72,10 +79,10 @@ def check_tasks(names: Sequence[str], include_path: Path | None) -> None:
 
 
 def _of_engine(journals: Path, engine: "Engine", made_by: Component) -> Path:
-    """The part of a model's journals that this engine may share: version, numeric type and code are the same."""
+    """The part of a model's journals that this engine may share: what else its answers depend on is the same."""
     facts = engine.facts()
-    identity = json.dumps([facts, code_version((made_by.entry,))], sort_keys=True)
-    folder = journals / digest(identity.encode())[:16]
+    known = engine.identity() if isinstance(engine, Lasting) else [facts, code_version((made_by.entry,))]
+    folder = journals / digest(json.dumps(known, sort_keys=True).encode())[:16]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "engine.json", facts)
     return folder

@@ -10,9 +10,8 @@ from lm_eval.api.filter import Filter, FilterEnsemble
 from lm_eval.api.task import Task
 
 from bm.config import Evaluate, Verify
-from bm.errors import UserError
 from bm.evaluate.grade import Graded, grade
-from bm.evaluate.loading import Loaded, quiet
+from bm.evaluate.loading import Loaded, evaluates, quiet, unsafe
 from bm.evaluate.model import EngineLM
 from bm.verify import thinking
 
@@ -31,10 +30,8 @@ def run(
     `place` is the question's place among those asked.
     """
     for task in loaded["tasks"].values():
-        if getattr(task, "UNSAFE_CODE", False) and not config.unsafe_code:
-            raise UserError(
-                f"task {task.task_name} runs a model's code as it is; set evaluate.unsafe_code=true to let it"
-            )
+        if not config.unsafe_code and (getattr(task, "UNSAFE_CODE", False) or evaluates(task)):
+            raise unsafe(task.task_name)
         task.set_config("num_fewshot", task.config.num_fewshot or 0)
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.OUTPUT_TYPE == "generate_until":

@@ -17,7 +17,7 @@ from bm.verify.thinking import CLOSE, unclosed, whole
 
 RESPONSES, LIKELIHOODS = "responses.jsonl", "likelihoods.jsonl"
 """The journals of a model."""
-NEUTRAL = {"top_k": (0, -1, None), "num_beams": (1,), "repetition_penalty": (1,), "min_p": (0,)}
+NEUTRAL = {"top_k": (0, -1, None), "num_beams": (1,), "min_p": (0,)}
 """Settings that some tasks write out, at the values that change nothing."""
 
 Request = tuple[str, int, int]
@@ -85,7 +85,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         values = normalize_gen_kwargs(dict(request.args[1]))
         values.pop("do_sample")  # lm-eval has made it a temperature of 0
         sampling = Sampling(n, values.pop("temperature"), values.pop("top_p", 1.0), values.pop("max_gen_toks"),
-                            self.seed, () if self.conversing else _stops(values))  # fmt: skip
+                            self.seed, () if self.conversing else _stops(values),
+                            values.pop("repetition_penalty", None))  # fmt: skip
         values.pop("until")
         for name, value in values.items():
             if value not in NEUTRAL.get(name, ()):

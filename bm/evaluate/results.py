@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         "reason": pa.string(),  # why not accepted
         "response_tokens": pa.int32(),
         "finished": pa.bool_(),  # false: cut off by the limit on tokens
+        "left_out": pa.int32(),  # tokens at the beginning of the prompt for which the context had no room
     }
 )
 
@@ -74,7 +75,7 @@ def _generated(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) ->
     reason = UNCLOSED if thinking.unclosed(response) else WRONG if not entry[entry["metrics"][0]] else ""
     return {"response": response, "answer": entry.get("answer", str(entry["filtered_resps"][0])),
             "reason": entry.get("reason", reason), "response_tokens": sample.tokens,
-            "finished": sample.finished}  # fmt: skip
+            "finished": sample.finished, "left_out": sample.left_out}  # fmt: skip
 
 
 def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Row:
@@ -83,7 +84,7 @@ def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Ro
     best = int(np.argmax([one[0] for one in entry["filtered_resps"]])) if len(pairs) > 1 else 0
     chosen = pairs[best][1].strip() if pairs else ""
     return {"response": chosen, "answer": chosen, "reason": "" if entry[entry["metrics"][0]] else WRONG,
-            "response_tokens": 0, "finished": True}  # fmt: skip
+            "response_tokens": 0, "finished": True, "left_out": 0}  # fmt: skip
 
 
 def write_samples(found: Sequence[Row], path: Path) -> None:
@@ -96,7 +97,8 @@ def write_samples(found: Sequence[Row], path: Path) -> None:
 def scores(
     found: Sequence[Row], results: Mapping[str, Any], loaded: Loaded, config: Evaluate
 ) -> dict[str, dict[str, Any]]:
-    """By task: `mean` with `low` and `high`, over `questions` of `samples` each; lengths; and lm-eval's own `metrics`.
+    """By task: `mean` with `low` and `high`, over `questions` of `samples` each; lengths; how many questions were
+    `truncated`; whose task it is; and lm-eval's own `metrics`.
 
     A group of tasks has the mean over the questions of them all, where its tasks share a metric that is such a mean.
     """
@@ -110,6 +112,7 @@ def scores(
         if all(aggregations[member] is mean for member in members):
             scored[name] = _score([row for member in members for row in by_task[member]], mean, config)
     for name, score in scored.items():
+        score["task"] = loaded["whose"].get(name, "a part of a group")
         score["metrics"] = _metrics(results["results"].get(name, {}) | results.get("groups", {}).get(name, {}))
     return scored
 
@@ -135,7 +138,8 @@ def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], 
     tokens = [row["response_tokens"] for row in found]
     return {"mean": seen.mean, "low": seen.low, "high": seen.high, "questions": len(values), "samples": len(values[0]),
             "response_tokens": float(np.mean(tokens)), "unclosed": sum(row["reason"] == UNCLOSED for row in found),
-            "cut": sum(not row["finished"] for row in found), **_several(questions)}  # fmt: skip
+            "cut": sum(not row["finished"] for row in found),
+            "truncated": sum(samples[0]["left_out"] > 0 for samples in questions), **_several(questions)}  # fmt: skip
 
 
 def _several(questions: Sequence[Sequence[Row]]) -> dict[str, Any]:

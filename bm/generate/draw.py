@@ -1,6 +1,7 @@
 """Drawing tokens so that a sample depends on its own random stream alone."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -55,3 +56,28 @@ def _last(probability: Tensor, top_p: float, candidates: int) -> Tensor:
     if candidates < probability.shape[-1] and wider.any():
         last[wider] = _last(probability[wider], top_p, probability.shape[-1])
     return last
+
+
+class Repetition:
+    """The penalty on what a row has had, its prompt and its response (Keskar et al. 2019, arXiv:1909.05858, section
+    4.1; for logits of both signs as Hugging Face has it: l / p where l > 0, else l · p)."""
+
+    def __init__(self, penalty: float, rows: Sequence[Sequence[int]], logits: Tensor) -> None:
+        """rows: the tokens of each row so far; logits: [rows, vocabulary], for their size and place."""
+        self._penalty = penalty
+        self._had = torch.zeros_like(logits, dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            self._had[row, list(tokens)] = True
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """[rows, vocabulary] → the same shape."""
+        penalised = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+        return torch.where(self._had, penalised, logits)
+
+    def add(self, drawn: Tensor) -> None:
+        """drawn: [rows] int64, the next token of each row."""
+        self._had[torch.arange(len(drawn), device=drawn.device), drawn] = True
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        self._had = self._had[list(rows)]

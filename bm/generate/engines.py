@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from bm.config import Device, NoKey
 from bm.errors import UserError
 from bm.generate.price import Price
-from bm.generate.samples import Engine
+from bm.generate.samples import Engine, Thinking
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -34,15 +34,19 @@ def transformers(
     batch: Positive,
     dtype: Literal["auto", "float32", "bfloat16", "float16"],
     device: Annotated[Literal["auto", "cpu", "cuda"], Device],
+    enable_thinking: bool | None = None,
+    thinking_budget: Positive | None = None,
 ) -> Engine:
     """A Hugging Face folder, or a model and its tokenizer in memory (used as they are), decoded in this process.
 
     batch: rows decoded together; dtype auto: what the folder says; device auto: CUDA where there is some.
+    enable_thinking: what the chat template is told, null: nothing; thinking_budget: tokens after which a thought is
+    ended, so that an answer follows, null: none.
     """
     from bm.generate.transformers_engine import TransformersEngine, load
 
     loaded, tokenizer = model if isinstance(model, tuple) else load(model, dtype, device)
-    return TransformersEngine(loaded, tokenizer, batch)
+    return TransformersEngine(loaded, tokenizer, batch, Thinking(enable_thinking, thinking_budget))
 
 
 def vllm(
@@ -54,16 +58,20 @@ def vllm(
     parallel: Annotated[Positive, NoKey],
     timeout: Annotated[float, Field(gt=0), NoKey],
     python: Annotated[Path, NoKey],
+    enable_thinking: bool | None = None,
+    thinking_budget: Positive | None = None,
 ) -> Engine:
     """A Hugging Face folder in vLLM: `data_parallel` processes of `tensor_parallel` GPUs each.
 
     memory: share of a GPU's memory to take; parallel: rows that a process has under way at a time; timeout: seconds of
     silence that end the run. Sequences may be as long as the longest prompt and response together, up to the model's
     context. python: the interpreter of vLLM's environment, since it needs another torch. UserError if it is not there.
+    enable_thinking, thinking_budget: see `transformers`.
     """
     from bm.generate.vllm_engine import VLLMEngine
 
-    return VLLMEngine(model, dtype, tensor_parallel, data_parallel, memory, parallel, timeout, python)
+    thinking = Thinking(enable_thinking, thinking_budget)
+    return VLLMEngine(model, dtype, tensor_parallel, data_parallel, memory, parallel, timeout, python, thinking)
 
 
 def openai(
@@ -77,6 +85,7 @@ def openai(
     refused: Literal["stop", "empty"],
     price: Annotated[Price | None, NoKey],
     budget: Annotated[float | None, Field(gt=0), NoKey],
+    enable_thinking: bool | None = None,
 ) -> Engine:
     """An OpenAI-compatible endpoint that serves a model under the name `served`; the folder `model` stays unread.
 
@@ -84,11 +93,13 @@ def openai(
     time; timeout: seconds of silence that count as a failure; retries: how often a request that failed is asked again,
     with growing pauses; refused: whether a request that the endpoint takes none the like of (a filter, a length) ends
     in an error or counts as an empty response; price: null where it costs nothing; budget: in the price's currency,
-    for all samples of one journal.
+    for all that one distillation or evaluation asks. enable_thinking: sent as `chat_template_kwargs`, which vLLM's,
+    SGLang's and transformers' servers know; null: not sent.
     """
     from bm.generate.endpoint import Endpoint
     from bm.generate.openai_engine import OpenAIEngine
 
     if budget is not None and price is None:
         raise UserError("a budget needs a price: engine.price={input: …, output: …}, per million tokens")
-    return OpenAIEngine(Endpoint(served, base_url, key, timeout, retries), parallel, refused, price, budget)
+    endpoint = Endpoint(served, base_url, key, timeout, retries)
+    return OpenAIEngine(endpoint, parallel, refused, price, budget, Thinking(enable_thinking))

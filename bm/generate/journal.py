@@ -16,6 +16,8 @@ from bm.generate.samples import Billed, Engine, Row, Sample, Sampling
 from bm.progress import Bar
 from bm.store import locked
 
+LATER = ("prompt_tokens", "asked_by", "left_out")
+"""What the first journals did not hold."""
 BLOCK = 1 << 20
 """Bytes of a journal's end that are read at a time to find its last whole line."""
 
@@ -77,7 +79,7 @@ def _entry(key: str, sample: Sample) -> dict[str, Any]:
 
 
 def _sample(prompt: int, index: int, entry: Mapping[str, Any]) -> Sample:
-    later = {name: entry[name] for name in ("prompt_tokens", "asked_by") if name in entry}  # not in the first journals
+    later = {name: entry[name] for name in LATER if name in entry}
     return Sample(prompt, index, entry["response"], entry["tokens"], entry["finished"], **later)
 
 

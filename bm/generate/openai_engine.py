@@ -14,7 +14,7 @@ from bm.generate.attempts import Attempts, Budget, NoRoomError, Toll
 from bm.generate.draw import stream
 from bm.generate.endpoint import Answer, Endpoint, ExhaustedError, RefusedError
 from bm.generate.price import Price
-from bm.generate.samples import NOTHING, Message, Row, Sample, Sampling
+from bm.generate.samples import NOTHING, PLAIN, Message, Row, Sample, Sampling, Thinking
 
 AWAY = 8
 """Requests in a row, or as many as are under way together, that failed with all their retries: nobody is there."""
@@ -37,18 +37,22 @@ class OpenAIEngine:
         refused: Literal["stop", "empty"],
         price: Price | None,
         budget: float | None,
+        thinking: Thinking = PLAIN,
     ) -> None:
         self.endpoint, self.parallel, self.refused, self.price, self.budget = endpoint, parallel, refused, price, budget
+        self.thinking = thinking
         self.attempts, self.charged = Attempts(), 0.0
-        """What was begun of the rows that were asked for last, and what that counts for in the budget."""
+        """What was begun of the rows that were asked for last, and what all that was asked for so far counts for in
+        the budget: an evaluation asks once for each kind of sampling, a judge once for each batch."""
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "openai", "version": openai.__version__, "model": self.endpoint.served,
-                "base_url": self.endpoint.base_url, "dtype": None, "parallelism": self.parallel, "gpus": 0}  # fmt: skip
+                "base_url": self.endpoint.base_url, "dtype": None, "parallelism": self.parallel, "gpus": 0,
+                **self.thinking.facts()}  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         """A model counts by its name, wherever it is served: another address or key pays for nothing again."""
-        return {"engine": "openai", "model": self.endpoint.served}
+        return {"engine": "openai", "model": self.endpoint.served, **self.thinking.facts()}
 
     def failed(self, known: Mapping[Row, Sample]) -> dict[Row, int]:
         """By row, the attempts that may be on the bill but brought no answer."""
@@ -88,7 +92,7 @@ class _Run:
         self._stopped = Event()
         self._failed: list[str] = []
         self._hopeless: UserError | None = None
-        self._budget = Budget(engine.budget, self._spent(known))
+        self._budget = Budget(engine.budget, engine.charged + self._spent(known))
         self._missing = len(self._rows)
 
     def _spent(self, known: Mapping[Row, Sample]) -> float:
@@ -136,7 +140,15 @@ class _Run:
             "max_tokens": sampling.max_new_tokens,
             "seed": stream(sampling.seed, prompt, row[1]) >> 33,  # endpoints take 31 bits
             "stop": list(sampling.stop) or openai.omit,
+            **self._beyond(),
         }
+
+    def _beyond(self) -> dict[str, Any]:
+        """What OpenAI's own endpoint does not know, but servers of open models do."""
+        penalty, template = self._sampling.repetition_penalty, self._engine.thinking.template()
+        body: dict[str, Any] = {"repetition_penalty": penalty} if penalty is not None else {}
+        body |= {"chat_template_kwargs": template} if template else {}
+        return {"extra_body": body} if body else {}
 
     def _arrived(self, future: "Future[Answer]") -> Sample | None:
         """The sample, if there is one; what went wrong is kept for the end."""

@@ -29,11 +29,36 @@ class Sampling:
     seed: int
     stop: tuple[str, ...] = ()
     """A response ends before the first of these. Leave empty for reasoning: a stop string may occur in a thought."""
+    repetition_penalty: float | None = None
+    """Divides the logits of tokens that were there before (Keskar et al. 2019, arXiv:1909.05858); null: as the
+    model's generation_config says."""
 
     def key(self, prompt: str) -> str:
         """Names all that determines a prompt's samples but the engine and their number: 32 hex digits."""
         settings = {name: value for name, value in asdict(self).items() if name != "n"}
+        if self.repetition_penalty is None:  # as journals had it before there was one
+            del settings["repetition_penalty"]
         return hashlib.blake2b(json.dumps([prompt, settings], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Whether and for how long a model thinks before it answers."""
+
+    enabled: bool | None = None
+    """`enable_thinking` of the chat template; null: as the template has it."""
+    budget: int | None = None
+    """Tokens after which a thought that has not ended is ended, so that an answer follows; null: none."""
+
+    def template(self) -> dict[str, Any]:
+        """What a chat template is given."""
+        return {} if self.enabled is None else {"enable_thinking": self.enabled}
+
+    def facts(self) -> dict[str, Any]:
+        return self.template() | ({} if self.budget is None else {"thinking_budget": self.budget})
+
+
+PLAIN = Thinking()
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,8 @@ class Sample:
     """Tokens of the prompt as an endpoint bills them; 0 for an engine of this machine."""
     asked_by: str = ""
     """Who asked for it first and so bears its cost, where several share a journal."""
+    left_out: int = 0
+    """Tokens at the beginning of the prompt that the model did not see, because there was no room for them."""
 
 
 Row = tuple[int, int]

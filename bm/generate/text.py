@@ -7,17 +7,20 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bm.errors import UserError
-from bm.generate.samples import Message, Sample
+from bm.generate.samples import Message, Sample, Thinking
 
-REASONING = ("<think>", "</think>")
+REASONING = OPEN, CLOSE = "<think>", "</think>"
 """Tokens that are part of a response's text even where a tokenizer calls them special, as it does all others."""
+
+TEMPLATE = 32
+"""Tokens at the end of a prompt among which a chat template's `<think>` is looked for."""
 
 
 class Text:
     """A tokenizer's prompts and responses."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> None:
+        self.tokenizer, self.thinking = tokenizer, thinking
         added = tokenizer.added_tokens_decoder.items()
         self._unseen = {token for token, text in added if text.special and str(text) not in REASONING}
 
@@ -33,6 +36,7 @@ class Text:
                 tokenize=False,
                 add_generation_prompt=not begun,
                 continue_final_message=begun,
+                **self.thinking.template(),
             )
         except TemplateError as problem:
             raise UserError(f"the chat template of {name} refuses: {problem}") from problem
@@ -46,11 +50,33 @@ class Text:
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode([t for t in tokens if t not in self._unseen], skip_special_tokens=False))
 
-    def sample(self, prompt: int, index: int, tokens: Sequence[int], finished: bool, stops: Sequence[str]) -> Sample:
+    def sample(
+        self, prompt: int, index: int, tokens: Sequence[int], finished: bool, stops: Sequence[str], left_out: int = 0
+    ) -> Sample:
         """A response's tokens, the end of the text left out, as a sample that ends before the first stop string."""
         text = self.decode(tokens)
         cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
-        return Sample(prompt, index, text[:cut], len(tokens), finished or cut is not None)
+        return Sample(prompt, index, text[:cut], len(tokens), finished or cut is not None, left_out=left_out)
+
+    def ending(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """The tokens that end a response's thought (`budget forcing`, Muennighoff et al. 2025, arXiv:2501.19393); none
+        if it has ended or never begun. tokens: the response so far."""
+        said = self.decode(tokens)
+        begun = said.lstrip().startswith(OPEN) or self.decode(prompt[-TEMPLATE:]).rstrip().endswith(OPEN)
+        if CLOSE in said or not begun:
+            return []
+        return list(self.tokenizer.encode(f"\n{CLOSE}\n\n", add_special_tokens=False))
+
+
+def fitted(tokens: list[int], context: int, response: int) -> tuple[list[int], int]:
+    """The end of a prompt that leaves room for a response of so many tokens, and how many tokens that leaves out.
+
+    lm-eval's rule. Where a response alone may fill the context, which lm-eval refuses, the prompt has precedence and
+    the response ends where the context does.
+    """
+    most = context - response if response < context else context - 1
+    left_out = max(0, len(tokens) - most)
+    return tokens[left_out:], left_out
 
 
 def model_folder(folder: Path) -> PreTrainedTokenizerBase:

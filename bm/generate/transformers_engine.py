@@ -13,9 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bm.code import code_version
 from bm.errors import UserError
 from bm.generate.cache import Part, aligned, growing_cache, grows_everywhere, selected
-from bm.generate.draw import draw, stream, uniforms
-from bm.generate.samples import Message, Sample, Sampling
-from bm.generate.text import Text, model_folder
+from bm.generate.draw import Repetition, draw, stream, uniforms
+from bm.generate.generation_config import repetition_penalty
+from bm.generate.samples import PLAIN, Message, Sample, Sampling, Thinking
+from bm.generate.text import Text, fitted, model_folder
 from bm.generate.weights import load_model
 
 STOP_CHECK = 16
@@ -46,13 +47,16 @@ def load(folder: Path, dtype: str, device: str) -> Loaded:
 class TransformersEngine:
     """Holds the model in evaluation mode; `batch` is the number of rows decoded together at most, as far as `CACHE`."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> None:
-        self.model, self.tokenizer, self.batch = model, tokenizer, batch
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int, thinking: Thinking = PLAIN
+    ) -> None:
+        self.model, self.tokenizer, self.batch, self.thinking = model, tokenizer, batch, thinking
         model.train(False)
+        self.penalty = repetition_penalty(model.generation_config, tokenizer.name_or_path or "the model")
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self.ends = {*ends, tokenizer.eos_token_id} - {None}
-        self._text = Text(tokenizer)
+        self._text = Text(tokenizer, thinking)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
         self.shares = grows_everywhere(growing_cache(model.config))
@@ -62,7 +66,7 @@ class TransformersEngine:
         return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,
                 "dtype": str(self.model.dtype).removeprefix("torch."), "device": self.model.device.type,
                 "parallelism": 1, "attention": self.model.config._attn_implementation,
-                "gpus": int(self.model.device.type == "cuda")}  # fmt: skip
+                "gpus": int(self.model.device.type == "cuda"), **self.thinking.facts()}  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         return {**self.facts(), "code": code_version(("bm.generate.engines:transformers",))}
@@ -75,13 +79,13 @@ class TransformersEngine:
         self, prompts: Sequence[str], sampling: Sampling, known: Container[tuple[int, int]] = ()
     ) -> Iterator[list[Sample]]:
         """Longest prompts first, so that what does not fit in memory fails at once. See `Engine.generate`."""
-        tokens = [self._encoded(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda p: -len(tokens[p]))
+        fits = [self._fitted(prompt, sampling) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda p: -len(fits[p][0]))
         rows = [(p, i) for p in order for i in range(sampling.n) if (p, i) not in known]
         while rows:
-            size = self._rows(len(tokens[rows[0][0]]) + sampling.max_new_tokens)
+            size = self._rows(len(fits[rows[0][0]][0]) + sampling.max_new_tokens)
             asked, rows = rows[:size], rows[size:]
-            yield self._batch(prompts, tokens, asked, sampling)
+            yield self._batch(prompts, fits, asked, sampling)
 
     @torch.inference_mode()
     def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
@@ -131,25 +135,38 @@ class TransformersEngine:
         most = CACHE.get(self.model.device.type, CACHE["cpu"]) // (token * min(length, self.context))
         return int(max(1, min(self.batch, most)))
 
-    def _encoded(self, prompt: str) -> list[int]:
-        tokens = self._text.encode(prompt)
-        if not 0 < len(tokens) < self.context:
-            raise UserError(f"a prompt of {len(tokens)} tokens does not fit the model's context of {self.context}")
-        return tokens
+    def _fitted(self, prompt: str, sampling: Sampling) -> tuple[list[int], int]:
+        """A prompt's tokens as far as they fit, and how many were left out; UserError for an empty prompt."""
+        tokens, left_out = fitted(self._text.encode(prompt), self.context, sampling.max_new_tokens)
+        if not tokens:
+            raise UserError("a prompt of 0 tokens cannot be answered")
+        return tokens, left_out
 
     def _batch(
-        self, prompts: Sequence[str], tokens: Sequence[list[int]], asked: Sequence[tuple[int, int]], sampling: Sampling
+        self,
+        prompts: Sequence[str],
+        fits: Sequence[tuple[list[int], int]],
+        asked: Sequence[tuple[int, int]],
+        sampling: Sampling,
     ) -> list[Sample]:
-        """All of `asked` (prompt, index) decoded together."""
+        """All of `asked` (prompt, index) decoded together; fits: each prompt's tokens, and how many are left out."""
+        tokens = [kept for kept, _ in fits]
         streams = np.array([stream(sampling.seed, prompts[p], i) for p, i in asked], np.uint64)
         rooms = [min(sampling.max_new_tokens, self.context - len(tokens[p])) for p, _ in asked]
         written: list[list[int]] = [[] for _ in asked]
         finished = [False] * len(asked)
         held = list(range(len(asked)))  # rows that the decoding holds; those that ended leave it some at a time
+        forced: dict[int, list[int]] = {}  # tokens that a row must have next: the end of a thought over its budget
         decoding = _Decoding(self.model, tokens, [p for p, _ in asked])
+        penalty = self.penalty if sampling.repetition_penalty is None else sampling.repetition_penalty
+        repetition = Repetition(penalty, [tokens[p] for p, _ in asked], decoding.logits) if penalty != 1 else None
         for step in range(max(rooms)):
             uniform = torch.from_numpy(uniforms(streams[held], step)).to(self.model.device)
-            drawn = draw(decoding.logits, uniform, sampling.temperature, sampling.top_p)
+            logits = repetition(decoding.logits) if repetition else decoding.logits
+            drawn = draw(logits, uniform, sampling.temperature, sampling.top_p)
+            if step == self.thinking.budget:
+                forced = {row: self._text.ending(tokens[asked[row][0]], written[row]) for row in held}
+            drawn = _dictated(drawn, [forced.get(row, []) for row in held])
             live = []
             for place, (row, token) in enumerate(zip(held, drawn.tolist(), strict=True)):
                 if finished[row] or len(written[row]) == rooms[row]:
@@ -167,8 +184,13 @@ class TransformersEngine:
             if len(live) <= COMPACT * len(held):
                 held, drawn = [held[place] for place in live], drawn[live]
                 decoding.keep(live)
+                if repetition:
+                    repetition.keep(live)
+            if repetition:
+                repetition.add(drawn)
             decoding.step(drawn)
-        return [self._text.sample(p, i, written[row], finished[row], sampling.stop) for row, (p, i) in enumerate(asked)]
+        return [self._text.sample(p, i, written[row], finished[row], sampling.stop, fits[p][1])
+                for row, (p, i) in enumerate(asked)]  # fmt: skip
 
 
 class _Decoding:
@@ -271,6 +293,14 @@ def _alike(prompts: Mapping[int, list[int]]) -> list[list[int]]:
             padding, longest = 0, len(prompts[p])
         groups[-1].append(p)
     return groups
+
+
+def _dictated(drawn: Tensor, forced: Sequence[list[int]]) -> Tensor:
+    """drawn: [rows], with the first of the tokens that a row must have in the place of its own; it is taken off."""
+    if not any(forced):
+        return drawn
+    told = torch.tensor([tokens.pop(0) if tokens else -1 for tokens in forced], device=drawn.device)
+    return torch.where(told < 0, drawn, told)
 
 
 def _shared(prompts: Sequence[list[int]]) -> int:

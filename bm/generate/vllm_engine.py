@@ -27,8 +27,9 @@ from bm.code import code_version
 from bm.errors import UserError
 from bm.generate import vllm_replica
 from bm.generate.draw import stream
-from bm.generate.samples import Message, Sample, Sampling
-from bm.generate.text import Text, model_folder
+from bm.generate.generation_config import repetition_penalty, saved
+from bm.generate.samples import PLAIN, Message, Sample, Sampling, Thinking
+from bm.generate.text import Text, fitted, model_folder
 
 Row = tuple[int, int, list[int], dict[str, Any]]
 """Prompt's position, sample's index, tokens, and what vLLM's SamplingParams takes."""
@@ -47,19 +48,20 @@ class VLLMEngine:
 
     def __init__(
         self, folder: Path, dtype: str, tensor_parallel: int, data_parallel: int, memory: float, parallel: int,
-        timeout: float, python: Path,
+        timeout: float, python: Path, thinking: Thinking = PLAIN,
     ) -> None:  # fmt: skip
         self.parallel, self.timeout, self.replicas = parallel, timeout, data_parallel
         self.tensor_parallel, self.python, self.version = tensor_parallel, python, installed(python)
         self._settings = {"model": str(folder), "dtype": dtype, "tensor_parallel_size": tensor_parallel,
                           "gpu_memory_utilization": memory, "enable_prefix_caching": True}  # fmt: skip
-        self._text = Text(model_folder(folder))
+        self.thinking, self._penalty = thinking, repetition_penalty(saved(folder), str(folder))
+        self._text = Text(model_folder(folder), thinking)
         self._context = int(getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None) or 1 << 30)
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "vllm", "version": self.version, "dtype": self._settings["dtype"], "device": "cuda",
                 "parallelism": {"data": self.replicas, "tensor": self.tensor_parallel},
-                "gpus": self.replicas * self.tensor_parallel}  # fmt: skip
+                "gpus": self.replicas * self.tensor_parallel, **self.thinking.facts()}  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         return {**self.facts(), "code": code_version(("bm.generate.engines:vllm",))}
@@ -71,21 +73,39 @@ class VLLMEngine:
         self, prompts: Sequence[str], sampling: Sampling, known: Container[tuple[int, int]] = ()
     ) -> Iterator[list[Sample]]:
         """See `Engine.generate`. vLLM's arithmetic depends on what shares a batch: equal seeds give near-equal runs."""
-        tokens = [self._text.encode(prompt) for prompt in prompts]
+        most, penalty = sampling.max_new_tokens, sampling.repetition_penalty
+        fits = [fitted(self._text.encode(prompt), self._context, most) for prompt in prompts]
         drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": list(sampling.stop),
-                 "max_tokens": sampling.max_new_tokens}  # fmt: skip
-        rows = [(p, i, tokens[p], {**drawn, "seed": stream(sampling.seed, prompts[p], i) >> 1})  # seeds of 63 bits
+                 "repetition_penalty": self._penalty if penalty is None else penalty,
+                 "max_tokens": min(self.thinking.budget or most, most)}  # fmt: skip
+        rows = [(p, i, fits[p][0], {**drawn, "seed": stream(sampling.seed, prompts[p], i) >> 1})  # seeds of 63 bits
                 for p in range(len(prompts)) for i in range(sampling.n) if (p, i) not in known]  # fmt: skip
         if not rows:
             return
-        longest = max(len(row[2]) for row in rows) + sampling.max_new_tokens
+        longest = max(len(row[2]) for row in rows) + most
         replicas = self._running(min(self._context, ceil(longest / CONTEXT_STEP) * CONTEXT_STEP))
         try:
-            for answers in replicas.answered(rows, self.parallel, self.timeout):
-                yield [self._text.sample(*answer, sampling.stop) for answer in answers]
+            for answers in self._answered(replicas, rows, most):
+                yield [self._text.sample(*answer, sampling.stop, fits[answer[0]][1]) for answer in answers]
         except BaseException:  # what is under way in the replicas is nobody's any more
             replicas.end()
             raise
+
+    def _answered(self, replicas: "_Replicas", rows: Sequence[Row], most: int) -> Iterator[list[Answer]]:
+        """Every row's answer of `most` tokens; thoughts over their budget are ended, and those rows asked once more."""
+        asked = {(row[0], row[1]): row for row in rows}
+        begun: dict[tuple[int, int], list[int]] = {}
+        for answers in replicas.answered(rows, self.parallel, self.timeout):
+            for p, i, tokens, ended in answers:
+                if not ended and len(tokens) < most:
+                    begun[p, i] = tokens + self._text.ending(asked[p, i][2], tokens)
+            if whole := [answer for answer in answers if answer[:2] not in begun]:
+                yield whole
+        more = [(p, i, asked[p, i][2] + said, {**asked[p, i][3], "max_tokens": max(1, most - len(said)),
+                                               "seed": asked[p, i][3]["seed"] ^ 1})
+                for (p, i), said in begun.items()]  # fmt: skip
+        for answers in replicas.answered(more, self.parallel, self.timeout) if more else ():
+            yield [(p, i, begun[p, i] + tokens, ended) for p, i, tokens, ended in answers]
 
     def _running(self, longest: int) -> "_Replicas":
         """The replicas that are there, if they are this engine's and take `longest` tokens; else new ones."""

@@ -13,10 +13,14 @@ LETTER = re.compile(
 )
 """A letter that stands alone, but not an article or a pronoun."""
 DENIED = re.compile(
-    r"(?:(?<=n['’]t)|\b(?i:not|cannot|never|neither|nor|except|rather\s+than|instead\s+of))"
-    r"(?:\s+(?i:be|the|option|choice|answer|letter))*\s+[(\[]?[A-J](?![\w'’])[)\]]?"
+    r"(?:(?<=n['’]t)|\b(?i:not|cannot|never|neither|nor|except|rather\s+than|instead\s+of|other\s+than"
+    r"|(?:any|every)(?:thing|one)?\s+but|all\s+but|rul(?:e|es|ed|ing)\s+out|eliminat(?:e|es|ed|ing)|exclud(?:e|es|ed|ing)"
+    r"|doubt|wrong\s+to))"
+    r"(?:\s+(?i:be|that|it|is|the|option|choice|answer|letter|choose|pick|select|say))*\s+[(\[]?[A-J](?![\w'’])[)\]]?"
     r"(?:\s+n?or\s+[(\[]?[A-J](?![\w'’])[)\]]?)*"
-    r"|(?<![\w'’])[(\[]?[A-J][)\]]?\s+(?i:(?:is|was)(?:n['’]t|\s+(?:not|wrong|incorrect|false))|cannot|can['’]t)\b"
+    r"|(?<![\w'’])[(\[]?[A-J][)\]]?(?:\s+(?i:(?:is|was)(?:n['’]t|\s+(?:an?\s+|the\s+)?(?:not|wrong|incorrect|false|eliminated"
+    r"|excluded|ruled\s+out))|cannot|can['’]t|(?:can|could|must)\s+be\s+(?:ruled\s+out|eliminated|excluded)|or\s+not)\b"
+    r"|\?\s*(?i:no)\b)"
 )
 """Letters that a statement names only to refuse them."""
 WRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|boldsymbol)\s*(?=\{)|[{}$*`_]|\\[ ,;!()\[\]]")
@@ -40,7 +44,7 @@ def chosen(statement: str, choices: Sequence[str]) -> str:
     letters = LETTERS[: len(choices) or len(LETTERS)]
     plain = WRAPPED.sub("", statement).strip()
     named = [letter for letter, choice in zip(letters, choices, strict=False) if _alike(plain, choice)]
-    alone = re.fullmatch(r"[(\[]?([A-Ja-j])[)\]]?[.:,]?", plain)
+    alone = re.fullmatch(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?[(\[]?([A-Ja-j])[)\]]?[.:,]?", plain)
     if len(named) == 1 and not (alone and alone[1].upper() in letters):
         return named[0]
     plain = DENIED.sub(" ", final.conclusion(plain)).strip()

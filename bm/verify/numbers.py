@@ -68,6 +68,18 @@ RANGE = (
     rf"\s*[$€£]?{DECIMAL}[^\d=]*$"
 )
 """Two numbers at the end of a text, of which neither is the answer."""
+DENIED = re.compile(
+    r"(?:\b(?:not|other\s+than|rather\s+than|instead\s+of|except)|n['’]t)(?:\s+(?:be|equal))?\s*$", re.IGNORECASE
+)
+"""What stands before a number that is named only to be refused."""
+PART = re.compile(
+    r"\b(?:times|plus|minus|over|under|(?:square|cube)\s+root\s+of|(?:half|third|quarter)\s+of|twice"
+    r"|(?:less|more|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|up\s+to)\s*$",
+    re.IGNORECASE,
+)
+"""What stands before a number that is a bound, or only a part of what is stated; AFTER: what stands behind one."""
+AFTER = re.compile(r"\s*(?:squared|cubed|times|plus|minus|over|or\s+(?:more|less|so))\b|\s*[±^]", re.IGNORECASE)
+FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
@@ -133,18 +145,25 @@ def _measure(unit: str) -> tuple[str, Fraction]:
 def last_in(text: str) -> str:
     """The last number of a prose text as it stands there, "" where there is none or a choice of several is offered."""
     text = _plain(text[-TAIL:])
+    text = re.sub(r"(?<=[A-Za-z])\^\{?-?\d\}?", "", text)  # of a unit
     unscaled = re.sub(POWER, "", text)
     if re.search(r"\bor\b|[\\^√π]", unscaled) or re.search(RANGE, unscaled):
         return ""
+    text = re.sub(r"(?<=[\w%$.])\s*\([^()]*\)$", "", text)  # a remark behind the statement
     found = re.finditer(rf"(?<![\w.])(?:[-+]?[$€£]?|[$€£]-){DECIMAL}(?:\s*/\s*\d+|[eE][+-]?\d+|{POWER})?\s*%?", text)
-    numbers = [match[0].strip().rstrip(".") for match in found if not re.match(FACTOR, text[match.end() :])]
-    return numbers[-1] if numbers else ""
+    whole = [one for one in found if not re.match(FACTOR, text[one.end() :]) and not DENIED.search(text[: one.start()])]
+    if not whole or PART.search(text[: whole[-1].start()]) or AFTER.match(text[whole[-1].end() :]):
+        return ""
+    return whole[-1][0].strip().rstrip(".")
 
 
 def _plain(text: str) -> str:
     """Without LaTeX's ornaments: spacing, text commands, display fractions, escaped signs."""
     text = text.replace("−", "-").replace("–", "-").replace("\u00a0", " ").replace("\\%", "%").replace("\\$", "$")
+    text = re.sub("[" + "".join(FRACTIONS) + "]", lambda m: f" {FRACTIONS[m[0]]}", text)
+    text = re.sub(r"(?<![\d)] )\b(?:minus|negative)\s+(?=[\d.$])", "-", text)
     text = re.sub(r"(?<=10)[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^" + m[0].translate(SUPERSCRIPTS), text)
+    text = re.sub(r"^([+-]?)10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d+)\s*\}?$", r"\g<1>1e\2", text.strip())
     text = re.sub(r"\\[!,;:]\s*|\\(?:left|right|displaystyle)(?![a-zA-Z])|\{,\}", lambda m: "," * (m[0] == "{,}"), text)
     text = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf|mathit)\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?", " ° ", text)

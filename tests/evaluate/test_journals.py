@@ -8,19 +8,27 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bm.errors import UserError
 from bm.evaluate import evaluate, likelihood
 from bm.evaluate.model import LIKELIHOODS, RESPONSES
+from bm.generate import Sampling, sample
+from bm.generate.engines import openai
+from bm.generate.openai_engine import TEMPLATE
+from bm.generate.price import Price
 from bm.store import Store, external, model_digest
 from tests.evaluate.conftest import scripted, tiny
 from tests.evaluate.scripted import Scripted
 from tests.evaluate.test_parity import COMMON, KINDS
-from tests.generate.conftest import ARCHITECTURES
+from tests.generate.conftest import ARCHITECTURES, server
 from tests.verify.conftest import verifying
+
+__all__ = ["server"]
 
 FILES = ("samples.parquet", "scores.json")
 
@@ -202,3 +210,35 @@ def test_likelihoods_are_kept_too(tmp_path, model, monkeypatch):
     assert sum(asked) == total
     for name in FILES:
         assert (tmp_path / "halted" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+ENDPOINT = {"_target_": "bm.generate.engines.openai", "served": "r1", "key": None, "timeout": 5, "retries": 0,
+            "refused": "stop", "price": {"input": 1.0, "output": 100.0}}  # fmt: skip
+
+
+def at(server, **settings):
+    return tiny(engine=ENDPOINT | {"base_url": server.url, "parallel": 4, "budget": None} | settings, samples=1)
+
+
+def test_an_endpoint_is_asked_once_however_it_is_reached(tmp_path, sums, server):
+    """By another address, with more requests at a time, for more questions, or within another budget."""
+    path, _ = sums
+    first = at(server)
+    run(tmp_path / "a", replace(first, limit=15), path, tmp_path / "journals")
+    assert len(server.requests) == 15
+    other = at(server, base_url=server.url.replace("127.0.0.1", "localhost"), parallel=16, timeout=9, budget=99)
+    run(tmp_path / "b", replace(other, limit=15), path, tmp_path / "journals")
+    run(tmp_path / "c", other, path, tmp_path / "journals")
+    assert len(server.requests) == 20
+
+
+def test_a_budget_is_one_for_all_samplings_of_an_evaluation(tmp_path, server):
+    """lm-eval's tasks differ in their sampling, and an evaluation asks for each kind by itself."""
+    worst = Price(1.0, 100.0).of(len("q1") + TEMPLATE, 256)
+    prompts, settings = ["q1", "q2"], {k: v for k, v in ENDPOINT.items() if k not in ("_target_", "price")}
+    engine = openai(None, **settings, base_url=server.url, parallel=1, price=Price(1.0, 100.0), budget=1.1 * worst)
+    server.message = lambda body: {"content": "x" * 120}
+    sample(engine, prompts[:1], Sampling(1, 0, 1, 256, 0), tmp_path / "j.jsonl")
+    with pytest.raises(UserError, match=r"the budget of .* has no room"):
+        sample(engine, prompts[1:], Sampling(1, 0.5, 1, 256, 0), tmp_path / "j.jsonl")
+    assert len(server.requests) == 1

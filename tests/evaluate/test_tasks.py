@@ -301,3 +301,29 @@ def test_instructions_are_made_and_the_same_every_time(tmp_path):
     assert first.config.generation_kwargs["max_gen_toks"] == 128
     with pytest.raises(UserError, match="made, not read"):
         loaded("instructions", written(tmp_path, "mine", [{"a": 1}]))
+
+
+def test_ours_and_lm_evals_of_the_same_name_are_told_apart(tmp_path, capsys):
+    assert set(loading.SHARED) == set(loading._own(None).task_index) & set(loading._theirs(None).task_index)
+    loading._say_which.cache_clear()
+    files = {
+        name: written(tmp_path, name, [*SETS["gsm8k"], *SETS["gsm8k"]], ".jsonl") for name in ("gsm8k", "lm_eval_gsm8k")
+    }
+    found = loading.load(list(files), {}, tiny(data=files))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "task gsm8k is bm's, which asks and grades otherwise than lm-eval's of that name (lm_eval_gsm8k)" in said
+    assert found["whose"] == {"gsm8k": "bm", "lm_eval_gsm8k": "lm-eval"}
+    ours, theirs = found["tasks"].values()
+    assert "boxed" in ours.config.description and ours.config.num_fewshot == 0
+    assert theirs.config.num_fewshot == 5 and theirs.doc_to_text(SETS["gsm8k"][0]).startswith("Question:")
+    assert theirs.task_name == "lm_eval_gsm8k"
+
+
+@pytest.mark.parametrize("name", ["longproc_countdown_0.5k", "prompt_robustness_math_algebra", "minerva_math_algebra"])
+def test_a_task_whose_grader_calls_eval_needs_leave(name):
+    """lm-eval does not mark these: a model's text reaches `eval` in the first, SymPy's `parse_expr` in the second."""
+    manager = loading._theirs(None)
+    config = manager.task_index[name]
+    functions = loading.load_yaml(config.yaml_path)
+    task = type("Task", (), {"config": type("Config", (), {"process_results": functions["process_results"]})})
+    assert loading.evaluates(task) is (not name.startswith("minerva"))

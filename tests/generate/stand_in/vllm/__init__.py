@@ -30,6 +30,7 @@ class SamplingParams:
     seed: int
     stop: list[str]
     output_kind: RequestOutputKind
+    repetition_penalty: float
 
 
 class EngineArgs:
@@ -41,10 +42,12 @@ class EngineArgs:
 
 
 class Completion:
-    """Ends with the end-of-text token, as vLLM's do."""
+    """Ends with the end-of-text token, as vLLM's do, or where it may be no longer."""
 
-    def __init__(self, tokens):
-        self.token_ids, self.finish_reason, self.stop_reason = [*tokens, 1], "stop", None
+    def __init__(self, tokens, most):
+        over = len(tokens) >= most
+        self.token_ids, self.finish_reason = (tokens[:most], "length") if over else ([*tokens, 1], "stop")
+        self.stop_reason = None
 
 
 @dataclass
@@ -92,4 +95,5 @@ class LLMEngine:
         if tokens == DIE:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)
-        return [RequestOutput(request, [Completion([*tokens, *(10 + int(d) for d in str(params.seed))])])]
+        said = [*tokens, *(10 + int(d) for d in str(params.seed))]
+        return [RequestOutput(request, [Completion(said, params.max_tokens)])]
