@@ -396,5 +396,5 @@ def gpus(device: str) -> int:
 
 
 def _engines_gpus(facts: Mapping[str, Any]) -> int:
-    """How many GPUs the engine of a teacher or of an evaluation had, as it states."""
-    return max(int(facts.get(asked, {}).get("gpus", 0)) for asked in ("engine", "teacher"))
+    """How many GPUs the engine of a teacher, of an evaluation or of a judge had, as it states."""
+    return max(int(facts.get(asked, {}).get("gpus", 0)) for asked in ("engine", "teacher", "judge"))

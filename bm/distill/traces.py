@@ -27,7 +27,7 @@ from bm.generate import Engine, Sample, sample
 from bm.generate.samples import Lasting
 from bm.progress import progress, say
 from bm.store import digest, write_json, write_text
-from bm.verify import Case, Verdict, check, verify_all
+from bm.verify import Case, Verdict, check, judge_facts, verify_all
 from bm.verify.final import stated
 from bm.verify.thinking import OPEN, answer, unclosed
 
@@ -107,7 +107,7 @@ def distill(
     said = {(p, i): one for p, ones in enumerate(responses) for i, one in enumerate(ones)}
     told = facts(domain, found, len(chosen), judged)
     told["teacher"] = asked.facts(said, work.stem)
-    told["gpus"] = told["teacher"].get("gpus", 0)
+    told |= judge_facts({question.verifier for question in chosen}, verifying)
     with _written(work / "README.md"):
         write_text(work / "README.md", card(domain, settings, told))
     if not kept_in:

@@ -12,6 +12,7 @@ from bm.generate.samples import Lasting
 from bm.progress import say
 from bm.rooms import called
 from bm.store import digest, write_json
+from bm.verify import judge_facts
 
 if TYPE_CHECKING:
     from bm.generate import Engine
@@ -61,7 +62,12 @@ def evaluate(
     drawn = [sample for samples in lm.samples.values() for sample in samples]
     price = engine.price if isinstance(engine, Billed) else None
     used = {**engine.facts(), **({"cost": round(price.total(drawn), 6)} if price else {})}
-    return {"engine": used, "samples": len(drawn), "tokens": sum(sample.tokens for sample in drawn)}
+    told = {"engine": used, "samples": len(drawn), "tokens": sum(sample.tokens for sample in drawn)}
+    return told | (judge_facts(_verifiers(loaded), verifying) if verifying.judge else {})
+
+
+def _verifiers(loaded: Mapping[str, Any]) -> set[str]:
+    return {str(doc.get("verifier")) for task in loaded["tasks"].values() for doc in task.eval_docs}
 
 
 def prompts(tasks: Sequence[str], config: Evaluate) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """Response + reference → verdict and reason. What filters a teacher's responses also grades a model's."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from bm.config import Verify
 from bm.errors import UserError, nearest
@@ -12,7 +13,9 @@ from bm.verify import llm, thinking
 from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Verdict
 from bm.verify.scoring import NoJudgementError
 
-__all__ = ["AGREED", "DISAGREED", "JUDGED", "Case", "Verdict", "check", "disagreement", "verify", "verify_all"]
+__all__ = [
+    "AGREED", "DISAGREED", "JUDGED", "Case", "Verdict", "check", "disagreement", "judge_facts", "verify", "verify_all",
+]  # fmt: skip
 
 APART = ("math", "code", "reasoning_gym")
 """Verifiers that wait for processes of their own, and so can judge several responses at a time."""
@@ -75,6 +78,11 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
         return Verdict(False, str(problem), text)
     except Exception as problem:  # no response may end a run
         return Verdict(False, f"verifier failed: {type(problem).__name__}: {problem}", text)
+
+
+def judge_facts(verifiers: Collection[str], settings: Verify) -> dict[str, Any]:
+    """Under `judge`, what the LLM that judges says of itself, GPUs included; nothing where none of these needs one."""
+    return {"judge": llm.facts(settings.judge)} if "judge" in verifiers and settings.judge else {}
 
 
 def disagreement(verdicts: Sequence[Verdict]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -45,6 +45,11 @@ def judge_all(asked: Sequence[tuple[str, Case]], settings: Verify) -> list[Verdi
     prompts = [engine.render([{"role": "user", "content": _prompt(*one)}]) for one in asked]
     said = {sample.prompt: sample.response for batch in engine.generate(prompts, sampling) for sample in batch}
     return [_verdict(text, said.get(place, "")) for place, (text, _) in enumerate(asked)]
+
+
+def facts(component: Component) -> dict[str, Any]:
+    """The judge's engine, version, numeric type and GPUs."""
+    return _made(component)[0].facts()
 
 
 @cache

@@ -9,7 +9,8 @@ import pytest
 
 from bm.errors import UserError
 from bm.generate import Sample
-from bm.verify import JUDGED, Case, verify, verify_all
+from bm.stages import _engines_gpus
+from bm.verify import JUDGED, Case, judge_facts, verify, verify_all
 from tests.verify.conftest import verifying
 
 ASKED: list[list[str]] = []
@@ -19,7 +20,7 @@ class Judge:
     """Says what the reference tells it to say."""
 
     def facts(self) -> dict[str, Any]:
-        return {"engine": "script"}
+        return {"engine": "script", "gpus": 2}
 
     def render(self, messages: Sequence[Any]) -> str:
         return messages[0]["content"]
@@ -83,3 +84,10 @@ def test_all_are_asked_together_and_keep_their_place():
 def test_without_a_judge_the_user_is_told():
     with pytest.raises(UserError, match="verifier 'judge' needs an LLM: choose judge=openai or judge=local"):
         verify(Case("judge", "one", "one", ""), verifying())
+
+
+def test_the_gpus_of_a_judge_count_where_it_judged():
+    told = judge_facts({"math", "judge"}, SETTINGS)
+    assert told == {"judge": {"engine": "script", "gpus": 2}}
+    assert _engines_gpus({"teacher": {"gpus": 0}, **told}) == 2
+    assert judge_facts({"math"}, SETTINGS) == judge_facts({"judge"}, verifying()) == {}

@@ -18,7 +18,7 @@ EVALUATE = ["spiral_matrix", "string_insertion", "binary_matrix", "n_queens", "c
             "simple_integration", "intermediate_integration", "polynomial_multiplication"]  # fmt: skip
 """Generators whose scorers evaluate the response."""
 NO_DATA = {"composite"}
-"""Has nothing to ask with default settings."""
+"""Has nothing to ask with default settings; a file may name it all the same."""
 
 pytestmark = BUBBLEWRAP
 
@@ -38,7 +38,8 @@ def hostile(secret: Path, target: Path) -> list[str]:
 
 
 def entry(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = create_dataset(name, seed=1, size=1)[0]
+    found: dict[str, Any] = create_dataset("chain_sum" if name in NO_DATA else name, seed=1, size=1)[0]
+    found["metadata"]["source_dataset"] = name
     return found
 
 
@@ -66,7 +67,7 @@ def test_thirty_hostile_responses_do_no_harm(names, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(DATASETS) - NO_DATA))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_hostile_responses_to_every_generator(name, tmp_path, monkeypatch):
     monkeypatch.setenv("API_KEY", "open sesame")
     harm([name], tmp_path)
