@@ -1,7 +1,7 @@
 """What a model and its chat template say about generation, and prompts that are too long for it: as lm-eval has it."""
 
 import pytest
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from bm.generate import Sampling, sample
 from bm.generate.engines import openai, transformers, vllm
@@ -131,9 +131,10 @@ def test_vllm_ends_thoughts_too_leaves_out_what_does_not_fit_and_has_the_models_
     long = "".join(chr(97 + k % 26) for k in range(200))
     one = Sampling(1, 0.6, 0.95, 100, 1)
     (thought,), (cut,) = sample(engine, ["x" * 20 + "<think>", long], one, tmp_path / "j.jsonl")
-    first = ("x" * 20 + "<think>" + "9" * 50)[:27]
-    assert thought.response.startswith(first) and "\n</think>\n\n" in thought.response
-    assert thought.tokens > 30 and thought.finished
+    own = AutoTokenizer.from_pretrained(folder)
+    ended = own.decode(own.encode("\n</think>\n\n", add_special_tokens=False))
+    assert thought.response.startswith("x" * 20 + "<think>") and thought.response[30:].startswith(ended)
+    assert "</think>" in ended and (thought.tokens, thought.finished) == (100, False)
     assert cut.left_out == 200 - (128 - 100) and long[-28:] in cut.response
 
 
