@@ -7,7 +7,7 @@ draw, so that nothing has to be trained. Prints a table and writes `measured.jso
 SMALLER, the factor by which every size is divided, it only prints. About ten minutes on two idle cores.
 """
 
-import os
+import json
 import subprocess
 import sys
 import tempfile
@@ -28,6 +28,12 @@ from experiments.speed.measuring import machine
 HERE = Path(__file__).parent
 BM = Path(sys.executable).with_name("bm")
 READ_STORE = "import sys; from pathlib import Path; from bm.store import Store; Store(Path(sys.argv[1])).all()"
+
+LAUNCHER = """import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=2)
+_, status, used = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss]))"""
+"""A small process that starts the command: Linux counts the memory of whoever starts a process as its own at first."""
 
 Measured = dict[str, Any]
 
@@ -60,13 +66,13 @@ def measure(work: Work, size: int, folder: Path) -> Measured:
     words = [*work.words, *work.make(outputs, size), f"paths.outputs={outputs}"]
     command = [str(BM), *words] if work.words else [sys.executable, "-c", READ_STORE, str(outputs / "store")]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        launched = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+        told = subprocess.run(launched, stdout=subprocess.PIPE, stderr=log, cwd=folder, check=True).stdout
+    status, seconds, memory = json.loads(told)
+    if status:
         raise SystemExit(f"{' '.join(command)[:500]} failed:\n{(folder / 'log').read_text()[-3000:]}")
-    return {"what": work.what, "unit": work.unit, "size": size, "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
-            "peak_rss_gb": round(used.ru_maxrss * 1024 / 1e9, 3)}  # fmt: skip
+    return {"what": work.what, "unit": work.unit, "size": size, "cpu_seconds": round(seconds, 2),
+            "peak_rss_gb": round(memory * 1024 / 1e9, 3)}  # fmt: skip
 
 
 def growth(rows: Sequence[Measured]) -> str:
