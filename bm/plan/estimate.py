@@ -67,6 +67,8 @@ class Estimates:
         self.cores = cpu_count() or 1
         self.cpu = matmul_peak(torch.device("cpu"), mixed=False)
         self.flops = Flops(self.model)
+        self.frozen = Flops(self.model.requires_grad_(False))
+        """Of a model whose weights get no gradient of their own."""
         self._fits: dict[tuple[Any, ...], Fit] = {}
 
     def stages(self) -> Iterator[Stage]:
@@ -152,8 +154,12 @@ class Estimates:
             counts.append(max(1, round(ratio * (self._traces(domain) - settings.held_out))))
             lengths.append(min(self._trace_tokens(name), limit))
         documents = _documents(counts, lengths, self.of.prompt_share)
-        epoch = self.flops.step(documents, _packs(documents, settings), settings.packing != "packing")
-        return round(settings.epochs * int(documents.lengths.sum())), settings.epochs * epoch
+        flops = self.flops if settings.adapter is None else self.frozen
+        epoch = flops.step(documents, _packs(documents, settings), settings.packing != "packing")
+        tokens = int(documents.lengths.sum())
+        if settings.adapter is not None:
+            epoch += 6.0 * self._trained(settings) * tokens
+        return round(settings.epochs * tokens), settings.epochs * epoch
 
     def _trained(self, settings: Branch) -> int:
         """Parameters that a step changes."""
