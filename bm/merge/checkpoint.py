@@ -13,24 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bm.errors import UserError
-from bm.merge.arrays import Array
+from bm.merge.arrays import Array, to_torch
+from bm.merge.dtypes import CODES, Dtype
+from bm.merge.lazy import Tensor
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-CODES = {dtype: code for code, dtype in DTYPES.items()}
-KINDS: dict[torch.dtype, np.dtype[Any]] = {torch.bfloat16: np.dtype(np.uint16), torch.float8_e4m3fn: np.dtype(np.uint8),
-         torch.float8_e5m2: np.dtype(np.uint8)}  # fmt: skip
-"""As what numpy, which does not have them, holds their bits."""
 INDEX = "model.safetensors.index.json"
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
@@ -42,7 +32,7 @@ class Stored:
     file: FileIO
     memory: mmap.mmap
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
     offset: int
 
     @property
@@ -51,8 +41,7 @@ class Stored:
 
     def stored(self, start: int, stop: int) -> Array:
         """Flat elements [start, stop) as `bm.merge.arrays` has them, read when they are looked at."""
-        kind = KINDS[self.dtype] if self.dtype in KINDS else np.dtype(str(self.dtype).removeprefix("torch."))
-        return np.frombuffer(self.memory, kind, stop - start, self.offset + start * self.dtype.itemsize)
+        return np.frombuffer(self.memory, self.dtype.kind, stop - start, self.offset + start * self.dtype.itemsize)
 
     def forget(self, start: int, stop: int) -> None:
         """These elements have been looked at: their pages count as this process's memory no longer."""
@@ -64,14 +53,14 @@ class Stored:
     def read(self, start: int, stop: int) -> Tensor:
         """Flat elements [start, stop) in the stored dtype."""
         size = self.dtype.itemsize
-        buffer = torch.empty((stop - start) * size, dtype=torch.uint8)
-        view, done = buffer.numpy().data, 0
+        buffer = np.empty(stop - start, self.dtype.kind)
+        view, done = buffer.view(np.uint8).data, 0
         while done < len(view):
             count = os.preadv(self.file.fileno(), [view[done:]], self.offset + start * size + done)
             if count == 0:
                 raise UserError(f"{self.file.name}: ends in the middle of a tensor; copy the model again")
             done += count
-        return buffer.view(self.dtype)
+        return to_torch(buffer, self.dtype)
 
 
 @contextmanager
@@ -121,7 +110,7 @@ def _header(file: FileIO) -> dict[str, Stored]:
         tensors = {}
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
-            tensor = Stored(file, memory, tuple(entry["shape"]), DTYPES[entry["dtype"]], 8 + length + begin)
+            tensor = Stored(file, memory, tuple(entry["shape"]), CODES[entry["dtype"]], 8 + length + begin)
             if end - begin != tensor.elements * tensor.dtype.itemsize or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{name} does not fit the file")
             tensors[name] = tensor
@@ -136,7 +125,7 @@ class Entry:
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
 
     @property
     def bytes(self) -> int:
@@ -176,7 +165,7 @@ def _shard(name: str, entries: list[Entry]) -> Shard:
     entries = sorted(entries, key=lambda e: -e.dtype.itemsize)
     for entry in entries:
         end = begin + entry.bytes
-        header[entry.name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
+        header[entry.name] = {"dtype": entry.dtype.code, "shape": list(entry.shape), "data_offsets": [begin, end]}
         begins[entry.name], begin = begin, end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

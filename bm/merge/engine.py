@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-import torch
-
 from bm.errors import UserError
 from bm.merge.arrays import Array, from_torch, stored
 from bm.merge.checkpoint import Entry, layout
 from bm.merge.fused import beyond
+from bm.merge.lazy import alone, single_threaded, torch
 from bm.merge.names import Place
 from bm.merge.sinks import Rows, Sink
-from bm.merge.sources import is_finite
+from bm.merge.sources import Forgetting, is_finite
 from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Grid, Run, Source, Tensors
 from bm.progress import Bar, progress
@@ -108,17 +107,18 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
     """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each."""
     _keep_freed_memory()
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
-    before, patience = torch.get_num_threads(), sys.getswitchinterval()
-    torch.set_num_threads(1)
+    patience = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
-    single = lambda: torch.set_num_threads(1)  # noqa: E731
     count = count or len(os.sched_getaffinity(0))
     try:
-        with ThreadPoolExecutor(count, "tile", single) as workers, ThreadPoolExecutor(AHEAD, "ahead", single) as ahead:
+        with (
+            single_threaded(),
+            ThreadPoolExecutor(count, "tile", alone) as workers,
+            ThreadPoolExecutor(AHEAD, "ahead", alone) as ahead,
+        ):
             yield replace(run, workers=workers), ahead
     finally:
         sys.setswitchinterval(patience)
-        torch.set_num_threads(before)
         gc.unfreeze()
 
 
@@ -153,8 +153,11 @@ def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, b
             elif root.dtype == item.dtype:
                 values = stored(root, start, stop)
             else:
-                values = from_torch(root.read(start, stop).to(item.dtype))
+                values = from_torch(root.read(start, stop).to(item.dtype.torch))
             sink.write(item.name, start, values)
+        for root in roots:
+            if isinstance(root, Forgetting):
+                root.forget(start, stop)
         bar.advance((stop - start) * item.dtype.itemsize)
 
     run.map(block, grid.blocks(run.block_tiles))
@@ -163,7 +166,7 @@ def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, b
 
 def _tiled(steps: Sequence[Step], tiles: range, start: int, stop: int) -> list[Array]:
     """The steps' merged elements [start, stop), tile by tile, so that each tile is read and scored once for all."""
-    out = [torch.empty(stop - start, dtype=step.dtype) for step in steps]
+    out = [torch.empty(stop - start, dtype=step.dtype.torch) for step in steps]
     for tensors in {step.tensors: None for step in steps}:
         for tile in tensors.tiles(tiles):
             for merged, step in zip(out, steps, strict=True):

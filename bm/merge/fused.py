@@ -5,25 +5,26 @@ A method's `Apply` and scores are data that say what is computed; here the same 
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge import kernels
-from bm.merge.arrays import Array, stored, to_torch, widened
-from bm.merge.checkpoint import Stored
+from bm.merge.arrays import Array, as_float, held, stored, to_torch, widened
+from bm.merge.dtypes import Dtype
+from bm.merge.lazy import Tensor
 from bm.merge.scores import Change
+from bm.merge.sources import Source
 
 if TYPE_CHECKING:
     from bm.merge.methods.updates import Sum
-    from bm.merge.sources import Source
     from bm.merge.tensors import Tensors
 
 STACKED = 1 << 18  # entries of all models together that are at work at once
-SORTED = 1 << 16  # scores up to which sorting them is faster than counting
+SAMPLE = 1 << 19  # scores sampled at most; of no more than these all are sorted
+SIGMAS = 6  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
+COLLECTED = 1 << 24  # scores inside brackets that are held at once
 
 
 class Fused:
@@ -34,7 +35,7 @@ class Fused:
         self._blocks = self.grid.blocks(self.run.block_tiles)
         self._factors: dict[int | None, Array] = {}
 
-    def rows(self, source: "Source | None", block: range) -> Array:
+    def rows(self, source: Source | None, block: range) -> Array:
         """A block's rows as the kernels take them: uint16 (the bits of bfloat16) or float32 [rows, columns]."""
         if source is None:
             raise UserError(f"{self.tensors.name}: this merge method needs a base model")
@@ -47,18 +48,12 @@ class Fused:
 
     def factors(self, score: Change) -> Array:
         """What weighs each row's changes: its divergence or 1, float32 [rows]."""
-        key = score.k if score.weighed else None
-        if key not in self._factors:
-            factors = np.ones(self.grid.elements // self.grid.columns, np.float32)
-            if score.weighed:
+        if self._key(score) not in self._factors:
+            self._sampled(score)
+        return self._factors[self._key(score)]
 
-                def measure(block: range) -> None:
-                    kernels.divergences(*self.pair(score.k, block), self._of(factors, block))
-                    self.forget(block)
-
-                self.run.map(measure, self._blocks)
-            self._factors[key] = factors
-        return self._factors[key]
+    def _key(self, score: Change) -> int | None:
+        return score.k if score.weighed else None
 
     def _of(self, factors: Array, block: range) -> Array:
         start, stop = self.grid.span(block)
@@ -66,30 +61,85 @@ class Fused:
 
     def weighed(self, score: Change, start: int, stop: int) -> Tensor:
         """The factors of the rows of flat elements [start, stop)."""
-        return to_torch(self.factors(score)[start // self.grid.columns : stop // self.grid.columns], torch.float32)
+        return to_torch(self.factors(score)[start // self.grid.columns : stop // self.grid.columns], Dtype.float32)
 
     def order_statistics(self, score: Change, ranks: Sequence[int]) -> list[float]:
-        """The ranks[i]-th smallest score, exact: by the upper halves of the scores' bits, then by the lower ones."""
-        factors = self.factors(score)
-        if self.grid.elements <= SORTED:
-            keys = np.empty((len(factors), self.grid.columns), np.uint32)
-            kernels.scores(*self.pair(score.k, range(self.grid.tiles)), factors, score.signed, keys)
-            flat = keys.reshape(-1)
-            flat.sort()
-            return [_value(int(flat[rank])) for rank in ranks]
-        counted = self._counted(kernels.upper, score, (kernels.TOP,)).cumsum()
+        """The ranks[i]-th smallest score, exact: by sorting, brackets from a sample, or counting where they miss."""
+        sample = self._sampled(score)
+        sample.sort()
+        if len(sample) == self.grid.elements:
+            return [_value(int(sample[rank])) for rank in ranks]
+        found = self._bracketed(score, sample, ranks)
+        missed = [rank for rank in ranks if rank not in found]
+        if missed:
+            found |= dict(zip(missed, self._counted(score, missed), strict=True))
+        return [_value(found[rank]) for rank in ranks]
+
+    def _sampled(self, score: Change) -> Array:
+        """Keys of scores evenly over the tensor: all if they are few, uint32. The factors are measured on the way."""
+        step = -(-self.grid.elements // SAMPLE) | 1
+        measure = score.weighed and score.k not in self._factors
+        factors = self._factors.get(self._key(score))
+        if factors is None:
+            factors = np.ones(self.grid.elements // self.grid.columns, np.float32)
+        keys = np.empty(-(-self.grid.elements // step), np.uint32)
+
+        def look(block: range) -> None:
+            start, stop = self.grid.span(block)
+            out = keys[-(-start // step) : -(-stop // step)]
+            kernels.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
+                           -start % step, step, out)  # fmt: skip
+            self.tensors.forget(start, stop)
+
+        self.run.map(look, self._blocks)
+        self._factors[self._key(score)] = factors
+        return keys
+
+    def _bracketed(self, score: Change, sample: Array, ranks: Sequence[int]) -> dict[int, int]:
+        """The keys of the ranks that lie where the sorted sample leads to expect them: one pass finds them.
+
+        The sample decides the speed, never the answer: what it misses is not among what is returned.
+        """
+        lows, highs = np.array(
+            [_bracket(sample, (rank + 0.5) / self.grid.elements) for rank in ranks], np.uint32
+        ).T.copy()
+        factors, room = self.factors(score), [COLLECTED]
+
+        def look(block: range) -> tuple[Array, Array]:
+            counts, (base, other) = np.zeros((len(ranks), 3), np.int64), self.pair(score.k, block)
+            inside = held("inside", base.size, np.uint32)
+            found = kernels.brackets(base, other, self._of(factors, block), score.signed, lows, highs, counts, inside)
+            self.tensors.forget(*self.grid.span(block))
+            room[0] -= found
+            return counts, inside[: found if room[0] > 0 else 0].copy()
+
+        parts = self.run.map(look, self._blocks)
+        keys = np.concatenate([inside for _, inside in parts])
+        total = sum((counts for counts, _ in parts), start=np.zeros((len(ranks), 3), np.int64))
+        found = {}
+        for rank, low, high, (below, up_to, between) in zip(ranks, lows, highs, total.tolist(), strict=True):
+            own = keys[(keys > low) & (keys < high)]
+            if below <= rank < up_to:
+                found[rank] = int(low)
+            elif up_to <= rank < up_to + between and len(own) == between:  # all of them were held
+                found[rank] = int(np.partition(own, rank - up_to)[rank - up_to])
+        return found
+
+    def _counted(self, score: Change, ranks: Sequence[int]) -> list[int]:
+        """The ranks' keys by counting all: by their upper halves, then by the lower ones of those that matter."""
+        counted = self._counts(score, 1, np.zeros(0, np.int8))[0].cumsum()
         highs = np.searchsorted(counted, ranks, side="right")
         wanted, own = np.unique(highs, return_inverse=True)
         place = np.full(kernels.TOP, -1, np.int8)
         place[wanted] = np.arange(len(wanted))
-        within = self._counted(kernels.lower, score, (len(wanted), kernels.TOP), place).cumsum(1)
+        within = self._counts(score, len(wanted), place).cumsum(1)
         before = [int(counted[high - 1]) if high else 0 for high in highs]
         lows = [
             np.searchsorted(within[i], rank - b, side="right") for i, rank, b in zip(own, ranks, before, strict=True)
         ]
-        return [_value((int(high) << 16) | int(low)) for high, low in zip(highs, lows, strict=True)]
+        return [(int(high) << 16) | int(low) for high, low in zip(highs, lows, strict=True)]
 
-    def _counted(self, kernel: Any, score: Change, shape: tuple[int, ...], *more: Array) -> Array:
+    def _counts(self, score: Change, places: int, place: Array) -> Array:
         """The counts of all blocks, each thread's in an array of its own."""
         factors, idle, used = self.factors(score), [], []  # type: ignore[var-annotated]
 
@@ -97,11 +147,11 @@ class Fused:
             try:
                 counts = idle.pop()
             except IndexError:
-                counts = np.zeros(shape, np.int64)
+                counts = np.zeros((places, kernels.TOP), np.int64)
                 used.append(counts)
-            kernel(*self.pair(score.k, block), self._of(factors, block), score.signed, *more, counts)
+            kernels.count(*self.pair(score.k, block), self._of(factors, block), score.signed, place, counts)
             idle.append(counts)
-            self.forget(block)
+            self.tensors.forget(*self.grid.span(block))
 
         self.run.map(count, self._blocks)
         total: Array = sum(used[1:], start=used[0])
@@ -114,7 +164,6 @@ class Fused:
         taken, square, most = kernels.select(base, other, factors, score.signed, np.float32(threshold),
                                              out.reshape(base.shape))  # fmt: skip
         self.check(most, ["the base", self.tensors.names[score.k]])
-        self.forget(block)
         return taken, square
 
     def average(self, weights: Sequence[float], total: float, block: range, out: Array) -> float:
@@ -129,7 +178,6 @@ class Fused:
             )
             self.check(most, self.tensors.names)
             square += more
-        self.forget(block)
         return square
 
     def combine(self, added: "Sum", block: range, out: Array) -> float:
@@ -143,15 +191,14 @@ class Fused:
         sources = (base, *(self.tensors.models[u.k] for u in updates))
         for start, stop, part in self._parts(block, out, len(updates)):
             entries = self._stack(sources, start, stop)
-            numbers = np.zeros((len(updates), (stop - start) * drawn), np.float32)
+            numbers = held("drawn", len(updates) * (stop - start) * drawn, np.uint32).reshape(len(updates), -1)
             for update, row in zip(updates, numbers, strict=True):
                 if update.chance < 1:
-                    row[:] = self.tensors.uniform(update.k, start, stop)
+                    row[:] = self.tensors.random_bits(update.k, start, stop)
             more, most = kernels.combine(entries[0], entries[1:], own, numbers, added.elect, added.normalize,
                                          np.float32(added.total), np.float32(added.lam), part)  # fmt: skip
             self.check(most, ["the base", *(self.tensors.names[u.k] for u in updates)])
             square += more
-        self.forget(block)
         return square
 
     def _parts(self, block: range, out: Array, models: int) -> Iterator[tuple[int, int, Array]]:
@@ -162,18 +209,13 @@ class Fused:
             stop = min(start + length, last)
             yield start, stop, out[start - first : stop - first]
 
-    def _stack(self, sources: "Sequence[Source]", start: int, stop: int) -> Array:
+    def _stack(self, sources: Sequence[Source], start: int, stop: int) -> Array:
         """Stored elements of each source, [sources, elements] of one type."""
         parts = [widened(stored(source, start, stop)) for source in sources]
-        if any(part.dtype == np.float32 for part in parts):
+        if len({part.dtype for part in parts}) > 1:
             parts = [as_float(part) for part in parts]
-        return np.stack(parts)
-
-    def forget(self, block: range) -> None:
-        """Lets go of what was read of a block: memory stays flat, however large a tensor and however many models."""
-        for source in (self.tensors.base, *self.tensors.models):
-            if isinstance(source, Stored):
-                source.forget(*self.grid.span(block))
+        stack = held("stack", len(parts) * (stop - start), parts[0].dtype).reshape(len(parts), -1)
+        return np.stack(parts, out=stack)
 
     def check(self, most: Array, names: Sequence[str]) -> None:
         """UserError when the greatest magnitude in a model's entries, or last in the merged ones, is not finite."""
@@ -198,11 +240,12 @@ def halves(values: Array, name: str) -> Array:
     return narrow
 
 
-def as_float(rows: Array) -> Array:
-    """Stored rows as float32."""
-    if rows.dtype == np.float32:
-        return rows
-    return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+def _bracket(sample: Array, share: float) -> tuple[int, int]:
+    """Keys of the sorted sample between which the one of this share should lie."""
+    last = len(sample) - 1
+    slack = SIGMAS * math.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
+    low, high = math.floor((share - slack) * last), math.ceil((share + slack) * last)
+    return int(sample[low]) if low >= 0 else 0, int(sample[high]) if high <= last else 0xFFFFFFFF
 
 
 def _value(key: int) -> float:

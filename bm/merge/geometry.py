@@ -7,11 +7,12 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from bm.merge.arrays import Array, as_float
 from bm.merge.checkpoint import Stored, checkpoint
-from bm.merge.preflight import FLOATING, aligned, is_buffer
+from bm.merge.dtypes import FLOATING
+from bm.merge.preflight import aligned, is_buffer
 
 ENTRIES = 1 << 21
 """About as many entries of each model are read."""
@@ -41,33 +42,34 @@ def geometry(models: Sequence[Path], base: Path) -> Geometry | None:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, BASE)
         names = [n for n, t in opened[BASE].items() if t.dtype in FLOATING and t.elements and not is_buffer(n)]
         share = min(1.0, ENTRIES / max(1, sum(opened[BASE][name].elements for name in names)))
-        gram = torch.zeros(len(models) + 1, len(models) + 1, dtype=torch.float64)
-        opposed, changed = torch.zeros(2, len(models), len(models), dtype=torch.float64)
+        gram = np.zeros((len(models) + 1, len(models) + 1))
+        opposed, changed = np.zeros((2, len(models), len(models)))
         for name in names:
             start = _sampled(opened[BASE][name], share)
-            updates = torch.stack([_sampled(opened[str(i)][name], share) - start for i in range(len(models))])
+            updates = np.stack([_sampled(opened[str(i)][name], share) - start for i in range(len(models))])
             weight = opened[BASE][name].elements / len(start)
-            rows = torch.cat([updates, start[None]])
-            gram += weight * (rows @ rows.t())
-            signs = updates.sign()
-            agreement, both = signs @ signs.t(), signs.abs() @ signs.abs().t()
+            rows = np.concatenate([updates, start[None]])
+            gram += weight * (rows @ rows.T)
+            signs = np.sign(updates)
+            agreement, both = signs @ signs.T, np.abs(signs) @ np.abs(signs).T
             opposed += weight * (both - agreement) / 2
             changed += weight * both
-    lengths = gram.diagonal().sqrt()
+    lengths = np.sqrt(gram.diagonal())
     pairs = list(combinations(range(len(models)), 2))
     if not lengths[:-1].all() or not all(changed[i, j] for i, j in pairs):
         return None
     return Geometry(
-        (lengths[:-1] / lengths[-1]).mean().item(),
-        fmean((gram[i, j] / (lengths[i] * lengths[j])).item() for i, j in pairs),
-        fmean((opposed[i, j] / changed[i, j]).item() for i, j in pairs),
+        float((lengths[:-1] / lengths[-1]).mean()),
+        fmean(float(gram[i, j] / (lengths[i] * lengths[j])) for i, j in pairs),
+        fmean(float(opposed[i, j] / changed[i, j]) for i, j in pairs),
     )
 
 
-def _sampled(tensor: Stored, share: float) -> Tensor:
+def _sampled(tensor: Stored, share: float) -> Array:
     """Entries [n] of a tensor in float64: all of it, or `share` of it in pieces."""
     size = max(1, round(share * tensor.elements / PIECES))
     if share == 1.0 or size * PIECES >= tensor.elements:
-        return tensor.read(0, tensor.elements).double()
+        return as_float(tensor.stored(0, tensor.elements)).astype(np.float64)
     step = tensor.elements // PIECES
-    return torch.cat([tensor.read(i * step, i * step + size) for i in range(PIECES)]).double()
+    pieces = [tensor.stored(i * step, i * step + size) for i in range(PIECES)]
+    return as_float(np.concatenate(pieces)).astype(np.float64)

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import torch
-
 from bm.errors import UserError
+from bm.merge.dtypes import Dtype
+from bm.merge.lazy import torch
 
 TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long enough to hide the cost of dispatch
 CUDA_TILE_ELEMENTS = 1 << 24
@@ -39,14 +39,14 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Run:
-    """How tiles are computed. None of it changes a bit of the result but `dtype` and `seed` (and the kind of device).
+    """How tiles are computed: none of it changes a bit of the result but `precision`, `seed` and the kind of device.
 
     `workers` runs the tasks of a pass, None runs them in the caller. `allowance` bounds the scores held between the
     passes over the tensors in work; what does not fit is scored again.
     """
 
-    dtype: torch.dtype = torch.float32
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Dtype = Dtype.float32
+    device: str = "cpu"
     seed: int = 0
     workers: Executor | None = None
     allowance: Allowance = field(default_factory=lambda: Allowance(256 << 20))
@@ -54,13 +54,19 @@ class Run:
     task_tiles: int | None = None
 
     @property
+    def dtype(self) -> "torch.dtype":
+        """torch's type of the arithmetic."""
+        dtype: torch.dtype = self.precision.torch
+        return dtype
+
+    @property
     def tile_size(self) -> int:
-        return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.type == "cuda" else TILE_ELEMENTS)
+        return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.startswith("cuda") else TILE_ELEMENTS)
 
     @property
     def block_tiles(self) -> int:
         """Tiles that one task reads and writes."""
-        return self.task_tiles or (1 if self.device.type == "cuda" else BLOCK_TILES)
+        return self.task_tiles or (1 if self.device.startswith("cuda") else BLOCK_TILES)
 
     def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
         if self.workers is None or len(tasks) < 2:
@@ -68,10 +74,10 @@ class Run:
         return list(self.workers.map(task, tasks))
 
 
-def device(name: str) -> torch.device:
+def device(name: str) -> str:
     """`merge.device`; UserError when torch knows none of that name, or this machine has none."""
     try:
-        return torch.empty(0, device=name).device
+        return name if name == "cpu" else str(torch.empty(0, device=name).device)
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
         raise UserError(f"merge.device={name}: this machine has no such device; take merge.device=cpu") from problem
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from bm.config import Merge
 from bm.merge.checkpoint import Stored, checkpoint
+from bm.merge.dtypes import FLOATING, Dtype
 from bm.merge.engine import pool
 from bm.merge.grid import device
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.arcee_fusion import QUARTILES
-from bm.merge.preflight import FLOATING, aligned, is_buffer
+from bm.merge.preflight import aligned, is_buffer
 from bm.merge.scores import Change
 from bm.merge.tables import write_table
 from bm.merge.tensors import Run, Tensors, Tile, above
@@ -43,7 +43,7 @@ def interference(models: Mapping[str, Path], student: Path, lam: float, config: 
     folders = {**models, STUDENT: student}
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, STUDENT)
-        run = Run(getattr(torch, config.dtype), device(config.device), config.seed)
+        run = Run(Dtype[config.dtype], device(config.device), config.seed)
         rows, total = _measure_all(opened, list(models), lam, run, config.threads)
     lengths = total.diagonal().sqrt()
     cosines = [(total[i, j] / (lengths[i] * lengths[j])).item() for i, j in combinations(range(len(models)), 2)]

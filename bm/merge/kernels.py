@@ -1,19 +1,17 @@
 """The hot loops of merging on a CPU: one pass over memory each, compiled by numba, run without the interpreter's lock.
 
 Entries come as they are stored, bfloat16 as its bits (uint16) or float32, are float32 at work, and go out as either.
-Every formula here is that of the torch path, which GPUs take; the tests hold both to one float64 oracle. All are in one
-file, because numba's cache on disk looks at a function's own file only.
+Every formula is that of the torch path, which GPUs take; the tests hold both to one float64 oracle. All are in one
+file, as numba's cache looks at a function's own file only.
 """
 
 from typing import Any
 
 import numpy as np
-from numba import njit
-from numba.core import event
 
-from bm.progress import say
+from bm.merge.compiled import njit
 
-CHUNK = 2048  # entries at work: a few float32 buffers of them stay in the nearest cache
+CHUNK = 1024  # entries at work: a few float32 buffers of them stay in the nearest cache
 SUMMED = 512  # entries whose sum is taken in float32
 TOP = 1 << 16  # values of the upper or lower half of a score's bits
 INFINITE, MAGNITUDE, SIGN = np.uint32(0x7F800000), np.uint32(0x7FFFFFFF), np.uint32(0x80000000)
@@ -26,23 +24,6 @@ _inside: dict[str, Any] = {"forceinline": True, "error_model": "numpy"}
 _exact: Any = njit(**_inside)
 _fused: Any = njit(fastmath={"contract"}, **_inside)
 _sums: Any = njit(fastmath={"contract", "reassoc", "nnan", "nsz"}, **_inside)
-
-
-class _Said(event.Listener):
-    """Says once that kernels are being compiled."""
-
-    done = False
-
-    def on_start(self, event: Any) -> None:
-        if not self.done:
-            say("compiling the merge kernels for this processor: some seconds, once; they are kept beside the code")
-            self.done = True
-
-    def on_end(self, event: Any) -> None:
-        pass
-
-
-event.register("numba:compile", _Said())  # type: ignore[no-untyped-call]
 
 
 @_exact
@@ -131,44 +112,64 @@ def _moments(d, e, shift):  # type: ignore[no-untyped-def]
 
 
 @_exact
-def _divergence(x, y, most, d, e, scale):  # type: ignore[no-untyped-def]
-    """KL(softmax(y) ‖ softmax(x)) of a row of float32; `d`, `e` and `scale` (int32) are buffers of its length.
+def _largest(stored):  # type: ignore[no-untyped-def]
+    """The bits of the greatest magnitude among stored entries, as float32 has them."""
+    if stored.itemsize == 2:
+        short = np.uint16(0)
+        for j in range(len(stored)):
+            size = np.uint16(np.uint16(stored[j]) & np.uint16(0x7FFF))
+            short = size if size > short else short
+        return np.uint32(np.uint32(short) << np.uint32(16))
+    most, bits = np.uint32(0), stored.view(np.uint32)
+    for j in range(len(bits)):
+        whole = np.uint32(bits[j] & MAGNITUDE)
+        most = whole if whole > most else most
+    return most
 
-    `most` is max |x|, which keeps e^x from overflowing as well as max x does where it is small.
+
+@_exact
+def _divergence(base, other, d, e, work):  # type: ignore[no-untyped-def]
+    """KL(softmax(other) ‖ softmax(base)) of a stored row; `d`, `e` float32 of its length, `work` uint32 [4, SUMMED].
 
     The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
     """
-    n = len(x)
-    for j in range(n):
-        d[j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
-    _powers(x, most if most < np.float32(20) else x.max(), e, scale)
-    power = scale.view(np.float32)
+    n, x, y, power = len(base), work[0].view(np.float32), work[1].view(np.float32), work[2].view(np.float32)
+    work[3, 0] = _largest(base)
+    top = work[3].view(np.float32)[0]
+    if top >= np.float32(20):  # below, max |x| keeps e^x from overflowing as well as max x
+        top = _whole(base).max()
     z, first = np.float64(0), np.float64(0)
     for begin in range(0, n, SUMMED):
         end = min(begin + SUMMED, n)
-        whole, mean = _mean(d[begin:end], e[begin:end], power[begin:end])
-        z += whole
-        first += mean
+        m = end - begin
+        _load(base[begin:end], work[0], x)
+        _load(other[begin:end], work[1], y)
+        for j in range(m):
+            d[begin + j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
+        _powers(x[:m], top, e[begin:end], work[2].view(np.int32))
+        whole, mean = _mean(d[begin:end], e[begin:end], power)
+        z, first = z + whole, first + mean
     shift = np.float32(first / z)
     s2, s3, s4, far = np.float64(0), np.float64(0), np.float64(0), np.float32(0)
     for begin in range(0, n, SUMMED):
-        end = min(begin + SUMMED, n)
-        p2, p3, p4, beyond = _moments(d[begin:end], e[begin:end], shift)
-        s2 += p2
-        s3 += p3
-        s4 += p4
-        far += beyond
-    if far > 0:
-        return _far(x, y)
+        p2, p3, p4, beyond = _moments(d[begin : begin + SUMMED], e[begin : begin + SUMMED], shift)
+        s2, s3, s4, far = s2 + p2, s3 + p3, s4 + p4, far + beyond
     s2, s3, s4 = s2 / z, s3 / z, s4 / z
-    return np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
+    return _far(_whole(base), _whole(other)) if far > 0 else np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
+
+
+@_exact
+def _whole(stored):  # type: ignore[no-untyped-def]
+    """A stored row as float32."""
+    bits = np.empty(len(stored), np.uint32)
+    _load(stored, bits, bits.view(np.float32))
+    return bits.view(np.float32)
 
 
 @_exact
 def _far(x, y):  # type: ignore[no-untyped-def]
     """The divergence as it stands, in float64: for rows that are far apart."""
-    left, right = np.float64(x.max()), np.float64(y.max())
-    zl, zr = np.float64(0), np.float64(0)
+    left, right, zl, zr = np.float64(x.max()), np.float64(y.max()), np.float64(0), np.float64(0)
     for j in range(len(x)):
         zl += np.exp(np.float64(x[j]) - left)
         zr += np.exp(np.float64(y[j]) - right)
@@ -178,20 +179,6 @@ def _far(x, y):  # type: ignore[no-untyped-def]
         log_p = np.float64(y[j]) - right
         total += np.exp(log_p) * (log_p - (np.float64(x[j]) - left))
     return np.float32(total)
-
-
-@_kernel
-def divergences(base, other, kl):  # type: ignore[no-untyped-def]
-    """kl[r] = KL(softmax(other[r]) ‖ softmax(base[r])): stored rows [rows, columns] in, float32 [rows] out."""
-    n = base.shape[1]
-    ub, uo = np.empty(n, np.uint32), np.empty(n, np.uint32)
-    x, y = ub.view(np.float32), uo.view(np.float32)
-    d = np.empty(n, np.float32)
-    e, scale, most = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(1, np.uint32)
-    for r in range(base.shape[0]):
-        most[0] = _load(base[r], ub, x)
-        _load(other[r], uo, y)
-        kl[r] = _divergence(x, y, most.view(np.float32)[0], d, e, scale)
 
 
 @_exact
@@ -211,36 +198,75 @@ def _score(base, other, factor, signed, work):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def scores(base, other, factors, signed, out):  # type: ignore[no-untyped-def]
-    """Every score's key; stored rows [rows, columns] in, one factor a row, uint32 [rows, columns] out."""
-    work = np.empty((2, base.shape[1]), np.uint32)
+def sample(base, other, factors, measure, signed, first, step, out):  # type: ignore[no-untyped-def]
+    """Into `out` uint32 the keys of every `step`-th score from `first` on, over the rows' ends.
+
+    Stored rows [rows, columns] in, float32 factors [rows]: with `measure` these become the rows' divergences before.
+    """
+    n, place, found = base.shape[1], first, 0
+    d, e = np.empty(n, np.float32), np.empty(n, np.float32)
+    sums, work = np.empty((4, SUMMED), np.uint32), np.empty((2, n), np.uint32)
     for r in range(base.shape[0]):
-        _score(base[r], other[r], factors[r], signed, work)
-        out[r] = work[0]
+        if measure:
+            factors[r] = _divergence(base[r], other[r], d, e, sums)
+        picked = max(0, (n - 1 - place) // step + 1)
+        _score(base[r, place::step], other[r, place::step], factors[r], signed, work)
+        out[found : found + picked] = work[0, :picked]
+        found, place = found + picked, place + picked * step - n
 
 
 @_kernel
-def upper(base, other, factors, signed, counts):  # type: ignore[no-untyped-def]
-    """Counts the scores' keys by their upper 16 bits: int64 [65536], added to."""
+def count(base, other, factors, signed, place, counts):  # type: ignore[no-untyped-def]
+    """Adds to `counts` int64 [places, 65536] the scores' keys by their upper 16 bits where `place` is empty, else by
+    the lower ones those whose upper ones have a place ≥ 0: int8 [65536]."""
     work = np.empty((2, base.shape[1]), np.uint32)
-    keys = work[0]
     for r in range(base.shape[0]):
         _score(base[r], other[r], factors[r], signed, work)
-        for j in range(base.shape[1]):
-            counts[keys[j] >> np.uint32(16)] += 1
+        for key in work[0]:
+            high = key >> np.uint32(16)
+            if len(place) == 0:
+                counts[0, high] += 1
+            elif place[high] >= 0:
+                counts[place[high], key & np.uint32(0xFFFF)] += 1
+
+
+@_exact
+def _within(keys, low, high, mask, fresh):  # type: ignore[no-untyped-def]
+    """How many keys are below `low`, up to it, and strictly between it and `high`; these are marked in `mask`."""
+    below, up_to, between = np.uint32(0), np.uint32(0), np.uint32(0)
+    for j in range(len(keys)):
+        inside = np.uint8((keys[j] > low) & (keys[j] < high))
+        mask[j] = inside if fresh else mask[j] | inside
+        below += np.uint32(keys[j] < low)
+        up_to += np.uint32(keys[j] <= low)
+        between += np.uint32(inside)
+    return below, up_to, between
 
 
 @_kernel
-def lower(base, other, factors, signed, place, counts):  # type: ignore[no-untyped-def]
-    """Counts by their lower 16 bits the keys whose upper ones have a place ≥ 0: int8 [65536]; int64 [places, 65536]."""
-    work = np.empty((2, base.shape[1]), np.uint32)
-    keys = work[0]
+def brackets(base, other, factors, signed, lows, highs, counts, inside):  # type: ignore[no-untyped-def]
+    """Where the keys of stored rows [rows, columns] lie around brackets: `lows` and `highs`, uint32 [brackets].
+
+    Adds to `counts` int64 [brackets, 3] how many are below each low, up to it, and
+    strictly between it and the high; puts the last into `inside`, uint32 [entries], and returns their number.
+    """
+    n, found = base.shape[1], 0
+    work, mask = np.empty((2, CHUNK), np.uint32), np.zeros(CHUNK, np.uint8)
+    words = mask.view(np.uint64)
     for r in range(base.shape[0]):
-        _score(base[r], other[r], factors[r], signed, work)
-        for j in range(base.shape[1]):
-            i = place[keys[j] >> np.uint32(16)]
-            if i >= 0:
-                counts[i, keys[j] & np.uint32(0xFFFF)] += 1
+        for begin in range(0, n, CHUNK):
+            end = min(begin + CHUNK, n)
+            keys = work[0, : end - begin]
+            _score(base[r, begin:end], other[r, begin:end], factors[r], signed, work)
+            for i in range(len(lows)):
+                below, up_to, between = _within(keys, lows[i], highs[i], mask, i == 0)
+                counts[i, 0], counts[i, 1] = counts[i, 0] + below, counts[i, 1] + up_to
+                counts[i, 2] += between
+            for word in range((len(keys) + 7) // 8):
+                for j in range(8 * word, min(8 * word + 8, len(keys)) if words[word] else 0):  # eight marks at a time
+                    if mask[j]:
+                        inside[found], found = keys[j], found + 1
+    return found
 
 
 @_kernel
@@ -250,22 +276,24 @@ def select(base, other, factors, signed, threshold, out):  # type: ignore[no-unt
     How many were taken, Σ (out − base)², the bits of the greatest magnitudes of base, other and out.
     """
     n = base.shape[1]
-    ub, uo, um = np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.uint32)
+    ub, uo, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
     x, y, m = ub.view(np.float32), uo.view(np.float32), um.view(np.float32)
-    taken, square = 0, np.float64(0)
-    most = np.zeros(3, np.uint32)
+    taken, square, most = 0, np.float64(0), np.zeros(3, np.uint32)
     for r in range(base.shape[0]):
-        most[0] = max(most[0], _load(base[r], ub, x))
-        most[1] = max(most[1], _load(other[r], uo, y))
-        factor, count = factors[r], 0
-        for j in range(n):
-            score = (y[j] - x[j]) * factor
-            above = (score if signed else abs(score)) > threshold
-            count += above
-            um[j] = uo[j] if above else ub[j]
-        taken += count
-        square += _square(m, x, n)
-        most[2] = max(most[2], _store(m, um, out[r]))
+        factor = factors[r]
+        for begin in range(0, n, CHUNK):
+            end = min(begin + CHUNK, n)
+            most[0] = max(most[0], _load(base[r, begin:end], ub, x))
+            most[1] = max(most[1], _load(other[r, begin:end], uo, y))
+            count = np.uint32(0)
+            for j in range(end - begin):
+                score = (y[j] - x[j]) * factor
+                above = (score if signed else abs(score)) > threshold
+                count += np.uint32(above)
+                um[j] = uo[j] if above else ub[j]
+            taken += int(count)
+            square += _square(m, x, end - begin)
+            most[2] = max(most[2], _store(m, um, out[r, begin:end]))
     return taken, square, most
 
 
@@ -305,7 +333,10 @@ def average(kept, models, weights, total, out):  # type: ignore[no-untyped-def]
 
 @_exact
 def _update(x, y, own, drawn, u):  # type: ignore[no-untyped-def]
-    """u = weight·factor·(y − x), 0 where |y − x| is not in [low, high] or a drawn number is not below the chance."""
+    """u = weight·factor·(y − x), 0 where |y − x| is not in [low, high] or a drawn number is not below the chance.
+
+    A number in [0, 1) is the upper 24 of its random bits (`Tensors.uniform`).
+    """
     weight, low, high, chance, rescaled, factor = own[0], own[1], own[2], own[3], own[4], own[5]
     for j in range(len(u)):
         change = y[j] - x[j]
@@ -313,7 +344,8 @@ def _update(x, y, own, drawn, u):  # type: ignore[no-untyped-def]
         u[j] = change if (size >= low) & (size <= high) else np.float32(0)
     if len(drawn):
         for j in range(len(u)):
-            kept = u[j] if drawn[j] < chance else np.float32(0)
+            number = np.float32(np.int32(drawn[j] >> np.uint32(8))) * np.float32(2**-24)
+            kept = u[j] if number < chance else np.float32(0)
             u[j] = kept / chance if rescaled > 0 else kept
     for j in range(len(u)):
         u[j] = u[j] * factor * weight
@@ -325,16 +357,13 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # typ
     added, over the weights that agree if `normalize`: the formulas of `Sum` in `bm.merge.methods.updates`.
 
     Stored [entries], [models, entries] in, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
-    to divide by it, factor. `drawn` float32 [models, entries] or [models, 0].
+    to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0].
     Σ (out − base)², and the bits of the greatest magnitudes of the base, each model and out.
     """
     ux, uy, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
     x, y, m = ux.view(np.float32), uy.view(np.float32), um.view(np.float32)
-    u, sign, agreed = (
-        np.empty((len(models), CHUNK), np.float32),
-        np.empty(CHUNK, np.float32),
-        np.empty(CHUNK, np.float32),
-    )
+    u = np.empty((len(models), CHUNK), np.float32)
+    sign, agreed = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     square, most = np.float64(0), np.zeros(len(models) + 2, np.uint32)
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))

@@ -7,16 +7,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bm.config import Merge
 from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
+from bm.merge.dtypes import Dtype
 from bm.merge.engine import Outcome, execute
 from bm.merge.grid import device
 from bm.merge.interference import interference
+from bm.merge.lazy import Tensor
 from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
 from bm.merge.plan import plan
 from bm.merge.preflight import aligned
@@ -164,8 +163,8 @@ def _run(
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
         measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
-        items = plan(order, methods, opened, opened.get(STUDENT), measured, getattr(torch, config.out_dtype))
-        run = Run(getattr(torch, config.dtype), device(config.device), config.seed)
+        items = plan(order, methods, opened, opened.get(STUDENT), measured, Dtype[config.out_dtype])
+        run = Run(Dtype[config.dtype], device(config.device), config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import torch
-
 from bm.merge.checkpoint import Stored
+from bm.merge.dtypes import FLOATING, Dtype
 from bm.merge.order import Branch, Order, base_leaf, leaves
-from bm.merge.preflight import FLOATING, is_buffer
+from bm.merge.preflight import is_buffer
 from bm.merge.steps import Input, Item, Node
 from bm.merge.tensors import Method, kind_of
 
@@ -23,7 +22,7 @@ def plan(
     models: Checkpoints,
     student: Mapping[str, Stored] | None,
     statistics: Checkpoints,
-    out_dtype: torch.dtype,
+    out_dtype: Dtype,
 ) -> list[Item]:
     """One item per tensor of the base in file order, with one tree per method; what cannot be merged is the base's."""
     kept = models[base_leaf(order)]

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from bm.errors import UserError
 from bm.merge.checkpoint import Stored
+from bm.merge.dtypes import FLOATING
 
-FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".position_ids")
 """Ends of names that older libraries saved and a model computes itself."""
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -152,9 +152,9 @@ def _same_tensor(tensor: str, name: str, ours: Stored, base: str, kept: Stored) 
     for stored, owner in ((ours, name), (kept, base)):
         if stored.dtype.itemsize == 1 and stored.dtype.is_floating_point:
             raise UserError(
-                f"{tensor}: {stored.dtype} in {owner} means nothing without its scales; merge unquantised weights"
+                f"{tensor}: {stored.dtype.name} in {owner} means nothing without its scales; merge unquantised weights"
             )
     if (ours.dtype in FLOATING) != (kept.dtype in FLOATING):
-        raise UserError(f"{tensor}: {ours.dtype} in {name} and {kept.dtype} in {base}")
-    if ours.dtype not in FLOATING and not torch.equal(ours.read(0, ours.elements), kept.read(0, kept.elements)):
-        raise UserError(f"{tensor}: {ours.dtype} entries differ between {name} and {base}; they cannot be merged")
+        raise UserError(f"{tensor}: {ours.dtype.name} in {name} and {kept.dtype.name} in {base}")
+    if ours.dtype not in FLOATING and not np.array_equal(ours.stored(0, ours.elements), kept.stored(0, kept.elements)):
+        raise UserError(f"{tensor}: {ours.dtype.name} entries differ between {name} and {base}; they cannot be merged")

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from bm.merge.lazy import Tensor, torch
 
 Array: TypeAlias = npt.NDArray[Any]
 SAMPLE = 1 << 18

@@ -6,36 +6,38 @@ to give the inputs of the next. One model, one layer of an expert, and the hidde
 killed run goes on above the last layer that it saved.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from bm.errors import UserError
 from bm.merge.checkpoint import checkpoint
+from bm.merge.dtypes import dtype_of
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.regmean import regmean
 from bm.merge.sources import Held, Source
 from bm.merge.statistics import FILE, PARTIAL, SAVE_SECONDS, Example, add_outer, load, save
 from bm.merge.tensors import Run, Tensors
 from bm.progress import progress
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Grams = dict[str, dict[str, Tensor]]
 """By expert, the mean x·xᵀ [in, in] under the name of each linear layer's weight."""
 
 
-@torch.no_grad()
 def measure_together(
     models: Mapping[str, Path],
     examples: Mapping[str, Sequence[Example]],
     alpha: float,
     work: Path,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """The Gram matrices of every expert into `work/NAME/`; `alpha` as in the merge that they are for.
 
@@ -43,7 +45,7 @@ def measure_together(
     """
     if not all(examples.get(name) for name in models):
         raise UserError("regmean_plus_plus needs at least one trace of each expert's domain")
-    with ExitStack() as stack:
+    with torch.no_grad(), ExitStack() as stack:
         sources = {name: stack.enter_context(checkpoint(folder)) for name, folder in models.items()}
         network = load(next(iter(models.values())), device, dtype)
         grams = _climb(Climb(network, sources, alpha), examples, work)
@@ -82,11 +84,11 @@ class Climb:
         for name, parameter in self.named(module).items():
             known = [Held(grams[expert][name]) for expert in self.sources if name in grams[expert]]
             models = [source[name] for source in self.sources.values()]
-            run = Run(parameter.dtype, parameter.device)
+            run = Run(dtype_of(parameter.dtype), str(parameter.device))
             tensors = Tensors(name, None, models, names=list(self.sources), statistics=known, run=run)
             apply = regmean(tensors, alpha=self.alpha)
             tiles = [apply(tile) for block in tensors.grid.blocks(run.block_tiles) for tile in tensors.tiles(block)]
-            parameter.copy_(torch.cat([t for t in tiles if isinstance(t, Tensor)]).view(parameter.shape))
+            parameter.copy_(torch.cat([t for t in tiles if isinstance(t, torch.Tensor)]).view(parameter.shape))
 
     @contextmanager
     def measuring(self, module: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -94,7 +96,7 @@ class Climb:
         sums: dict[str, Tensor] = {}
         with ExitStack() as stack:
             for layer in module.modules():
-                if isinstance(layer, nn.Linear) and id(layer.weight) in self.names:
+                if isinstance(layer, torch.nn.Linear) and id(layer.weight) in self.names:
                     total = layer.weight.new_zeros(layer.in_features, layer.in_features)
                     sums[self.names[id(layer.weight)]] = total
                     stack.callback(layer.register_forward_pre_hook(add_outer(total)).remove)
@@ -130,13 +132,17 @@ def _climb(climb: Climb, examples: Mapping[str, Sequence[Example]], work: Path) 
 
 def _linear(climb: Climb, module: nn.Module) -> list[str]:
     return [
-        climb.names[id(m.weight)] for m in module.modules() if isinstance(m, nn.Linear) and id(m.weight) in climb.names
+        climb.names[id(m.weight)]
+        for m in module.modules()
+        if isinstance(m, torch.nn.Linear) and id(m.weight) in climb.names
     ]
 
 
 def _saved(work: Path, experts: Mapping[str, Any]) -> Grams:
     grams: Grams = {expert: {} for expert in experts}
     if (work / PARTIAL).exists():
+        from safetensors.torch import load_file
+
         for key, gram in load_file(work / PARTIAL).items():
             expert, _, name = key.partition("/")
             grams[expert][name] = gram

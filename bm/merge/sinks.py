@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge.arrays import Array, from_torch
 from bm.merge.checkpoint import INDEX, Shard, index_json
+from bm.merge.lazy import Tensor, torch
 
 JOURNAL = ".merged.jsonl"
 FLUSH_BYTES = 128 << 20
@@ -214,7 +213,7 @@ class Memory:
     def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
         for shard in shards:
             for entry in shard.entries:
-                self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype)
+                self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype.torch)
         return {}
 
     def write(self, name: str, start: int, values: Array) -> None:

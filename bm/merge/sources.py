@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+from bm.merge.dtypes import Dtype, dtype_of
+from bm.merge.lazy import Tensor, torch
 
 
 class Source(Protocol):
@@ -14,7 +14,7 @@ class Source(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> Dtype: ...
 
     def read(self, start: int, stop: int) -> Tensor:
         """Flat elements [start, stop) in the stored dtype."""
@@ -31,8 +31,8 @@ class Held:
         return tuple(self.tensor.shape)
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+    def dtype(self) -> Dtype:
+        return dtype_of(self.tensor.dtype)
 
     def read(self, start: int, stop: int) -> Tensor:
         return self.tensor.reshape(-1)[start:stop]
@@ -43,14 +43,22 @@ class Cast:
     """A source in another dtype."""
 
     source: Source
-    dtype: torch.dtype
+    dtype: Dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.source.shape
 
     def read(self, start: int, stop: int) -> Tensor:
-        return self.source.read(start, stop).to(self.dtype)
+        return self.source.read(start, stop).to(self.dtype.torch)
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A source whose entries count as this process's memory once they were looked at."""
+
+    def forget(self, start: int, stop: int) -> None:
+        """Until it is told that nobody looks at flat elements [start, stop) any more."""
 
 
 @runtime_checkable

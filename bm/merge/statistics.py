@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.progress import progress
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILE = "model.safetensors"
 PARTIAL = "partial.safetensors"
@@ -40,7 +41,7 @@ def measure(kind: str, model: Path, examples: Sequence[Example], device: str, wo
 
 
 def fisher(
-    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: str = "float32"
 ) -> dict[str, Any]:
     """The diagonal of the empirical Fisher matrix (Matena & Raffel 2022, arXiv 2111.09832, section 3), in `work`.
 
@@ -64,7 +65,7 @@ def fisher(
 
 
 def regmean(
-    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: str = "float32"
 ) -> dict[str, Any]:
     """The Gram matrices of the inputs of a model's linear layers (Jin et al. 2023, arXiv 2212.09849), in `work`.
 
@@ -74,7 +75,7 @@ def regmean(
     """
     network = load(model, device, dtype)
     own = dict(network.named_parameters())
-    layers = {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)}
     layers = {name: layer for name, layer in layers.items() if name in own}  # a tied head is the embedding's parameter
     sums = {name: layer.weight.new_zeros(layer.in_features, layer.in_features) for name, layer in layers.items()}
 
@@ -84,7 +85,7 @@ def regmean(
 
 
 def activations(
-    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: Path, examples: Sequence[Example], work: Path, device: str = "cpu", dtype: str = "float32"
 ) -> dict[str, Any]:
     """How large the inputs of a model's linear layers and norms are (AIM, arXiv 2502.02421, section 3), in `work`.
 
@@ -93,7 +94,7 @@ def activations(
     """
     network = load(model, device, dtype)
     own = dict(network.named_parameters())
-    modules = {f"{name}.weight": m for name, m in network.named_modules() if not isinstance(m, nn.Embedding)}
+    modules = {f"{name}.weight": m for name, m in network.named_modules() if not isinstance(m, torch.nn.Embedding)}
     modules = {name: module for name, module in modules.items() if name in own}
     sums = {name: own[name].new_zeros(own[name].shape[-1]) for name in modules}
     for name, module in modules.items():
@@ -101,18 +102,18 @@ def activations(
     return _means_of_inputs("activations", network, examples, sums, work)
 
 
-def add_outer(total: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def add_outer(total: Tensor) -> Callable[["nn.Module", tuple[Tensor, ...]], None]:
     """A hook that adds Σ x·xᵀ of a module's inputs to `total` [in, in]."""
 
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def hook(_: "nn.Module", inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach().flatten(0, -2)
         total.addmm_(x.T, x)
 
     return hook
 
 
-def _add_magnitude(total: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _add_magnitude(total: Tensor) -> Callable[["nn.Module", tuple[Tensor, ...]], None]:
+    def hook(_: "nn.Module", inputs: tuple[Tensor, ...]) -> None:
         total.add_(inputs[0].detach().abs().flatten(0, -2).sum(0))
 
     return hook
@@ -141,10 +142,10 @@ def log_likelihood(network: Any, example: Example) -> Tensor:
     return torch.log_softmax(logits, -1).gather(1, response[:, None]).sum()
 
 
-def load(model: Path, device: str, dtype: torch.dtype) -> Any:
+def load(model: Path, device: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
     return network.to(device).eval()
 
 
@@ -175,6 +176,8 @@ def _resume(sums: dict[str, Tensor], work: Path) -> int:
 
 
 def save(tensors: dict[str, Tensor], path: Path, examples: int) -> None:
+    from safetensors.torch import save_file
+
     beside = path.with_name(path.name + ".part")
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(held, beside, metadata={"examples": str(examples)})  # two keys would be written in an order of chance

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bm.merge.arrays import Array, from_torch, to_torch
+from bm.merge.dtypes import Dtype
 from bm.merge.fused import halves
+from bm.merge.lazy import Tensor, torch
 from bm.merge.tensors import ByKernel, Method, Run, Selection, Source, Tensors, Tile
 
 
@@ -34,7 +34,7 @@ class Item:
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
     trees: tuple[Input, ...]
 
 
@@ -80,11 +80,15 @@ class Step:
         size = grid.rows * grid.columns
         block = range(start // size, -(-stop // size))
         if self.kernel is not None:
-            out = np.empty(stop - start, np.uint16 if self.dtype == torch.bfloat16 else np.float32)
+            out = np.empty(stop - start, np.uint16 if self.dtype == Dtype.bfloat16 else np.float32)
             self._measured[block.start] = self.kernel(block, out)
-            return out if self.dtype != torch.float16 else halves(out, self.tensors.name)
+            return out if self.dtype != Dtype.float16 else halves(out, self.tensors.name)
         tiles = self.tensors.tiles(block)
-        return from_torch(torch.cat([self.merged(tile).to(self.dtype).reshape(-1) for tile in tiles]))
+        return from_torch(torch.cat([self.merged(tile).to(self.dtype.torch).reshape(-1) for tile in tiles]))
+
+    def forget(self, start: int, stop: int) -> None:
+        """What was looked at for these elements may go."""
+        self.tensors.forget(start, stop)
 
     def release(self) -> None:
         self.tensors.release()

@@ -14,17 +14,17 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge.arrays import Array
+from bm.merge.dtypes import Dtype
 from bm.merge.fused import Fused
 from bm.merge.grid import Grid, Run
+from bm.merge.lazy import Tensor, torch
 from bm.merge.names import Place
 from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
 from bm.merge.scores import Change
-from bm.merge.sources import Held, Releasing, Source
+from bm.merge.sources import Forgetting, Held, Releasing, Source
 from bm.merge.tile import Tile
 
 __all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
@@ -159,7 +159,7 @@ class Tensors:
         self.place, self.layers = Place.of(name), layers
         self.run = run or Run()
         first: Source = self.models[0] if base is None else base
-        self.shape, self.stored_dtype = tuple(first.shape), first.dtype
+        self.shape, self._stored = tuple(first.shape), first.dtype
         self.grid = Grid.of(self.shape, self.run.tile_size)
         self._facts: dict[Hashable, Any] = {}
         self._scores: dict[Hashable, Tensor] = {}
@@ -174,6 +174,12 @@ class Tensors:
     @property
     def elements(self) -> int:
         return self.grid.elements
+
+    @property
+    def stored_dtype(self) -> "torch.dtype":
+        """torch's type of the stored entries, of the base or the first model."""
+        dtype: torch.dtype = self._stored.torch
+        return dtype
 
     def tiles(self, block: range) -> Iterator[Tile]:
         """The tiles of one block, which is read once per source, when first asked for."""
@@ -263,17 +269,22 @@ class Tensors:
     def fused(self) -> Fused | None:
         """The compiled kernels over this tensor, where they know its types."""
         types = {source.dtype for source in (*self.models, *([self.base] if self.base else []))}
-        able = self.run.device.type == "cpu" and self.run.dtype == torch.float32 and self.elements
-        return Fused(self) if able and types <= {torch.bfloat16, torch.float16, torch.float32} else None
+        able = self.run.device == "cpu" and self.run.precision == Dtype.float32 and self.elements
+        return Fused(self) if able and types <= {Dtype.bfloat16, Dtype.float16, Dtype.float32} else None
 
     def uniform(self, k: int, start: int, stop: int) -> Array:
         """Random numbers in [0, 1) for the flat elements [start, stop) of model k, float32.
 
         An element's number is its place in PCG64-DXSM's stream of (seed, tensor, model), whatever part it is drawn in.
         """
+        return (self.random_bits(k, start, stop) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+
+    def random_bits(self, k: int, start: int, stop: int) -> Array:
+        """What `uniform` is made of: 32 random bits an element, uint32."""
         even = start & ~1  # the generator makes two numbers at a time
-        bits = np.random.PCG64DXSM(self.stream(k)).advance(even // 2)
-        return np.random.Generator(bits).random(stop - even, np.float32)[start - even :]
+        generator = np.random.Generator(np.random.PCG64DXSM(self.stream(k)).advance(even // 2))
+        pairs = generator.integers(0, np.iinfo(np.uint64).max, (stop - even + 1) // 2, np.uint64, endpoint=True)
+        return pairs.astype("<u8", copy=False).view(np.uint32)[start - even : stop - even]
 
     def stream(self, k: int) -> int:
         """The seed of model k's random numbers, 128 bits."""
@@ -294,6 +305,12 @@ class Tensors:
             self.run.map(fill, self.grid.blocks(self.run.block_tiles))
             self._scores[f] = scores
         return self._scores[f]
+
+    def forget(self, start: int, stop: int) -> None:
+        """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models."""
+        for source in (self.base, *self.models):
+            if isinstance(source, Forgetting):
+                source.forget(start, stop)
 
     def release(self) -> None:
         """Gives back what is held of scores, here and in earlier steps of the merge."""
@@ -335,11 +352,11 @@ class TensorScores:
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         def block(tiles: range) -> Tensor:
-            total: Tensor | int = 0
+            total: Any = 0
             for tile in self.tensors.tiles(tiles):
                 total = total + f(tile.of(self.f).to(self.tensors.run.dtype))
-            assert isinstance(total, Tensor)
-            return total
+            summed: Tensor = total
+            return summed
 
         tensors = self.tensors
         return torch.stack(tensors.run.map(block, tensors.grid.blocks(tensors.run.block_tiles))).sum(0)

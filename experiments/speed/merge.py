@@ -5,6 +5,7 @@ measured with the models in memory and, after they were dropped from it, from th
 side by side. `python -m experiments.speed.merge [ROUNDS]`.
 """
 
+import json
 import os
 import resource
 import shutil
@@ -67,9 +68,9 @@ def run(command: Callable[[Path], list[str]], limit: Callable[[], None] | None =
 
 def copy(inputs: Sequence[Path], output: Path) -> list[str]:
     """The first model copied and flushed to the disk, the others read: what no merge of these bytes does without."""
-    first, *others = (str(folder / "model.safetensors") for folder in inputs)
+    first, *others = (f"{folder}/*.safetensors" for folder in inputs)
     read = f"cat {' '.join(others)} > /dev/null;" if others else ""
-    return ["sh", "-c", f"mkdir {output}; {read} cp {first} {output}; sync {output}/model.safetensors"]
+    return ["sh", "-c", f"mkdir {output}; {read} cp {first} {output}; sync {output}/*.safetensors"]
 
 
 def inputs(method: str, base: Path, experts: Sequence[Path]) -> list[Path]:
@@ -141,6 +142,22 @@ def doubled(rounds: int) -> dict[str, object]:
             "times_the_memory": round(large_usage.peak_rss_gb / small_usage.peak_rss_gb, 2)}  # fmt: skip
 
 
+def threads(rounds: int) -> list[dict[str, object]]:
+    """Fusion by one and by two threads: whole processes, and the merge alone, which is all that threads can share."""
+    base, experts = models("half_billion", ("expert", "other"))
+    rows: list[dict[str, object]] = []
+    for count in (1, 2):
+        usages, alone, output = [], [], WORK / "merged"
+        for _ in range(rounds):
+            command = [*ours("arcee_fusion", base, experts, output), f"merge.threads={count}"]
+            usages.append(measure(command, WORK / "log"))
+            alone.append(json.loads((output / "manifest.json").read_text())["seconds"])
+            shutil.rmtree(output)
+        rows.append({"name": f"merge/threads_{count}", **asdict(best(usages)), "machine": machine(),
+                     "merge_seconds": min(alone)})  # fmt: skip
+    return rows
+
+
 def many_experts(rounds: int) -> list[dict[str, object]]:
     """TIES over 2 to 32 experts: memory and the seconds a GB read. The experts are two, met under many names."""
     base, experts = models("half_billion", ("expert", "other"))
@@ -160,17 +177,21 @@ def many_experts(rounds: int) -> list[dict[str, object]]:
 
 
 def four_billion() -> dict[str, object]:
-    """4 B parameters in shards, in a process that may allocate no more than 1.5 GB."""
+    """4 B parameters in shards, in a process that may allocate no more than 1.5 GB, and the copy of their bytes."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(LIMIT_GB * 1e9),) * 2)
 
     base, experts = models("four_billion")
     usage = run(lambda output: [*ours("arcee_fusion", base, experts, output), "merge.max_shard_size=2GB"], limit)
+    floor = run(partial(copy, [base, *experts]))
     size = sum(file.stat().st_size for folder in (base, *experts) for file in folder.glob("*.safetensors")) / 1e9
     shutil.rmtree(WORK / "four_billion")
+    billions = size / 4  # two models of two bytes a parameter
     return {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine(),
-            "read_gb_per_second": round(size / usage.seconds, 2)}  # fmt: skip
+            "read_gb_per_second": round(size / usage.seconds, 2), "copy": asdict(floor),
+            "copy_gb_per_second": round(size / floor.seconds, 2), "copies": round(usage.seconds / floor.seconds, 2),
+            "cpu_seconds_per_billion": round((usage.cpu_seconds or 0) / billions, 2)}  # fmt: skip
 
 
 def main(rounds: int) -> None:
@@ -178,7 +199,7 @@ def main(rounds: int) -> None:
     rows = compare(rounds)
     record(rows)
     show("merging: ours and mergekit's whole processes", rows)
-    scaling = [doubled(rounds), *many_experts(1), four_billion()]
+    scaling = [doubled(rounds), *threads(rounds), *many_experts(1), four_billion()]
     record(scaling, "scaling")
     for one in scaling:
         print(", ".join(f"{what} {value}" for what, value in one.items() if what != "machine"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bm.errors import UserError
 from bm.merge import kernels
 from bm.merge.arrays import from_torch, to_torch
+from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.fused import Fused
 from bm.merge.methods import (
     arcee_fusion,
@@ -78,7 +79,7 @@ def test_kernels_have_the_bits_of_the_torch_path(method, dtype, out_dtype):
         expected = by_tiles(tensors, apply).to(out_dtype)
         out = np.empty(expected.numel(), np.uint16 if out_dtype == torch.bfloat16 else np.float32)
         taken, square = apply.by_kernel(tensors.fused, range(tensors.grid.tiles), out)
-        assert torch.equal(to_torch(out, out_dtype), expected)
+        assert torch.equal(to_torch(out, dtype_of(out_dtype)), expected)
         update = by_tiles(tensors, apply).double() - base.reshape(-1).double()
         assert square == pytest.approx(float(update.square().sum()), rel=1e-5)
         if taken is not None and dtype == torch.float32:
@@ -108,14 +109,16 @@ def test_order_statistics_are_those_of_a_sort(data):
     expected = torch.cat(tiles).sort().values[ranks].tolist()
     assert tensors.fused.order_statistics(score, ranks) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bm.merge.fused.SORTED", 0)  # counted, not sorted
+        patch.setattr("bm.merge.fused.SAMPLE", data.draw(st.integers(1, 500)))
+        patch.setattr("bm.merge.fused.SIGMAS", data.draw(st.sampled_from([0, 1, 6])))
+        patch.setattr("bm.merge.fused.COLLECTED", data.draw(st.sampled_from([20, 1 << 24])))
         assert Fused(tensors).order_statistics(score, ranks) == expected
 
 
 @pytest.mark.parametrize("dtype", [*TYPES, torch.float64, torch.int64, torch.bool, torch.float8_e4m3fn])
 def test_entries_of_any_type_pass_through_numpy(dtype):
     values = torch.tensor([0.0, 1.0, 1.0]).to(dtype)
-    assert torch.equal(to_torch(from_torch(values), dtype).float(), values.float())
+    assert torch.equal(to_torch(from_torch(values), dtype_of(dtype)).float(), values.float())
 
 
 def test_bfloat16_is_rounded_to_nearest_even():
@@ -123,7 +126,7 @@ def test_bfloat16_is_rounded_to_nearest_even():
     out = np.empty(len(numbers), np.uint16)
     stack = numbers[None]
     kernels.average(stack[0, :0], stack, np.ones(1, np.float32), np.float32(1), out)
-    assert torch.equal(to_torch(out, torch.bfloat16), torch.from_numpy(numbers).bfloat16())
+    assert torch.equal(to_torch(out, Dtype.bfloat16), torch.from_numpy(numbers).bfloat16())
 
 
 def test_a_model_with_nan_is_named_by_every_kernel():
@@ -136,10 +139,47 @@ def test_a_model_with_nan_is_named_by_every_kernel():
 
 
 @pytest.mark.slow
+def test_brackets_find_quantiles_of_rows_that_differ():
+    """Rows whose changes are of very different sizes, many of them zero: no rank is missed, so nothing is counted."""
+    draw = np.random.default_rng(5)
+    sizes = np.exp(draw.normal(size=(600, 1))) * (draw.random((600, 1)) < 0.8)
+    base = torch.from_numpy(draw.normal(size=(600, 300)).astype(np.float32)) * 0.02
+    other = base + torch.from_numpy((sizes * 1e-3 * draw.normal(size=(600, 300))).astype(np.float32))
+    tensors = Tensors.held(base, [other], run=Run(tile_elements=5000))
+    for score in (Change(weighed=True), Change(), Change(signed=True)):
+        keys = torch.cat([score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.grid.tiles))]).sort().values
+        ranks = [45_000, 90_000, 135_000]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bm.merge.fused.SAMPLE", 10_000)
+            patch.setattr(Fused, "_counted", None)
+            assert Fused(tensors).order_statistics(score, ranks) == keys[ranks].tolist()
+
+
+def test_random_numbers_are_their_bits():
+    tensors = Tensors.held(torch.zeros(40, 5), [torch.zeros(40, 5)], names=["a"])
+    whole = np.random.Generator(np.random.PCG64DXSM(tensors.stream(0))).random(200, np.float32)
+    for start, stop in ((0, 200), (1, 200), (7, 8), (64, 131)):
+        assert np.array_equal(tensors.uniform(0, start, stop), whole[start:stop])
+
+
+def test_merges_by_kernels_import_no_torch(student, experts, tmp_path):
+    code = """
+import sys, bm
+base, *models = sys.argv[2:]
+for method in ("arcee_fusion", "linear", "task_arithmetic", "ties", "dare_ties", "breadcrumbs"):
+    own = {} if method == "linear" else {"base": base}
+    chosen = models[:1] if method == "arcee_fusion" else models
+    bm.merge(models=chosen, method=method, output=f"{sys.argv[1]}/{method}", **own)
+assert "torch" not in sys.modules
+"""
+    folders = [str(tmp_path), str(student), *map(str, experts.values())]
+    subprocess.run([sys.executable, "-c", code, *folders], check=True)
+
+
 def test_compiling_is_said_once_and_kept(tmp_path):
     code = (
         "import numpy as np; from bm.merge import kernels; one = np.ones((1, 4), np.float32); "
-        "kernels.divergences(one, one, np.empty(1, np.float32))"
+        "kernels.sample(one, one, np.empty(1, np.float32), True, False, 0, 1, np.empty(4, np.uint32))"
     )
     said = []
     for _ in range(2):

@@ -54,7 +54,7 @@ TENSORS = {
     "missing": (lambda t: {k: v for k, v in t.items() if k != "model.norm.weight"}, "in kept, but not in math"),
     "untied": (lambda t: t | {HEAD: torch.zeros(700, 64)}, "lm_head.weight: in math, but not in kept; untie"),
     "float8": (lambda t: t | {"model.norm.weight": torch.zeros(64).to(torch.float8_e4m3fn)}, "without its scales"),
-    "kind": (lambda t: t | {"model.norm.weight": torch.zeros(64, dtype=torch.int32)}, "torch.int32 in math"),
+    "kind": (lambda t: t | {"model.norm.weight": torch.zeros(64, dtype=torch.int32)}, "int32 in math"),
 }
 
 

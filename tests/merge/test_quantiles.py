@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bm.errors import UserError
+from bm.merge.dtypes import Dtype
 from bm.merge.grid import Allowance
 from bm.merge.quantiles import _radix
 from bm.merge.tensors import Run, Tensors, TensorScores, Tile
@@ -40,7 +41,7 @@ def test_any_rank_of_anything(values, tile, cache, data):
 def test_radix_descent(values, dtype, data):
     rank = data.draw(st.integers(0, len(values) - 1))
     values = values.astype(dtype)
-    tensors = held(values.reshape(-1, 1), tile_elements=70, dtype=torch.from_numpy(values).dtype)
+    tensors = held(values.reshape(-1, 1), tile_elements=70, precision=Dtype[values.dtype.name])
     assert _radix(TensorScores(tensors, itself), rank) == np.partition(values, rank)[rank]
 
 

@@ -75,7 +75,7 @@ def by_hand(folders):
 
 
 def test_layers_are_measured_above_merged_layers(folders, tmp_path):
-    facts = climb.measure_together(folders, EXAMPLES, ALPHA, tmp_path, dtype=torch.float64)
+    facts = climb.measure_together(folders, EXAMPLES, ALPHA, tmp_path, dtype="float64")
     assert facts == {"examples": 3, "tokens": 5 + 4 + 6}
     expected = by_hand(folders)
     for name in folders:
@@ -85,7 +85,7 @@ def test_layers_are_measured_above_merged_layers(folders, tmp_path):
             torch.testing.assert_close(found[weight], gram, rtol=1e-9, atol=1e-12)
     plain = tmp_path / "plain"
     plain.mkdir()
-    statistics.regmean(folders["a"], EXAMPLES["a"], plain, dtype=torch.float64)
+    statistics.regmean(folders["a"], EXAMPLES["a"], plain, dtype="float64")
     alone, last = load_file(plain / statistics.FILE), "model.layers.1.mlp.down_proj.weight"
     assert (alone[last] - expected["a"][last]).norm() > 1e-3 * alone[last].norm()
 
@@ -124,7 +124,7 @@ def test_no_traces_are_told(folders, tmp_path):
 
 
 def test_activations_are_the_mean_magnitudes_of_inputs(folders, tmp_path):
-    statistics.activations(folders["a"], EXAMPLES["a"], tmp_path, dtype=torch.float64)
+    statistics.activations(folders["a"], EXAMPLES["a"], tmp_path, dtype="float64")
     found = load_file(tmp_path / statistics.FILE)
     assert "model.embed_tokens.weight" not in found and "model.layers.0.input_layernorm.weight" in found
     model = network(folders["a"])

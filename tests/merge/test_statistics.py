@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from bm.errors import UserError
 from bm.merge import methods, statistics
 from bm.merge.checkpoint import checkpoint
+from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.engine import execute
 from bm.merge.order import Branch
 from bm.merge.plan import plan
@@ -51,7 +52,7 @@ def squared_gradient(model, example):
 
 
 def test_fisher_is_the_mean_squared_gradient(folder, tmp_path):
-    facts = statistics.fisher(folder, EXAMPLES, tmp_path, dtype=torch.float64)
+    facts = statistics.fisher(folder, EXAMPLES, tmp_path, dtype="float64")
     assert facts == {"examples": 4, "tokens": 10}
     squares = [squared_gradient(reference(folder), example) for example in EXAMPLES]
     measured = load_file(tmp_path / statistics.FILE)
@@ -61,7 +62,7 @@ def test_fisher_is_the_mean_squared_gradient(folder, tmp_path):
 
 
 def test_float32_fisher_is_close(folder, tmp_path):
-    for dtype, place in ((torch.float32, "one"), (torch.float64, "two")):
+    for dtype, place in (("float32", "one"), ("float64", "two")):
         (tmp_path / place).mkdir()
         statistics.fisher(folder, EXAMPLES, tmp_path / place, dtype=dtype)
     one, two = (load_file(tmp_path / place / statistics.FILE) for place in ("one", "two"))
@@ -71,7 +72,7 @@ def test_float32_fisher_is_close(folder, tmp_path):
 
 def test_regmean_is_the_mean_outer_product_of_inputs(folder, tmp_path):
     """Two layers whose inputs the model's own hidden states give: the first attention's, and the head's."""
-    facts = statistics.regmean(folder, EXAMPLES, tmp_path, dtype=torch.float64)
+    facts = statistics.regmean(folder, EXAMPLES, tmp_path, dtype="float64")
     tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in EXAMPLES)
     assert facts == {"examples": 4, "tokens": tokens}
     measured = load_file(tmp_path / statistics.FILE)
@@ -137,7 +138,7 @@ def stored(shape, models, matrices, dtype=torch.float64):
         None,
         [Held(model) for model in models],
         statistics=[Held(matrix) for matrix in matrices],
-        run=Run(dtype=dtype, tile_elements=3 * shape[-1]),
+        run=Run(dtype_of(dtype), tile_elements=3 * shape[-1]),
     )
 
 
@@ -204,7 +205,7 @@ def test_models_are_merged_by_their_statistics(kind, tmp_path):
         opened = {name: stack.enter_context(checkpoint(folder)) for name, folder in folders.items()}
         measured = {name: stack.enter_context(checkpoint(tmp_path / f"{kind}-{name}")) for name in folders}
         items = plan(Branch(("a", "b"), 1), [method[kind]], opened, None, measured, torch.float32)
-        execute(items, [memory], Run(dtype=torch.float64), 10**9, threads=2)
+        execute(items, [memory], Run(Dtype.float64), 10**9, threads=2)
     a, b = (load_file(folder / "model.safetensors") for folder in folders.values())
     one, two = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
     for name, tensor in memory.tensors.items():

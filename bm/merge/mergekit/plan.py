@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bm.errors import UserError
+from bm.merge.dtypes import Dtype, promote
+from bm.merge.lazy import torch
 from bm.merge.mergekit.methods import REQUIRED, Entry, Parameter, entry_of
 from bm.merge.mergekit.schema import Config
 from bm.merge.mergekit.vocabulary import INDEXED, Checkpoints
@@ -205,28 +205,23 @@ def _item(output: Output, entry: Entry, config: Config, checkpoints: Checkpoints
         return Item(output.name, shape, sources[0].dtype, (_same(output.name, sources),))
     values = _values(output, entry, config)
     if entry.in_its_dtype:
-        dtype = _dtype(config.dtype) if config.dtype else _promoted(sources)
+        dtype = Dtype[config.dtype] if config.dtype else _promoted(sources)
         sources = [Cast(source, dtype) for source in sources]
     return Item(output.name, shape, out_dtype(config, sources), (_node(part, sources, entry, values),))
 
 
-def out_dtype(config: Config, sources: Sequence[Source]) -> torch.dtype:
+def out_dtype(config: Config, sources: Sequence[Source]) -> Dtype:
     """`out_dtype`, else `dtype`, else the type that holds all inputs; Arcee Fusion's masks make float32 of narrower."""
     if config.out_dtype:
-        return _dtype(config.out_dtype)
-    own = _dtype(config.dtype) if config.dtype else _promoted(sources)
-    return torch.promote_types(own, torch.float32) if config.merge_method == "arcee_fusion" else own
+        return Dtype[config.out_dtype]
+    own = Dtype[config.dtype] if config.dtype else _promoted(sources)
+    return promote(own, Dtype.float32) if config.merge_method == "arcee_fusion" else own
 
 
-def _dtype(name: str) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def _promoted(sources: Sequence[Source]) -> torch.dtype:
+def _promoted(sources: Sequence[Source]) -> Dtype:
     promoted = sources[0].dtype
     for source in sources[1:]:
-        promoted = torch.promote_types(promoted, source.dtype)
+        promoted = promote(promoted, source.dtype)
     return promoted
 
 

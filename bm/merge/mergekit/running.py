@@ -10,12 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bm.config import Merge
 from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
+from bm.merge.dtypes import Dtype
 from bm.merge.engine import execute
 from bm.merge.grid import device
 from bm.merge.mergekit.adapters import merged
@@ -55,7 +54,7 @@ def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
         variant = _variant(config, settings)
         items = plan(config, words.aligned(stored) if words else stored, variant)
         files = _files(file, config, words, items, variant)
-        dtype = torch.float64 if config.dtype == "float64" else getattr(torch, settings.dtype)
+        dtype = Dtype.float64 if config.dtype == "float64" else Dtype[settings.dtype]
         run = Run(dtype, device(settings.device), settings.seed)
         (outcome,) = execute(items, [Folder(work)], run, parse_size(settings.max_shard_size), settings.threads)
     for name, data in files.items():
@@ -126,7 +125,7 @@ def _model_config(config: Config, words: Vocabulary | None, items: Sequence[Item
     values = _json(config.folders[0])
     values.pop("torch_dtype", None)
     floating = [item for item in items if item.dtype.is_floating_point]
-    values["dtype"] = str(max(floating, key=lambda item: len(item.shape)).dtype).removeprefix("torch.")
+    values["dtype"] = max(floating, key=lambda item: len(item.shape)).dtype.name
     if any(item.name == HEAD for item in items):
         values["tie_word_embeddings"] = False
     if words:

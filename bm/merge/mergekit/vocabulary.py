@@ -14,10 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.dtypes import Dtype
+from bm.merge.lazy import Tensor, torch
 from bm.merge.mergekit.schema import Config, Token, Tokenizer, TokenOf, Zero
 from bm.merge.tensors import Source
 
@@ -89,7 +88,7 @@ class Aligned:
     """A token-indexed parameter in another vocabulary, made of stored rows as they are read."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
     runs: Sequence[Run]
     padding: int
 
@@ -110,11 +109,11 @@ class Aligned:
         """The mean of all rows but the padding."""
         tokens = self.shape[0] - self.padding
         parts = [self._rows(i, min(i + 4096, tokens)).double().sum(0) for i in range(0, tokens, 4096)]
-        return (torch.stack(parts).sum(0) / tokens).to(self.dtype)
+        return (torch.stack(parts).sum(0) / tokens).to(self.dtype.torch)
 
     def _rows(self, first: int, last: int) -> Tensor:
         """[last − first, width]."""
-        pieces, starts = [torch.empty(0, self.width, dtype=self.dtype)], [run.start for run in self.runs]
+        pieces, starts = [torch.empty(0, self.width, dtype=self.dtype.torch)], [run.start for run in self.runs]
         while first < last:
             place = bisect_right(starts, first)
             end = min([last, *starts[place : place + 1]])
@@ -128,9 +127,9 @@ class Aligned:
             begin = (index + first - run.start) * self.width
             blocks.append(source.read(begin, begin + (end - first) * self.width).view(-1, self.width))
         if len(blocks) == 1:
-            return blocks[0].to(self.dtype)
+            return blocks[0].to(self.dtype.torch)
         total = torch.zeros(end - first, self.width, dtype=torch.float64)
-        return (sum((block.double() for block in blocks), total) / max(1, len(blocks))).to(self.dtype)
+        return (sum((block.double() for block in blocks), total) / max(1, len(blocks))).to(self.dtype.torch)
 
 
 def vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary | None:

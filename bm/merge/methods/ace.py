@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.spectra import Strip, Strips, averaged, inverse, is_matrix, spectrum
 from bm.merge.methods.updates import Share, Weights, sum_of
 from bm.merge.tensors import Apply, Tensors, task_vectors

@@ -1,9 +1,7 @@
 """AIM (Heyrani Nobari et al. 2025, arXiv 2502.02421): what the base's activations need changes least."""
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import Share, Sparse, Weights, add, each
 from bm.merge.tensors import Apply, Tensors, Tile, task_vectors, weighed_by
 
@@ -33,7 +31,7 @@ def aim(tensors: Tensors, *, weights: Weights, lam: float, omega: Share) -> Appl
 
     def apply(tile: Tile) -> Tensor:
         merged = plain(tile)
-        assert isinstance(merged, Tensor)
+        assert isinstance(merged, torch.Tensor)
         return tile.kept + (merged - tile.kept) * relaxed
 
     return apply

@@ -5,13 +5,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge.arrays import Array
 from bm.merge.fused import Fused
+from bm.merge.lazy import Tensor, torch
 from bm.merge.scores import Change
 from bm.merge.tensors import Apply, Selection, Tensors, Tile, above, pair
 

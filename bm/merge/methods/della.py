@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import (
     Rescale,
     Shares,

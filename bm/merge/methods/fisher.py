@@ -3,9 +3,9 @@
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.lazy import Tensor
 from bm.merge.methods.updates import Weights, each, sum_of
 from bm.merge.tensors import Apply, Tensors, Tile, models, weighed_by
 

@@ -2,9 +2,7 @@
 
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.spectra import Strip, Strips, averaged, inverse, inverse_root, is_matrix, of, spectrum, total
 from bm.merge.methods.updates import Share, Weights
 from bm.merge.tensors import Apply, Tensors, task_vectors

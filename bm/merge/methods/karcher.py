@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.sphere import combine, gram, thetas
 from bm.merge.methods.updates import Weights, each
 from bm.merge.tensors import Apply, Tensors, models

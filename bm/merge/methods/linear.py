@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from bm.errors import UserError
 from bm.merge.arrays import Array
 from bm.merge.fused import Fused
+from bm.merge.lazy import Tensor
 from bm.merge.methods.updates import Weights, each
 from bm.merge.tensors import Apply, Tensors, Tile, models
 

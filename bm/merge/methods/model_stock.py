@@ -1,9 +1,7 @@
 """Model Stock (Jang et al. 2024, arXiv 2403.19522)."""
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.sphere import cosine, gram, updates
 from bm.merge.methods.updates import sum_of
 from bm.merge.tensors import Apply, Tensors, Tile, task_vectors

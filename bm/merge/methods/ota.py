@@ -5,11 +5,10 @@ curvature.
 from collections.abc import Callable
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import Shares, Weights, each, magnitude, sum_of, update
 from bm.merge.tensors import Apply, Tensors, Tile, above, task_vectors, weighed_by
 

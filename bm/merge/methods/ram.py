@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import magnitude, sum_of, update
 from bm.merge.tensors import Apply, Tensors, Tile, task_vectors
 

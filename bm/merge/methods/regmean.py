@@ -1,9 +1,7 @@
 """RegMean (Jin et al. 2023, arXiv 2212.09849)."""
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import Share, sum_of
 from bm.merge.tensors import Apply, Tensors, Tile, models, weighed_by
 

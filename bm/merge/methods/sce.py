@@ -1,8 +1,6 @@
 """SCE (Wan et al. 2024, arXiv 2408.07990)."""
 
-import torch
-from torch import Tensor
-
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import Share, Update, elected, nonzero, positive, sum_of, update
 from bm.merge.tensors import Apply, Tensors, Tile, task_vectors
 

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.sphere import arc, combine, cosine, ends, from_base, gram, updates
 from bm.merge.methods.updates import Share, Weights, each
 from bm.merge.tensors import Apply, Tensors, Tile, directions, pair, two

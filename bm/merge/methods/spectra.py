@@ -13,10 +13,8 @@ direction of its own gets none: where a paper's SVD fills up the null space with
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
 from bm.errors import UserError
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import Sparse, Weights, add, each
 from bm.merge.sources import Source, is_finite
 from bm.merge.tensors import Apply, Tensors, Tile

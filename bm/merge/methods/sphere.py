@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.updates import sum_of
 from bm.merge.tensors import Apply, Tensors, Tile
 

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.spectra import Strip, Strips, inverse, is_matrix, of, spectrum, total
 from bm.merge.methods.updates import Sparse, Weights, add, each
 from bm.merge.tensors import Apply, Tensors, task_vectors

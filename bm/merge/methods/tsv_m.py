@@ -1,8 +1,6 @@
 """TSV-Merge (Gargiulo et al. 2025, arXiv 2412.00081): the tasks' singular vectors, made orthogonal to each other."""
 
-import torch
-from torch import Tensor
-
+from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.spectra import Strip, Strips, averaged, inverse, inverse_root, is_matrix, of, spectrum
 from bm.merge.methods.updates import Weights
 from bm.merge.tensors import Apply, Tensors, task_vectors

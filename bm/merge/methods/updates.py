@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bm.errors import UserError
 from bm.merge.arrays import Array
 from bm.merge.fused import Fused
+from bm.merge.lazy import Tensor, torch
 from bm.merge.scores import Change
 from bm.merge.tensors import Apply, Tensors, Tile
 

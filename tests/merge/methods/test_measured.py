@@ -8,6 +8,7 @@ import torch
 
 from bm.errors import UserError
 from bm.merge import methods
+from bm.merge.dtypes import dtype_of
 from bm.merge.tensors import Held, Run, Tensors
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
@@ -16,7 +17,7 @@ from tests.merge.methods.test_parity import merged
 def tensors(statistics=(), shape=(7, 5), name="model.layers.2.mlp.up_proj.weight", layers=5, dtype=torch.float64):
     base, *updates = torch.randn(4, *shape, dtype=dtype, generator=torch.Generator().manual_seed(6))
     models = [Held(base + 0.1 * update) for update in updates]
-    run = Run(dtype=dtype, tile_elements=10)
+    run = Run(dtype_of(dtype), tile_elements=10)
     return Tensors(name, Held(base), models, statistics=[Held(s) for s in statistics], layers=layers, run=run)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bm.merge.dtypes import dtype_of
 from bm.merge.mergekit.methods import METHODS as ENTRIES
 from bm.merge.mergekit.methods import REQUIRED
 from bm.merge.tensors import Run, Tensors, Tile
@@ -67,7 +68,7 @@ def ours(name, case, dtype=torch.float32, **changed):
     tensors = Tensors.held(
         None if base is None else torch.from_numpy(base),
         [torch.from_numpy(m) for m in models],
-        run=Run(dtype=dtype, tile_elements=3 * 13),
+        run=Run(dtype_of(dtype), tile_elements=3 * 13),
     )
     return merged(tensors, partial(bound(case)[0], **changed))
 
