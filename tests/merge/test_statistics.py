@@ -204,7 +204,7 @@ def test_models_are_merged_by_their_statistics(kind, tmp_path):
     with ExitStack() as stack:
         opened = {name: stack.enter_context(checkpoint(folder)) for name, folder in folders.items()}
         measured = {name: stack.enter_context(checkpoint(tmp_path / f"{kind}-{name}")) for name in folders}
-        items = plan(Branch(("a", "b"), 1), [method[kind]], opened, None, measured, torch.float32)
+        items = plan(Branch(("a", "b"), 1), [method[kind]], opened, None, measured, Dtype.float32)
         execute(items, [memory], Run(Dtype.float64), 10**9, threads=2)
     a, b = (load_file(folder / "model.safetensors") for folder in folders.values())
     one, two = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
