@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -c 'from bm.merge.compiled import compile_all; compile_all()'
+	@$(BIN)/python -m bm.merge.precompile
 	@touch $@
 
 gpu: $(READY) ## what training on CUDA uses besides: FlashAttention, Liger, bitsandbytes
