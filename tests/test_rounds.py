@@ -123,7 +123,7 @@ def test_experts_go_on_from_the_merges_on_the_way(undisturbed: Path, bm: Bm) -> 
 @pytest.mark.slow
 def test_experts_stop_where_their_merge_predicts_best(undisturbed: Path, bm: Bm) -> None:
     """Each goes on from its own weights; of the part whose merge has the lowest held-out loss the merge is made."""
-    words = [*SHRUNK, "merge=linear", "mixture=null", "rounds.parts=4", "rounds.go_on=own", "rounds.patience=1"]
+    words = [*SHRUNK, "merge=linear", "~mixture", "rounds.parts=4", "rounds.go_on=own", "rounds.patience=1"]
     said = bm("run", *words, "branch.epochs=3", "branch.learning_rate=0.3", "output=outputs/stopped", cwd=undisturbed)
     assert said.returncode == 0, said.stderr
     losses = [float(x) for x in re.findall(r"merge after part \d of 4: ([0-9.]+) nats", said.stdout + said.stderr)]
