@@ -218,8 +218,8 @@ def branch(config: Experiment) -> None:
             "choose one domain (domain=math) for an expert, or a mixture (mixture=proportional) for the baseline"
         )
     preflight(config, config.teacher, config.verify.judge)
-    traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
+    traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     if config.mixture:
         model = stages.mixture(student, config.mixture, traces)
     else:
@@ -288,6 +288,8 @@ def evaluate(config: EvaluateFolder) -> None:
     stages = _stages(config)
     if config.output.resolve() == config.model.resolve():
         raise UserError("output: is the model's own folder; choose another, so that the model stays as it was made")
+    if not (config.evaluate.tasks or config.domains):
+        raise UserError("evaluate.tasks: there is nothing to ask; name a task, or choose a domain")
     model = external(config.model)
     preflight(config, config.verify.judge, config.evaluate.engine)
     questions = stages.questions()
@@ -311,6 +313,8 @@ def verify(config: VerifyFile) -> None:
     """A file of responses graded one by one: accepted, or why not."""
     from bm.verify.file import grade, summary
 
+    if config.output.resolve() == config.file.resolve():
+        raise UserError("output: is the file of responses; choose another, so that they stay as they are")
     verdicts = grade(config.verifier, config.file, config.output, config.verify)
     console.print(summary(verdicts))
     say(f"graded  {config.output}")

@@ -8,7 +8,7 @@ from bm.config import Component, Experiment, absent, overridden
 from bm.errors import UserError, nearest
 from bm.store import write_text
 
-ENDPOINT, VLLM = "bm.generate.engines.openai", "bm.generate.engines.vllm"
+ENDPOINT, VLLM, LOCAL = (f"bm.generate.engines.{name}" for name in ("openai", "vllm", "transformers"))
 
 
 def preflight(config: Experiment, *asked: Component | None) -> None:
@@ -22,13 +22,16 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
     for component in asked:
         check_keys(component)
         _vllm(component)
+        _local(component)
     _files(config)
     _moments(config)
-    _devices(config)
+    _models(config)
     _tasks(config)
     for name, path in absent(config):
         raise UserError(f"{name}: there is no file {path}")
-    _writable(config.paths.outputs)
+    if config.output:
+        writable("output", config.output)
+    writable("paths.outputs", config.paths.outputs)
 
 
 def _files(config: Experiment) -> None:
@@ -80,6 +83,14 @@ def _vllm(component: Component | None) -> None:
         installed(Path(engine["python"]))
 
 
+def _local(component: Component | None) -> None:
+    """UserError for an engine on a device that this machine has not."""
+    for engine in named_engines(component, LOCAL):
+        from bm.generate.transformers_engine import check_device
+
+        check_device(engine["device"])
+
+
 def named_engines(node: Any, target: str) -> Iterator[Mapping[str, Any]]:
     """The parameters of every engine of a kind in a component."""
     if isinstance(node, Component):
@@ -91,22 +102,29 @@ def named_engines(node: Any, target: str) -> Iterator[Mapping[str, Any]]:
             yield from named_engines(value, target)
 
 
-def _devices(config: Experiment) -> None:
-    """The processors of training and merging, and whether a ready student can be trained at all."""
+def _models(config: Experiment) -> None:
+    """The processors of training and merging, and whether models that are there are whole and can be trained."""
     from bm.branch.adapter import check_adapter
     from bm.branch.architecture import check_devices, check_trainable
+    from bm.branch.chat import check_template
     from bm.branch.teacher import check_teacher
+    from bm.generate.text import model_folder
+    from bm.generate.weights import check_whole
     from bm.merge.grid import device
 
     check_devices(config.trainer)
     device(config.merge.device)
     given = config.student.build.parameters.get("name")
     ready = Path(given) if given and Path(given).is_dir() else None
+    for folder in (ready, config.teacher.parameters.get("model")):
+        if folder is not None:
+            check_whole(Path(folder))
     for domain in config.domains.values():
         settings = overridden(config.branch, domain.branch, f"domains.{domain.name}.branch")
         check_adapter(settings.adapter, config.trainer.devices * config.trainer.nodes)
         if ready:
             check_trainable(ready, settings, config.trainer)
+            check_template(model_folder(ready), settings.chat_template)
         if settings.teacher:
             check_teacher(settings.teacher, ready)
 
@@ -125,11 +143,12 @@ def _tasks(config: Experiment) -> None:
         check_tasks(named, config.evaluate.include_path)
 
 
-def _writable(outputs: Path) -> None:
+def writable(name: str, folder: Path) -> None:
+    """UserError unless files can be written in the folder that this setting names; makes it."""
     try:
-        outputs.mkdir(parents=True, exist_ok=True)
-        probe = outputs / ".probe"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
         write_text(probe, "")
         probe.unlink()
     except OSError as problem:
-        raise UserError(f"paths.outputs: {outputs} cannot be written to: {problem.strerror}") from problem
+        raise UserError(f"{name}: {folder} cannot be written to: {problem.strerror}") from problem

@@ -67,8 +67,8 @@ def models(
     """
     config = stages.config
     teacher = _teaches(config.rounds.teacher, before.model) if before else config.teacher
-    traces = {name: stages.distill(domain, "train", teacher, number) for name, domain in config.domains.items()}
     student = before.model if before else stages.student()
+    traces = {name: stages.distill(domain, "train", teacher, number) for name, domain in config.domains.items()}
     start, experts = _branched(stages, student, traces, merges)
     stages.interference(start, experts)
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None

@@ -227,7 +227,8 @@ def _writing(folder: Path, name: str) -> Iterator[None]:
             raise UserError(
                 f"{name}: the disk of {folder} is full; make room, then rerun the command to resume"
             ) from problem
-        if isinstance(problem, OSError) and problem.errno in REFUSED and _below(problem.filename, folder):
+        nowhere = isinstance(problem, FileNotFoundError) and not folder.is_dir()  # as below /proc
+        if isinstance(problem, OSError) and (problem.errno in REFUSED or nowhere) and _below(problem.filename, folder):
             raise UserError(
                 f"{problem.filename} cannot be written: {problem.strerror}; {name} belongs there"
             ) from problem

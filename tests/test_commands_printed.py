@@ -1,5 +1,9 @@
-"""Every `bm` command that the README, the docs and the experiments print is read, composed, checked and preflighted."""
+"""Every `bm` command that the README, the docs and the experiments print is composed and checked.
 
+Those of the README and the docs are run too, shrunk, one after the other in one folder as a reader would.
+"""
+
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,6 +20,7 @@ from bm.commands import chosen_merges
 from bm.config import Experiment
 from bm.overrides import opened
 from bm.sweeps.jobs import settings
+from tests.conftest import SHRUNK, Bm
 
 HOME = Path(__file__).parents[1]
 PAGES = [HOME / "README.md", *(HOME / "docs").glob("*.md"), *(HOME / "experiments").glob("*/README.md")]
@@ -23,6 +28,16 @@ COMMAND = re.compile(rf"bm (?:{'|'.join(STAGES)})\b(?: +(?:-m|'[^']*'|[\w./@~+-]
 """A stage and its words, up to what a page says of them."""
 MISSPELT = "bm run branch.learning_rat=1e-4"
 """Printed to show what a mistake looks like."""
+
+ELSEWHERE = {
+    "recipe=smollm2": "takes an hour: experiments/smollm2",
+    "student=gguf": "needs a file of that kind: tests/student/test_gguf.py",
+    "student=hf": "needs a model of yours: tests/student/test_students.py",
+    "rounds.count=2": "a student so small teaches itself nothing: tests/test_rounds.py",
+    "teacher=": "needs the hub, a key or a server: tests/distill/test_teachers.py",
+    "domains.jsonl.source.path=": "needs a problem set of yours: tests/distill/test_jsonl.py",
+}
+"""What of the README cannot be run in seconds on any machine, and what has it instead."""
 
 WHOLE = ("bm run", "bm report")
 """What needs no settings; the other stages are named in passing too."""
@@ -92,3 +107,46 @@ def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
     config = composed(["run", "merge=arcee_fusion"])
     assert isinstance(config, Experiment)
     assert [str(order) for _, _, order in chosen_merges(config)] == ["(math & science) & coding"]
+
+
+READ = [c for page, c in printed() if "/" not in page or page.startswith("docs")]
+RUN = [c for c in dict.fromkeys(READ) if not any(word in c for word in ELSEWHERE)]
+
+
+def test_hardly_any_printed_command_is_left_to_other_tests() -> None:
+    assert len(RUN) > 20
+    assert {command.split()[1] for command in RUN} == set(STAGES)
+
+
+@pytest.mark.slow
+def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
+    faults = []
+    for number, command in enumerate(RUN):
+        said = bm(*shrunk(shlex.split(command)[1:], undisturbed, number), cwd=undisturbed)
+        if said.returncode:
+            faults.append(f"{command}: {said.stderr.splitlines()[-1]}")
+    assert not faults, "\n".join(faults)
+
+
+def shrunk(words: list[str], folder: Path, number: int) -> list[str]:
+    """A printed command with a run's folders in the place of DIR and FILE, and with less of everything."""
+    models = {json.loads(p.read_text())["label"]: p.parent for p in folder.glob("outputs/store/branch/*/manifest.json")}
+    linear = {"merge_method": "linear", "models": [{"model": str(models[m]), "parameters": {"weight": 1.0}}
+                                                   for m in ("math", "coding")]}  # fmt: skip
+    (folder / "FILE.yml").write_text(json.dumps(linear))
+    (folder / "R.jsonl").write_text(json.dumps({"response": "It is 4.", "answer": "4"}) + "\n")
+    fills = {
+        "output=DIR": f"output=made{number}",
+        "models=[DIR]": f"models=[{models['coding']}]",
+        "traces=DIR": f"traces={next(folder.glob('outputs/store/distill/*/traces.parquet')).parent}",
+        "branch.teacher=DIR": f"branch.teacher={models['tiny']}",
+    }
+    stage, *words = [fills.get(word, word.replace("=DIR", f"={models['math']}")) for word in words]
+    if stage in ("merge", "verify", "report"):
+        return [stage, *words]
+    chosen = next((re.findall(r"\w+", w.partition("=")[2]) for w in words if w.startswith("domain=")), None)
+    left = [d for d in ("math", "coding", "science") if chosen is not None and d not in chosen]
+    fewer = [word for word in SHRUNK if not word.startswith(tuple(f"domains.{domain}." for domain in left))]
+    swept = ["seed=42"] * any(word.startswith("experiment=") for word in words)
+    trials = ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in words)
+    return [stage, *words, *fewer, *swept, *trials]

@@ -203,6 +203,29 @@ def test_the_readme_prints_what_the_rows_say(name, claim, words):
     assert SIGNS[verdict] in line
 
 
+NUMBER = r"([+−]?\d+\.\d+)"
+INTERVAL = re.compile(rf"{NUMBER}[^()\d]{{0,40}}?\(?,? ?\(?{NUMBER} to {NUMBER}")
+"""As prose has it: `+4.4, 2.6 to 6.3` or `17.8 points below it (14.3 to 21.2)`."""
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_interval_in_an_experiments_readme_is_that_of_a_claim(name):
+    """By size, as "17.8 below" is −17.8; cosines too from the table of their figure."""
+    ends = ("measured", "low", "high")
+    parts = [part for claim in of(name)["claims"] for part in (claim, *claim["parts"]) if part["low"] is not None]
+    triples = [[part[end] for end in ends] for part in parts]
+    for file in HOME.glob(f"experiments/{name}/figures/cosines-*.csv"):
+        triples += [[float(v) for v in line.split(",")[1:4]] for line in file.read_text().splitlines()[1:]]
+    sizes = {
+        (f"{abs(m) * scale:.{digits}f}", *sorted(f"{abs(end) * scale:.{digits}f}" for end in (low, high)))
+        for m, low, high in triples
+        for scale, digits in ((100, 1), (1, 2), (1, 3))
+    }
+    for found in INTERVAL.finditer((HOME / f"experiments/{name}/README.md").read_text().replace("\n", " ")):
+        m, low, high = (group.lstrip("+−") for group in found.groups())
+        assert (m, *sorted((low, high))) in sizes, found[0]
+
+
 def test_the_readme_says_what_the_cosines_of_each_pair_are():
     """From the table of the committed figure: the mean and the interval of every pair."""
     text, refuting = (HOME / "README.md").read_text(), []

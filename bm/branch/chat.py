@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
@@ -42,14 +43,21 @@ def check_template(tokenizer: PreTrainedTokenizerBase, pinned: str | None) -> st
             f"{tokenizer.name_or_path}: its chat template is {found[:16]}, branch.chat_template is {pinned}"
         )
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "An answer."}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False)
-    assert isinstance(text, str)
+    text = _templated(tokenizer, turn)
     if not text.rpartition("An answer.")[2].strip().startswith(str(tokenizer.eos_token)):
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template does not end an answer with the end-of-sequence token "
             f"{tokenizer.eos_token}, so the student would not learn to stop; set eos_token in tokenizer_config.json"
         )
     return found
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], asks: bool = False) -> str:
+    """A conversation through the chat template, for a response to follow or not; UserError if it refuses."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
+    except TemplateError as problem:
+        raise UserError(f"the chat template of {tokenizer.name_or_path} refuses: {problem}") from problem
 
 
 def render(tokenizer: PreTrainedTokenizerBase, traces: Sequence[Mapping[str, Any]]) -> list[Rendered]:
@@ -60,10 +68,7 @@ def render(tokenizer: PreTrainedTokenizerBase, traces: Sequence[Mapping[str, Any
     prompts, responses = [], []
     for trace in traces:
         messages = [{"role": "system", "content": trace["system"]}] * bool(trace["system"])
-        text = tokenizer.apply_chat_template(
-            [*messages, {"role": "user", "content": trace["prompt"]}], tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
+        text = _templated(tokenizer, [*messages, {"role": "user", "content": trace["prompt"]}], True)
         prompts.append(text)
         opened = text.endswith(f"{OPEN}\n")
         responses.append(trace["response"].removeprefix(f"{OPEN}\n") if opened else trace["response"])

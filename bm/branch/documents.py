@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bm.branch.chat import Rendered, check_template, coloured, lint, render
 from bm.config import Branch
 from bm.errors import UserError
+from bm.generate.text import model_folder
 from bm.progress import console, say, watched
 
 COLUMNS = ["id", "system", "prompt", "response"]
@@ -67,7 +68,7 @@ def tokenise(student: Path, traces: Sequence[Traces], config: Branch, work: Path
     """All traces as Documents in `work/documents`, whole or not at all; made once a run, by one process."""
     if (work / CACHE).exists():
         return
-    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer = model_folder(student)
     check_template(tokenizer, config.chat_template)
     samples: list[list[Rendered]] = []
     for source in traces:
@@ -81,7 +82,7 @@ def tokenise(student: Path, traces: Sequence[Traces], config: Branch, work: Path
 def rendered(model: Path, traces: Path, count: int) -> list[Rendered]:
     """The first `count` traces as a model reads them: token ids of prompt and response."""
     rows = pq.read_table(traces, columns=COLUMNS).slice(0, count).to_pylist()
-    return render(AutoTokenizer.from_pretrained(model), rows)
+    return render(model_folder(model), rows)
 
 
 def _fitted(samples: Sequence[Sequence[Rendered]], traces: Sequence[Traces], config: Branch) -> Documents:

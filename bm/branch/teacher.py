@@ -4,11 +4,12 @@ from pathlib import Path
 
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import register_fsdp_forward_method
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from bm.branch.model import Student, load
 from bm.config import Trainer
 from bm.errors import UserError
+from bm.generate.text import model_folder
 
 
 def check_teacher(teacher: Path, student: Path | None) -> None:
@@ -22,7 +23,7 @@ def check_teacher(teacher: Path, student: Path | None) -> None:
         raise UserError(f"branch.teacher: {teacher} is not the folder of a model")
     if student is None:
         return
-    theirs, ours = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (teacher, student))
+    theirs, ours = (model_folder(folder).get_vocab() for folder in (teacher, student))
     if theirs != ours:
         token = min(theirs.items() ^ ours.items(), key=lambda entry: (entry[1], entry[0]))[0]
         raise UserError(

@@ -88,4 +88,6 @@ def model_folder(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as problem:  # a damaged tokenizer.json raises a bare Exception out of Rust
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise UserError(f"the tokenizer of {folder} cannot be loaded: {said}") from problem
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+        raise UserError(f"{folder} has no tokenizer; copy tokenizer.json and tokenizer_config.json of the model there")
     return tokenizer

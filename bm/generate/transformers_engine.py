@@ -37,8 +37,15 @@ LOGITS = 1 << 28
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
+def check_device(device: str) -> None:
+    """UserError where this machine has no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("engine.device=cuda: this machine has no such device; take engine.device=auto")
+
+
 def load(folder: Path, dtype: str, device: str) -> Loaded:
     """Model and tokenizer of a Hugging Face folder, on a device; UserError if there is none or it cannot be read."""
+    check_device(device)
     tokenizer = model_folder(folder)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return load_model(folder, dtype).to(place), tokenizer  # type: ignore[arg-type]  # the library's `to` has no type

@@ -1,12 +1,14 @@
 """A Hugging Face folder as a model whose every weight came from its files: the one loader of all that run a model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from bm.errors import UserError
 
@@ -25,10 +27,11 @@ def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTr
     """
     loading: Any = AutoModelForCausalLM.from_pretrained  # typed as one model, but it gives a pair here
     try:
-        model, info = loading(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **settings,
-        )  # fmt: skip
+        with _quiet():
+            model, info = loading(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True,
+                output_loading_info=True, **settings,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError, SafetensorError) as problem:
         raise UserError(f"{folder} cannot be loaded: {_first_line(problem)}") from problem
     reshaped = [f"{name} (has {list(has)}, needs {list(needs)})" for name, has, needs in info["mismatched_keys"]]
@@ -50,6 +53,22 @@ def with_adapter(folder: Path, adapter: Path, dtype: torch.dtype) -> PreTrainedM
         raise UserError(f"{adapter} is no adapter of {folder}: {_first_line(problem)}") from problem
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     return merged
+
+
+def check_whole(folder: Path) -> None:
+    """The UserError of `load_model` where there is one, from the headers of the files alone."""
+    load_model(folder, "auto", device_map="meta")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' table of what is missing: a UserError names it."""
+    said = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(said)
 
 
 def _named(names: Collection[str]) -> str:

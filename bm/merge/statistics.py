@@ -143,9 +143,9 @@ def log_likelihood(network: Any, example: Example) -> Tensor:
 
 
 def load(model: Path, device: str, dtype: str) -> Any:
-    from transformers import AutoModelForCausalLM
+    from bm.generate.weights import load_model
 
-    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    network: Any = load_model(model, getattr(torch, dtype))
     return network.to(device).eval()
 
 

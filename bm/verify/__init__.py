@@ -25,7 +25,7 @@ def check(name: str, settings: Verify) -> None:
     """UserError unless there is a verifier of that name: one of `verify.verifiers`, or `judge`."""
     known = (*settings.verifiers, "judge")
     if name not in known:
-        raise UserError(f"no verifier '{name}'{nearest(name, known)}; there are {', '.join(known)}")
+        raise UserError(f"no verifier '{name}'{nearest(name, known)}")
 
 
 def verify(case: Case, settings: Verify) -> Verdict:

@@ -24,12 +24,14 @@ from transformers import (
     T5Config,
 )
 
+from bm import compose
 from bm.branch import Traces, check_trainable, train
 from bm.branch.architecture import attention_for, check_devices
 from bm.branch.attention import ISOLATED, OWN
 from bm.branch.data import flat
 from bm.branch.model import Weights, load, parameters_on_meta
 from bm.errors import UserError
+from bm.preflight import preflight
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_architectures import (
     CONFIGS,
@@ -133,6 +135,16 @@ def damaged(student: Path, folder: Path, damage: str) -> Path:
     return folder
 
 
+def broken(student: Path, folder: Path, file: str, text: str) -> Path:
+    """A copy of the student with another text in one of its files; without any tokenizer if the text is empty."""
+    shutil.copytree(student, folder)
+    (folder / file).write_text(text)
+    if not text:
+        for one in folder.glob("tokenizer*"):
+            one.unlink()
+    return folder
+
+
 DAMAGES = [
     ("missing", r"model\.norm\.weight"),
     ("shape", r"the wrong shape of model\.norm\.weight \(has \[7\], needs \[32\]\)"),
@@ -159,6 +171,27 @@ def test_ranks_refuse_them_too(student: Path, tmp_path: Path, damage: str, why: 
     with pytest.raises(UserError, match=why) as said:
         Weights(folder).into(model, "")
     assert "\n" not in str(said.value)
+
+
+BROKEN = [
+    ("tokenizer.json", '{"a": ', "the tokenizer of .* cannot be loaded"),
+    ("tokenizer.json", "", "has no tokenizer; copy tokenizer.json"),
+    ("chat_template.jinja", "{{ messages['a' }}", "the chat template of .* refuses"),
+    ("config.json", "{", "is not a valid JSON file"),
+]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *BROKEN], ids=[" ".join(d[:-1]) for d in (*DAMAGES, *BROKEN)])
+def test_a_ready_student_is_checked_before_anything_is_made(
+    student: Path, tmp_path: Path, damage: tuple[str, ...]
+) -> None:
+    *what, why = damage
+    folder = (damaged if len(what) == 1 else broken)(student, tmp_path / "student", *what)
+    made = tmp_path / "outputs"
+    config = compose("student=hf", f"student.build.name={folder}", "domain=math", f"paths.outputs={made}")
+    with pytest.raises(UserError, match=why) as said:
+        preflight(config)
+    assert "\n" not in str(said.value) and not made.exists()
 
 
 def test_gemma2_trains_document_by_document(student: Path, traces: list[Traces], tmp_path: Path) -> None:

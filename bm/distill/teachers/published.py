@@ -20,7 +20,7 @@ def teacher(questions: Sequence[Question], seed: int, samples: Annotated[int, Fi
     if not most:
         domains = ", ".join(sorted({question.domain for question in questions}))
         raise UserError(
-            f"the source of {domains} has no published responses: choose a teacher that does, such as teacher=openai;"
+            f"the source of {domains} has no published responses: choose a teacher that answers itself (openai);"
             " a student with domains of its own (student.domains) asks the same teacher for them"
         )
     sampling = Sampling(n=min(samples or most, most), temperature=1.0, top_p=1.0, max_new_tokens=1 << 20, seed=seed)
