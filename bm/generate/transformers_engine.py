@@ -1,6 +1,7 @@
 """The engine that needs transformers alone: one prefill for all samples of a prompt, rows leave as they finish."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ class TransformersEngine:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int, thinking: Thinking = PLAIN
     ) -> None:
+        if "past_key_values" not in signature(model.forward).parameters:  # and others swallow it: each token alone
+            raise UserError(
+                f"{model.config.model_type}: keeps a state where others keep keys and values, which the engine "
+                "transformers cannot decode with; take the engine vllm or a server"
+            )
         self.model, self.tokenizer, self.batch, self.thinking = model, tokenizer, batch, thinking
         model.train(False)
         self.penalty = repetition_penalty(model.generation_config, tokenizer.name_or_path or "the model")

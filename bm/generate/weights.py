@@ -36,7 +36,7 @@ def load_model(folder: Path, dtype: str | torch.dtype, **settings: Any) -> PreTr
         raise UserError(f"{folder} cannot be loaded: {_first_line(problem)}") from problem
     reshaped = [f"{name} (has {list(has)}, needs {list(needs)})" for name, has, needs in info["mismatched_keys"]]
     faults = {"without": info["missing_keys"], "with the wrong shape of": reshaped, "with": info["unexpected_keys"]}
-    said = [f"{how} {_named(names)}" for how, names in faults.items() if names]
+    said = [f"{how} {named(names)}" for how, names in faults.items() if names]
     if said:
         raise UserError(f"{folder} is not a whole {model.config.model_type} model: its files come {'; '.join(said)}")
     whole: PreTrainedModel = model
@@ -63,7 +63,7 @@ def check_whole(folder: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' table of what is missing: a UserError names it."""
-    said = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    said = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
@@ -71,7 +71,8 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(said)
 
 
-def _named(names: Collection[str]) -> str:
+def named(names: Collection[str]) -> str:
+    """The first tensors by name, and how many more there are."""
     first, rest = sorted(names)[:NAMED], len(names) - NAMED
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 

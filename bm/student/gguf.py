@@ -12,10 +12,8 @@ from transformers.utils import logging
 
 from bm.config import Content
 from bm.errors import UserError
+from bm.generate.weights import named
 from bm.progress import say
-
-Model = Any
-"""A transformers model: their types do not say what `from_pretrained` gives."""
 
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -27,15 +25,18 @@ def build(output: Path, *, path: Annotated[Path, Content]) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"student.build.path: there is no file {path}")
+    loading: Any = AutoModelForCausalLM.from_pretrained  # typed as one model, but it gives a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it takes seconds
     try:
         fields = gguf.GGUFReader(path).fields
-        model: Model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model, info = loading(path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except (ValueError, KeyError, IndexError, NotImplementedError) as problem:
         raise UserError(
             f"{path} cannot be read as a GGUF model: {(str(problem) or 'broken').splitlines()[0]}"
         ) from problem
+    if info["missing_keys"]:  # transformers filled them with random numbers
+        raise UserError(f"{path} is not a whole model: it comes without {named(info['missing_keys'])}")
     model.hf_quantizer = None  # it is not quantised any more
     del model.config.quantization_config
     model.save_pretrained(output)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import MambaConfig, MambaForCausalLM, RwkvConfig, RwkvForCausalLM
 
 from bm.errors import UserError
 from bm.generate import Sampling, transformers_engine
@@ -38,6 +39,18 @@ def test_greedy_equals_hugging_face_generate(model, tokenizer, prompts):
         assert ours[p, 0].response == tokenizer.decode(theirs, skip_special_tokens=True)
         assert ours[p, 0].finished == (1 in theirs.tolist())
         assert ours[p, 0].tokens == len([t for t in theirs if t != 1])
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv"])
+def test_a_model_without_keys_and_values_is_refused(kind, tokenizer):
+    """Mamba takes any argument: it would decode each token as if it were the first."""
+    if kind == "mamba":
+        model = MambaForCausalLM(MambaConfig(vocab_size=61, hidden_size=8, state_size=4, num_hidden_layers=1))
+    else:
+        model = RwkvForCausalLM(RwkvConfig(vocab_size=61, hidden_size=8, attention_hidden_size=8, num_hidden_layers=1))
+    with pytest.raises(UserError, match=f"{kind}: keeps a state") as said:
+        TransformersEngine(model, tokenizer, batch=4)
+    assert "\n" not in str(said.value)
 
 
 def test_what_all_prompts_begin_with_is_computed_once(qwen2, tokenizer, prompts):

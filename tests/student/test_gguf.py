@@ -6,7 +6,7 @@ import gguf as ggml
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -112,6 +112,17 @@ def test_exported_and_read_back_is_the_same_model(llama: Path, tmp_path: Path) -
     tokens = torch.tensor([one("a 12 a")["input_ids"]])
     logits = [AutoModelForCausalLM.from_pretrained(folder)(tokens).logits for folder in (llama, output)]
     torch.testing.assert_close(*logits, rtol=0, atol=1e-6)
+
+
+def test_a_file_without_a_tensor_is_refused(llama: Path, tmp_path: Path) -> None:
+    tensors = load_file(llama / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
+    export(llama, tmp_path / "model.gguf")
+    (output := tmp_path / "output").mkdir()
+    with pytest.raises(UserError, match=r"comes without model\.layers\.1\.mlp\.down_proj\.weight"):
+        gguf.build(output, path=tmp_path / "model.gguf")
+    assert not list(output.iterdir())
 
 
 def test_a_rule_that_llama_cpp_has_no_name_for_is_refused(llama: Path, tmp_path: Path) -> None:
