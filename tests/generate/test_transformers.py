@@ -47,7 +47,7 @@ def test_a_model_without_keys_and_values_is_refused(kind, tokenizer):
     if kind == "mamba":
         model = MambaForCausalLM(MambaConfig(vocab_size=61, hidden_size=8, state_size=4, num_hidden_layers=1))
     else:
-        model = RwkvForCausalLM(RwkvConfig(vocab_size=61, hidden_size=8, attention_hidden_size=8, num_hidden_layers=1))
+        model = RwkvForCausalLM(RwkvConfig(vocab_size=61, hidden_size=8, attention_hidden_size=8, num_hidden_layers=2))
     with pytest.raises(UserError, match=f"{kind}: keeps a state") as said:
         TransformersEngine(model, tokenizer, batch=4)
     assert "\n" not in str(said.value)
