@@ -78,7 +78,9 @@ PART = re.compile(
     re.IGNORECASE,
 )
 """What stands before a number that is a bound, or only a part of what is stated; AFTER: what stands behind one."""
-AFTER = re.compile(r"\s*(?:squared|cubed|times|plus|minus|over|or\s+(?:more|less|so))\b|\s*[±^]", re.IGNORECASE)
+AFTER = re.compile(
+    r"\s*(?:squared|cubed|or\s+(?:more|less|so))\b|\s*(?:times|plus|minus|over)\s+\d|\s*[±^]", re.IGNORECASE
+)
 FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 

@@ -19,7 +19,7 @@ NUMBERS = {  # reference: (accepted, refused)
               "1000 or more",
               "the square root of 1000", "1000 ± 5", "1000k", "1000 million", "minus 1000", "1000/2", "1000!"]),
     "-3": (["-3", "−3", "minus 3", "negative 3", "(-3)", "–3"], ["3", "+3", "5 minus 3"]),
-    "3.5": (["3 1/2", "3½", "7/2", "3.5 hours"], ["35", "3.5 or 4", "3 5"]),
+    "3.5": (["3 1/2", "3½", "7/2", "3.5 hours", "The answer is 3.5 times."], ["35", "3.5 times 2", "3.5 or 4", "3 5"]),
     "540": (["540", "540.", "540.00", "So we get 540 miles", "Answer: 540", "#### 540"], ["545", "539", "5.4", "54"]),
     "5": (["5", "five is 5", "The difference between 12 and 7 is 5", "5.0", "x = 5"],
           ["between 4 and 5", "4 to 5", "4-5", "4 – 5", "from 4 to 5", "between $4 and $5", "5.01", "4.99"]),
