@@ -212,7 +212,7 @@ def test_likelihoods_are_kept_too(tmp_path, model, monkeypatch):
         assert (tmp_path / "halted" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-ENDPOINT = {"_target_": "bm.generate.engines.openai", "served": "r1", "key": None, "timeout": 5, "retries": 0,
+ENDPOINT = {"_target_": "bm.generate.engines.openai", "served": "r1", "key": None, "timeout": 60, "retries": 0,
             "refused": "stop", "price": {"input": 1.0, "output": 100.0}}  # fmt: skip
 
 
