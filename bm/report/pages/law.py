@@ -57,7 +57,7 @@ def _told(found: Sequence[Explained], method: str) -> Iterator[str]:
 
 
 def _tried(fits: Sequence[Fit]) -> Iterator[str]:
-    for one in fits:
+    for one in (one for one in fits if one.error is not None):
         yield (
             f"Forecast from {one.kind}, on strengths and seeds left out: error {100 * (one.error or 0):.1f} points, "
             f"{one.coverage or 0:.0%} of the gaps within {NOMINAL:.0%} intervals."

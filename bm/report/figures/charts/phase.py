@@ -38,8 +38,8 @@ def phase(
     yield _gap(of, laws, beside)
     yield from _regimes(of, method)
     yield _explained(explained(of), method)
-    if fits:
-        yield _forecasts(found, min(fits, key=lambda one: one.error or 1.0))
+    if tried := [one for one in fits if one.error is not None]:
+        yield _forecasts(found, min(tried, key=lambda one: one.error or 0.0))
 
 
 def _gap(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
