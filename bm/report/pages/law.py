@@ -16,12 +16,14 @@ from bm.report.pages.wording import WITHIN, foretold
 
 
 def beside(method: str) -> dict[str, Regime]:
-    """What a merge of this method did elsewhere: in the paper, and on SmolLM2 where its record is there."""
+    """What was measured elsewhere: in the paper, and on SmolLM2 with the same method, or the soup, where it has none."""
     found = {"TinyR1-32B, the paper": of_the_paper()}
     record = experiments_dir() / "smollm2" / FILE
     if record.is_file():
-        cells = recorded(json.loads(record.read_text())).cells
-        found |= {f"SmolLM2, seed {c.seed}": r for c in cells for r in regimes(c.results) if r.method == method}
+        for cell in recorded(json.loads(record.read_text())).cells:
+            made = {regime.method: regime for regime in regimes(cell.results)}
+            if regime := made.get(method) or made.get("linear"):
+                found[f"SmolLM2, seed {cell.seed}"] = regime
     return found
 
 
