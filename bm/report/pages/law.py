@@ -16,7 +16,7 @@ from bm.report.pages.wording import WITHIN, foretold
 
 
 def beside(method: str) -> dict[str, Regime]:
-    """What was measured elsewhere: in the paper, and on SmolLM2 with the same method, or the soup, where it has none."""
+    """What was measured elsewhere: in the paper, and on SmolLM2 with the same method or else the soup."""
     found = {"TinyR1-32B, the paper": of_the_paper()}
     record = experiments_dir() / "smollm2" / FILE
     if record.is_file():
