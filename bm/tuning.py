@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from bm.report.findings.verdicts import Graded
 
 TUNED = " tuned"
-ENGINE = "bm.generate.engines.transformers"
 
 
 def check(config: Experiment) -> None:
@@ -36,8 +35,8 @@ def check(config: Experiment) -> None:
         return
     if find_spec("optuna") is None:
         raise UserError("tune needs Optuna: pip install 'bm[search]'")
-    if config.evaluate.engine.target != ENGINE:
-        raise UserError(f"evaluate.engine: tuning merges in memory, which only {ENGINE} can take models from")
+    if config.evaluate.engine.target != IN_MEMORY:
+        raise UserError(f"evaluate.engine: tuning merges in memory, which only {IN_MEMORY} can take models from")
     for name, domain in config.domains.items():
         if domain.questions is None:
             raise UserError(f"tune: domains.{name} has no questions of its own beside the test's to tune on")

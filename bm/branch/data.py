@@ -1,9 +1,10 @@
 """Documents to the micro-batches of every optimiser step: a function of the config, so a run can go on anywhere."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -17,7 +18,7 @@ from bm.branch.attention import Segments
 from bm.branch.documents import Documents, Traces
 from bm.branch.packing import best_fit_decreasing
 from bm.branch.parallel import Place
-from bm.config import Branch
+from bm.config import Branch, asks
 from bm.errors import UserError
 
 Ints = NDArray[np.int32]
@@ -36,13 +37,18 @@ class MicroBatch:
     """[S], where in T a label is predicted."""
     targets: Tensor
     """[S]"""
+    owner: Tensor
+    """[S], whose label it is: a place in `documents`."""
     documents: Sequence[int]
+    domains: Tensor
+    """[documents], int64"""
+    packs: Sequence[int] = ()
+    """How many documents each pack has."""
 
     def to(self, device: torch.device) -> "MicroBatch":
-        ids, positions, labelled, targets = (
-            x.to(device, non_blocking=True) for x in (self.ids, self.positions, self.labelled, self.targets)
-        )
-        return MicroBatch(ids, positions, self.segments.to(device), labelled, targets, self.documents)
+        names = ("ids", "positions", "segments", "labelled", "targets", "owner", "domains")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved)
 
     def stretch(self, place: Place) -> "MicroBatch":
         """This rank's equal share of the tokens, where ranks share packs; the segments still tell of all of them."""
@@ -55,11 +61,19 @@ class MicroBatch:
         lengths = [*self.segments.lengths, *[padding] * bool(padding)]  # padding is a segment of its own
         ids, positions = (pad(x, (0, padding))[:, first : first + size] for x in (self.ids, self.positions))
         segments = Segments.of(lengths, place.sequence_group)
-        return MicroBatch(ids, positions, segments, self.labelled[mine] - first, self.targets[mine], self.documents)
+        labelled, targets, owner = self.labelled[mine] - first, self.targets[mine], self.owner[mine]
+        return replace(
+            self, ids=ids, positions=positions, segments=segments, labelled=labelled, targets=targets, owner=owner
+        )
 
 
 def flat(
-    documents: Sequence[Ints], prompts: Sequence[int], segments: Sequence[int], names: Sequence[int] = ()
+    documents: Sequence[Ints],
+    prompts: Sequence[int],
+    segments: Sequence[int],
+    names: Sequence[int] = (),
+    domains: Sequence[int] = (),
+    packs: Sequence[int] = (),
 ) -> MicroBatch:
     """Token ids of documents end to end, learned from behind each prompt; `segments` are lengths."""
     ends = np.cumsum([len(ids) for ids in documents])
@@ -67,7 +81,12 @@ def flat(
     labels = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in zip(first, ends, strict=True)]))
     ids = torch.from_numpy(np.concatenate(documents).astype(np.int64))
     positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments]))
-    return MicroBatch(ids[None], positions[None], Segments.of(segments), labels - 1, ids[labels], names)
+    learned = torch.tensor([len(ids) - prompt for ids, prompt in zip(documents, prompts, strict=True)])
+    owner = torch.repeat_interleave(torch.arange(len(documents)), learned)
+    of = torch.tensor(list(domains) or [0] * len(documents))
+    return MicroBatch(
+        ids[None], positions[None], Segments.of(segments), labels - 1, ids[labels], owner, names, of, packs
+    )
 
 
 def micro_batch(documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> MicroBatch:
@@ -76,17 +95,23 @@ def micro_batch(documents: Documents, packs: Sequence[Sequence[int]], isolate: b
     starts, lengths = documents.starts[members], documents.lengths[members]
     segments = lengths.tolist() if isolate else [documents.total([pack]) for pack in packs]
     parts = [documents.tokens[s : s + n] for s, n in zip(starts, lengths, strict=True)]
-    return flat(parts, documents.prompts[members].tolist(), segments, members)
+    prompts, domains = documents.prompts[members].tolist(), documents.domain[members].tolist()
+    return flat(parts, prompts, segments, members, domains, [len(pack) for pack in packs])
 
 
-def packed(documents: Documents, members: NDArray[np.int64], config: Branch) -> list[list[int]]:
-    """Some documents in packs, as `config.packing` has them."""
+def packed(documents: Documents, members: NDArray[np.int64], config: Branch, apart: bool = False) -> list[list[int]]:
+    """Some documents in packs, as `config.packing` has them; `apart`: no two domains share one."""
     if config.packing == "none":
         return [[i] for i in members.tolist()]
-    return [members[b].tolist() for b in best_fit_decreasing(documents.lengths[members], config.sequence_length)]
+    domain = documents.domain[members]
+    parts = [members[domain == of] for of in np.unique(domain)] if apart else [members]
+    filled = ((part, best_fit_decreasing(documents.lengths[part], config.sequence_length)) for part in parts)
+    return [part[places].tolist() for part, packs in filled for places in packs]
 
 
-def epoch_packs(documents: Documents, weights: Sequence[float], config: Branch, epoch: int) -> list[list[int]]:
+def epoch_packs(
+    documents: Documents, weights: Sequence[float], config: Branch, epoch: int, apart: bool = False
+) -> list[list[int]]:
     """The packs of one epoch in training order: drawn, packed and shuffled from (seed, epoch) alone."""
     draw = np.random.default_rng([config.seed, epoch])
     chosen = []
@@ -94,7 +119,7 @@ def epoch_packs(documents: Documents, weights: Sequence[float], config: Branch, 
         members = draw.permutation(np.flatnonzero((documents.domain == domain) & ~documents.held_out))
         chosen.append(np.tile(members, math.ceil(weight))[: round(weight * len(members))])
     order = draw.permutation(np.concatenate(chosen))
-    packs = packed(documents, order, config)
+    packs = packed(documents, order, config, apart)
     return packs if config.packing == "none" else [packs[i] for i in draw.permutation(len(packs))]
 
 
@@ -106,11 +131,11 @@ class Step:
     packs: Sequence[Sequence[int]]
 
 
-def plan(documents: Documents, weights: Sequence[float], config: Branch) -> list[Step]:
+def plan(documents: Documents, weights: Sequence[float], config: Branch, apart: bool = False) -> list[Step]:
     """Every optimiser step of the run, `batch` packs each; the last of an epoch takes what is left."""
     steps = []
     for epoch in range(math.ceil(config.epochs)):
-        packs = epoch_packs(documents, weights, config, epoch)
+        packs = epoch_packs(documents, weights, config, epoch, apart)
         last = math.ceil(min(1.0, config.epochs - epoch) * len(packs))
         for start in range(0, last, config.batch):
             end = min(start + config.batch, last)
@@ -132,7 +157,7 @@ class TraceData(L.LightningDataModule):
     """The run's documents and plan; iterating gives each optimiser step as its micro-batches, from step `first` on."""
 
     documents: Documents
-    plan: Sequence[Step]
+    plan: list[Step]
     start: int
     last: int
     """Steps of the plan done before this part of the training, and with it."""
@@ -153,6 +178,8 @@ class TraceData(L.LightningDataModule):
         self.place = Place()
         self.one_segment = False
         """Whether a forward pass is one segment, as a model with attention of its own needs."""
+        self.before: Callable[[int], None] = lambda step: None
+        """Called before a step's micro-batches are made, so that the student can write its own samples for it."""
 
     def prepare_data(self) -> None:
         """On one process alone."""
@@ -160,11 +187,17 @@ class TraceData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.documents = cache.load(self.work)
-        self.plan = plan(self.documents, [t.weight for t in self.traces], self.config)
+        self.plan = plan(self.documents, [t.weight for t in self.traces], self.config, self.apart)
         steps, part = len(self.plan), self.part
         self.start, self.last = part.index * steps // part.of, (part.index + 1) * steps // part.of
         if part.of > steps:
             raise UserError(f"rounds.parts: {part.of} parts of a training that has only {steps} steps; take fewer")
+
+    @property
+    def apart(self) -> bool:
+        """Whether packs are of one domain each: where domains have teachers of their own, so that one forward pass of
+        one teacher does for a pack. What compares the domains within a pack goes before."""
+        return len({t.teacher for t in self.traces}) > 1 and "domains" not in asks(self.config.relation)
 
     def packs(self) -> list[Sequence[int]]:
         """Every pack of this part of the run, in order."""
@@ -200,8 +233,9 @@ class Remaining:
     data: TraceData
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        for step in self.data.plan[max(self.data.first, self.data.start) : self.data.last]:
-            yield self.data.batches(step.packs)
+        for step in range(max(self.data.first, self.data.start), self.data.last):
+            self.data.before(step)
+            yield self.data.batches(self.data.plan[step].packs)
 
     def __len__(self) -> int:
         return self.data.last - max(self.data.first, self.data.start)

@@ -32,6 +32,8 @@ class Traces:
     path: Path
     domain: str
     weight: float = 1.0
+    teacher: Path | None = None
+    """Its own, where each domain's expert teaches it; None: `branch.teacher`, if there is one."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Job:
 
     def write(self) -> Path:
         settings = {name: resolved(getattr(self, name)) for name in ("config", "trainer", "tracker")}
-        traces = [[str(t.path.absolute()), t.domain, t.weight] for t in self.traces]
+        paths = [(t.path.absolute(), t.teacher and t.teacher.absolute()) for t in self.traces]
+        traces = [[str(p), s.domain, s.weight, t and str(t)] for s, (p, t) in zip(self.traces, paths, strict=True)]
         path = self.work.absolute() / JOB
         student, before = str(self.student.absolute()), self.part.before
         part = [self.part.index, self.part.of, str(before.absolute()) if before else None]
@@ -57,7 +58,8 @@ class Job:
     def read(cls, path: Path) -> "Job":
         job = json.loads(path.read_text())
         return cls(
-            Path(job["student"]), tuple(Traces(Path(p), domain, weight) for p, domain, weight in job["traces"]),
+            Path(job["student"]),
+            tuple(Traces(Path(p), domain, weight, t and Path(t)) for p, domain, weight, t in job["traces"]),
             typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Component, job["tracker"]),
             job["name"], job["key"], path.parent,
             Part(job["part"][0], job["part"][1], Path(job["part"][2]) if job["part"][2] else None),

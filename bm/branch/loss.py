@@ -1,8 +1,10 @@
 """A loss where there is a label, without ever holding the logits of a sequence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from bm.losses import sft
 
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 CHUNK = 512
 """Labels whose logits exist at one time."""
 
@@ -49,6 +52,24 @@ class Told:
         return self.head.of((self.hidden[start:end] @ weight.t()).to(dtype))
 
 
+@dataclass(frozen=True)
+class Several:
+    """What several teachers say, each at the labels of its own domains."""
+
+    parts: Sequence[tuple[Tensor, Told]]
+    """For each teacher the places among the S labels that are its own, ascending, and what it says there."""
+
+    def logits(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """Entries that not all teachers have are padding, and left out."""
+        within = [(torch.searchsorted(rows, torch.tensor([start, end], device=rows.device)).tolist(), rows, told)
+                  for rows, told in self.parts]  # fmt: skip
+        said = [(rows[a:b] - start, told.logits(a, b, dtype)) for (a, b), rows, told in within if b > a]
+        out = said[0][1].new_empty(end - start, min(logits.shape[1] for _, logits in said))
+        for rows, logits in said:
+            out[rows] = logits[:, : out.shape[1]]
+        return out
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """Gradients of hidden states and weight are made with the loss, while a chunk's logits are there.
 
@@ -59,7 +80,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, denominator: float, head: Head, loss: Loss,
-        told: Told | None,
+        told: Told | Several | None, rows: Mapping[str, Tensor],
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         room = hidden.new_empty(min(CHUNK, len(hidden)), len(weight)) if hidden.dtype == wide else None
@@ -70,11 +91,13 @@ class _ChunkedLoss(torch.autograd.Function):
             end = min(start + CHUNK, len(hidden))
             part = hidden[start:end]
             taught = None if told is None else told.logits(start, end, wide)
+            more = {name: values[start:end] for name, values in rows.items()}
             if room is None:
                 products = (part @ weight.t()).to(wide)
             else:
                 products = torch.mm(part, weight.t(), out=room[: end - start])
-            value, error = _differentiated(products, targets[start:end], head, loss, taught)
+            asked = partial(loss, **more) if more else loss
+            value, error = _differentiated(products, targets[start:end], head, asked, taught)
             total += value
             error = error.to(hidden.dtype)
             torch.mm(error, weight, out=hidden_gradient[start:end])
@@ -96,7 +119,7 @@ class _ChunkedLoss(torch.autograd.Function):
         for gradient in (hidden_gradient, weight_gradient):
             if gradient is not None:
                 gradient.data.mul_(scale)
-        return hidden_gradient, weight_gradient, None, None, None, None, None
+        return hidden_gradient, weight_gradient, *[None] * 6
 
 
 def _differentiated(
@@ -115,13 +138,20 @@ def _differentiated(
 
 
 def chunked_loss(
-    hidden: Tensor, head: Head, targets: Tensor, denominator: float, loss: Loss = sft, told: Told | None = None
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    denominator: float,
+    loss: Loss = sft,
+    told: Told | Several | None = None,
+    rows: Mapping[str, Tensor] = NOTHING,
 ) -> Tensor:
     """The loss of head(hidden) over `denominator`, the supervised tokens of the whole step, chunk by chunk.
 
     hidden [S, H] at the positions that predict a label; targets [S], int64. Logits, softmax and sum in fp32 (float64
-    for float64 input); gradients exact. Peak memory: one chunk of logits, of the teacher's too if it is `told`, and one
-    gradient of the head's weight. On CUDA with liger-kernel installed its fused kernel does the same for `sft`.
+    for float64 input); gradients exact. rows: what the loss asks for at each label besides, [S] by name. Peak memory:
+    one chunk of logits, of the teacher's too if it is `told`, and one gradient of the head's weight. On CUDA with
+    liger-kernel installed its fused kernel does the same for `sft`.
     """
     device, weight = hidden.device.type, head.weight
     if torch.is_autocast_enabled(device):
@@ -129,7 +159,7 @@ def chunked_loss(
     with torch.autocast(device, enabled=False):
         if device == "cuda" and loss is sft and head.plain and len(targets) and find_spec("liger_kernel"):
             return fused(hidden, weight, targets) / denominator
-        total: Tensor = _ChunkedLoss.apply(hidden, weight, targets, denominator, head, loss, told)  # type: ignore[no-untyped-call]
+        total: Tensor = _ChunkedLoss.apply(hidden, weight, targets, denominator, head, loss, told, rows)  # type: ignore[no-untyped-call]
         return total
 
 

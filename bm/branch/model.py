@@ -1,7 +1,7 @@
 """The student as training needs it: isolated attention, fp32 weights, checkpointed and sharded as the trainer asks."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from bm.branch import parallel
 from bm.branch.adapter import adapt, quantised, written
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
-from bm.branch.loss import Head, Loss, Told, chunked_loss
+from bm.branch.loss import NOTHING, Head, Loss, Told, chunked_loss
 from bm.branch.parallel import Place
+from bm.branch.traces import Relation, averaged
 from bm.config import Adapter, Trainer
 from bm.errors import UserError
 from bm.generate.weights import ADAPTER, load_model, with_adapter
@@ -38,10 +39,22 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.isolated, self.offload = model, attention == ISOLATED, offload
 
-    def forward(self, batch: MicroBatch, denominator: float, loss: Loss = sft, told: Told | None = None) -> Tensor:
-        """The micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32."""
+    def forward(
+        self,
+        batch: MicroBatch,
+        denominator: float,
+        loss: Loss = sft,
+        told: Told | None = None,
+        rows: Mapping[str, Tensor] = NOTHING,
+        relation: Relation | None = None,
+    ) -> Tensor:
+        """The micro-batch's token losses over the supervised tokens of the whole step: a scalar, fp32.
+
+        rows: what else the loss asks for at each label; relation: added to it, of the traces' features.
+        """
         hidden = self._hidden(batch)
-        return chunked_loss(hidden, head_of(self.model), batch.targets, denominator, loss, told)
+        total = chunked_loss(hidden, head_of(self.model), batch.targets, denominator, loss, told, rows)
+        return total if relation is None else total + relation(averaged(hidden, batch))
 
     @torch.no_grad()
     def tell(self, batch: MicroBatch) -> Told:
@@ -222,28 +235,38 @@ def prove_isolation(student: Student, place: Place, device: torch.device) -> Non
 
 
 @torch.no_grad()
+def gathered(student: Student, dtype: torch.dtype, part: str = "") -> dict[str, Tensor]:
+    """The weights whose names have `part` in them, on the CPU, tied ones once; gathered by all ranks for the first."""
+    model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
+    tensors = model.state_dict()  # before the parameters' names: it shards again what a measurement has left whole
+    once, all_names = ({n for n, _ in model.named_parameters(remove_duplicate=d)} for d in (True, False))
+    state = {}
+    for name, value in tensors.items():
+        if part not in name or (name in all_names and name not in once):  # a second name of tied weights
+            continue
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if first:
+            state[name] = whole.to("cpu", dtype)
+    return state
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The numeric type that a model folder has its weights in."""
+    stored = AutoConfig.from_pretrained(folder).dtype
+    return stored if isinstance(stored, torch.dtype) else torch.float32
+
+
 def export(student: Student, initial: Path, folder: Path, adapter: Adapter | None = None) -> None:
     """One Hugging Face folder like `initial`, in its dtype, gathered tensor by tensor and written by the first rank.
 
     An `adapter` is written into the folder of its name, in peft's format, and merged into the weights of `initial`.
     """
-    model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
-    stored = AutoConfig.from_pretrained(initial).dtype
-    dtype = stored if isinstance(stored, torch.dtype) else torch.float32
-    tensors = model.state_dict()  # before the parameters' names: it shards again what a measurement has left whole
-    once, all_names = ({n for n, _ in model.named_parameters(remove_duplicate=d)} for d in (True, False))
-    state = {}
-    for name, value in tensors.items():
-        if name in all_names and name not in once:  # a second name of tied weights
-            continue
-        if adapter is not None and "lora_" not in name:  # as it was, and perhaps rounded or quantised
-            continue
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
-        if first:
-            state[name] = whole.to("cpu", dtype if adapter is None else torch.float32)
-    if first:
+    dtype = stored_dtype(initial)
+    # Of a model with an adapter all else is as it was, and perhaps rounded or quantised.
+    state = gathered(student, dtype) if adapter is None else gathered(student, torch.float32, "lora_")
+    if state:
         if adapter is None:
-            model.save_pretrained(folder, state_dict=state)
+            student.model.save_pretrained(folder, state_dict=state)
         else:
             written(state, adapter, initial, folder / ADAPTER)
             merged: Any = with_adapter(initial, folder / ADAPTER, torch.float32)

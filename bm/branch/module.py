@@ -1,13 +1,13 @@
 """The Lightning module: one optimiser step over all of its micro-batches, with one denominator."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig
 
@@ -15,13 +15,13 @@ from bm.branch import model
 from bm.branch.architecture import attention_for
 from bm.branch.attention import OWN
 from bm.branch.data import MicroBatch, TraceData
-from bm.branch.loss import Loss
 from bm.branch.moments import check_moments
+from bm.branch.objective import Objective
+from bm.branch.own import OwnSamples
 from bm.branch.parallel import Place, summed
 from bm.branch.schedules import rate
 from bm.branch.teacher import load_teacher
 from bm.config import Branch, Trainer
-from bm.config.component import checked
 from bm.errors import UserError
 
 
@@ -36,25 +36,28 @@ class StudentTraining(L.LightningModule):
         self.folder, self.config, self.resources, self.data = folder, config, trainer, data
         self.done = 0
         """Optimiser steps so far, over interruptions."""
-        settings = checked(config.loss)
-        self.loss: Loss = partial(config.loss.function, **settings) if settings else config.loss.function
-        self.teachers: list[model.Student] = []
-        """At most one, in a list because it is no part of what is trained, moved and saved."""
+        self.objective = Objective(config, data.traces)
+        self.own: OwnSamples | None = None
         self.last: dict[str, float] = {}
         """What the last step measured: loss, gradient_norm, learning_rate."""
 
     def configure_model(self) -> None:
         if not hasattr(self, "student"):
             self.data.place = Place.on(self.device_mesh) if self.device_mesh else Place()
-            folders = [self.folder, *([self.config.teacher] if self.config.teacher else [])]
+            folders = [self.folder, *self.objective.folders]
             kinds = [attention_for(AutoConfig.from_pretrained(f), self.config, self.resources) for f in folders]
             self.attention, self.data.one_segment = kinds[0], OWN in kinds
             where = self.data.longest_segment(), self.resources, self.device_mesh
             self.student = model.load(self.folder, kinds[0], *where, self.config.adapter)
-            self.teachers = [load_teacher(f, kind, *where) for f, kind in zip(folders[1:], kinds[1:], strict=True)]
+            register_fsdp_forward_method(self.student, "tell")
+            if self.config.own:
+                self.own = OwnSamples(self.config.own, self.data, self.student)
+                self.data.before = self.own.before
+            theirs = zip(folders[1:], kinds[1:], strict=True)
+            self.objective.teachers = [load_teacher(folder, kind, *where) for folder, kind in theirs]
 
     def on_fit_start(self) -> None:
-        for teacher in self.teachers:
+        for teacher in self.objective.teachers:
             teacher.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -83,11 +86,11 @@ class StudentTraining(L.LightningModule):
 
     def _gradient(self, batches: Sequence[MicroBatch]) -> tuple[Tensor, Tensor]:
         """The step's loss, and its gradient's norm before it was clipped; the gradient is added to what is there."""
-        denominator = float(self.data.documents.supervised(self.data.plan[self.done].packs))
+        step = self.data.plan[self.done]
+        tokens, traces = self.data.documents.supervised(step.packs), sum(map(len, step.packs))
         losses = []
-        for batch in batches:
-            told = next((teacher.tell(batch) for teacher in self.teachers), None)
-            loss = self.student(batch, denominator, self.loss, told)
+        for share in self.objective.shares(self.student, batches, float(tokens), traces, len(step.packs), step.epoch):
+            loss = share()
             self.manual_backward(loss)
             losses.append(loss.detach())
         loss, norm = summed(torch.stack(losses).sum()), clip(self.student, self.config.gradient_clip)

@@ -14,12 +14,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from bm.branch import checkpoint, documents, model
+from bm.branch import checkpoint, documents, model, own
 from bm.branch.adapter import check_adapter
 from bm.branch.architecture import check_devices
 from bm.branch.data import Part, TraceData
 from bm.branch.launch import Job, alone, fewer_fragments, launch
 from bm.branch.module import StudentTraining
+from bm.branch.objective import Objective
 from bm.branch.teacher import check_teacher
 from bm.branch.tracking import about
 from bm.branch.watch import Watch
@@ -50,8 +51,8 @@ def train(
 def run(job: Job) -> dict[str, Any]:
     """The training itself, on every rank."""
     check_devices(job.trainer)
-    if job.config.teacher:
-        check_teacher(job.config.teacher, job.student)
+    for teacher in Objective(job.config, job.traces).folders:
+        check_teacher(teacher, job.student)
     state = checkpoint.reached(job.work)
     data = TraceData(job.student, job.traces, job.config, job.work, state.step, job.part)
     module = StudentTraining(job.student, job.config, job.trainer, data)
@@ -68,6 +69,7 @@ def run(job: Job) -> dict[str, Any]:
         if watch.first:
             checkpoint.remove(job.work)
             documents.remove(job.work)
+            own.remove(job.work)
     return facts
 
 

@@ -83,7 +83,8 @@ class Watch(L.Callback):
         self.rungs = rungs(data.plan, module.config.keep)
         self.held_out, self.flops = HeldOut(data), Flops(module.student.model)
         self.twice = getattr(trainer.optimizers[0], "again", False)
-        self.teachers = [Flops(teacher.model) for teacher in module.teachers]
+        self.objective = module.objective
+        self.teachers = [Flops(teacher.model) for teacher in module.objective.teachers]
         self.attention = described(module.attention, module.device)
         self.peak = matmul_peak(module.device, module.resources.precision != "32-true") * trainer.world_size
         if self.first:
@@ -143,8 +144,11 @@ class Watch(L.Callback):
         }
 
     def _work(self, data: TraceData, packs: Sequence[Sequence[int]]) -> float:
-        what = data.documents, packs, data.config.packing != "packing"
-        once = self.flops.step(*what) + sum(teacher.step(*what) / 3 for teacher in self.teachers)  # forward alone
+        """Operations of a step: the student's forward and backward passes, and the forward passes beside them."""
+        isolate, documents = data.config.packing != "packing", data.documents
+        student = self.flops.step(documents, packs, isolate) * (4 / 3 if self.objective.looks_ahead else 1)
+        asked = ((t, self.objective.asked(i, packs, documents)) for i, t in enumerate(self.teachers))
+        once = student + sum(teacher.step(documents, theirs, isolate) / 3 for teacher, theirs in asked if theirs)
         return 2 * once if self.twice else once
 
     def _keep(self, module: StudentTraining, epochs: float) -> None:
@@ -159,10 +163,13 @@ class Watch(L.Callback):
 
     def facts(self, module: StudentTraining) -> dict[str, Any]:
         """Facts of the run so far, for the manifest."""
-        done = self.state
-        flops = sum(self._work(module.data, step.packs) for step in module.data.plan[module.data.start : done.step])
+        data, done, own = module.data, self.state, module.own
+        flops = sum(self._work(data, step.packs) for step in data.plan[data.start : done.step])
+        if own:
+            flops += self.flops.step(data.documents, [[i] for i in own.documents], True) / 3
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
-                "steps": done.step - module.data.start, "flops": flops, "final_loss": module.last["loss"]}  # fmt: skip
+                "steps": done.step - data.start, "flops": flops, "final_loss": module.last["loss"],
+                **(own.facts() if own else {})}  # fmt: skip
 
     def _due(self, module: StudentTraining) -> bool:
         """Whether to save now: the first rank's clock decides for all."""

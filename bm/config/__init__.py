@@ -7,7 +7,7 @@ artefact's key. One marked `Content` is a path that counts by what is there, one
 
 from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
 from bm.config.commands import Chosen, Doctor, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
-from bm.config.component import Component, EngineTarget, SourceTarget, Target
+from bm.config.component import Component, EngineTarget, SourceTarget, Target, asks
 from bm.config.loading import (
     Content,
     Device,
@@ -34,6 +34,7 @@ from bm.config.settings import (
     Mixture,
     Name,
     NearDuplicates,
+    Own,
     Prices,
     Trainer,
     Verify,
@@ -62,6 +63,7 @@ __all__ = [
     "Name",
     "NearDuplicates",
     "NoKey",
+    "Own",
     "Planning",
     "Prices",
     "Range",
@@ -73,6 +75,7 @@ __all__ = [
     "Verify",
     "VerifyFile",
     "absent",
+    "asks",
     "components",
     "contents",
     "identity",

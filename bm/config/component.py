@@ -52,6 +52,7 @@ TAKES = {
     "verifier": ("text", "reference", "metadata", "settings"),
     "tracker": ("about",),
     "loss": ("logits", "targets"),
+    "relation": ("features",),
     "optimizer": ("module", "learning_rate"),
 }
 """The parameters by which a function is known as one of a group's, since it is called with them."""
@@ -126,6 +127,11 @@ def misread(given: Any, read: Any, path: str = "") -> Iterator[str]:
             yield f"{path}: must be a finite number, not {given!r}"
 
 
+def asks(component: Component | None) -> frozenset[str]:
+    """The names of all that a function takes; nothing where there is none."""
+    return frozenset(inspect.signature(component.function).parameters) if component else frozenset()
+
+
 def _function(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
     try:
@@ -146,6 +152,7 @@ EngineTarget = Annotated[Component, BeforeValidator(partial(_component, kind="en
 JudgeTarget = Annotated[Component, BeforeValidator(partial(_component, kind="judge")), _SHOWN]
 VerifierTarget = Annotated[Component, BeforeValidator(partial(_component, kind="verifier")), _SHOWN]
 LossTarget = Annotated[Component, BeforeValidator(partial(_component, kind="loss")), _SHOWN]
+RelationTarget = Annotated[Component, BeforeValidator(partial(_component, kind="relation")), _SHOWN]
 OptimizerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="optimizer")), _SHOWN]
 TrackerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="tracker")), _SHOWN]
 

@@ -1,7 +1,6 @@
 """The settings of each stage: their types and ranges; the defaults are in `conf/`."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,10 +13,12 @@ from bm.config.component import (
     LossTarget,
     MethodTarget,
     OptimizerTarget,
+    RelationTarget,
     SourceTarget,
     StudentTarget,
     TeacherTarget,
     VerifierTarget,
+    asks,
 )
 from bm.config.loading import Content, Device, NoKey
 
@@ -55,6 +56,21 @@ class Adapter:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Own:
+    """The student's own responses in the place of traces: on-policy distillation, and GKD's share of it."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Chance that a trace's response is replaced."""
+    every: Positive
+    """Optimiser steps between two generations, each for all of these steps: fewer follow the student more closely."""
+    temperature: Annotated[float, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    max_new_tokens: Positive
+    engine: EngineTarget
+    """What generates; transformers gets the weights in memory, any other engine a folder of them."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Branch:
     """Training on traces (paper, section 3.1 and its released launcher)."""
 
@@ -79,8 +95,13 @@ class Branch:
     """What steps (`bm.optimizers`); its rate at each step is the schedule's."""
     loss: LossTarget
     """What is minimised (`bm.losses`)."""
-    teacher: Annotated[Path, Content] | None
-    """A Hugging Face folder whose logits the loss sees beside the student's."""
+    relation: RelationTarget | None
+    """What is added to it: how the traces of a pack lie to each other (`bm.losses`); null: nothing."""
+    teacher: Literal["experts"] | Annotated[Path, Content] | None
+    """A Hugging Face folder that loss or relation see beside the student. In a consolidation `experts`: of each trace
+    its domain's expert."""
+    own: Own | None
+    """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
     adapter: Adapter | None
     """What is trained in the place of all weights; null: these."""
     gradient_clip: Annotated[float, Field(gt=0)]
@@ -119,11 +140,19 @@ class Branch:
         return self
 
     @model_validator(mode="after")
-    def _loss_and_teacher(self) -> Self:
-        if (asks := "teacher" in signature(self.loss.function).parameters) != (self.teacher is not None):
-            remedy = "set branch.teacher to its folder" if asks else "leave out branch.teacher, or choose loss=kd"
-            sees = "learns from a teacher's logits" if asks else "does not look at a teacher's logits"
-            raise ValueError(f"loss: `{self.loss.target}` {sees}; {remedy}")
+    def _belong_together(self) -> Self:
+        ask = [c for c in (self.loss, self.relation) if c and "teacher" in asks(c)]
+        if ask and self.teacher is None:
+            raise ValueError(f"loss: `{ask[0].target}` learns from a teacher; set branch.teacher to its folder")
+        if self.teacher is not None and not ask:
+            raise ValueError(
+                f"loss: `{self.loss.target}` does not look at a teacher; leave out branch.teacher, or choose loss=kd"
+            )
+        if self.own and "teacher" not in asks(self.loss):
+            raise ValueError(
+                f"own: `{self.loss.target}` learns a response's own tokens, of which the student has nothing to learn; "
+                "choose a loss with a teacher, such as loss=opd"
+            )
         if self.adapter is not None and self.second_moments:
             raise ValueError(
                 "second_moments: of weights that an adapter leaves as they are there are none; leave out one"

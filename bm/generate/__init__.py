@@ -3,4 +3,7 @@
 from bm.generate.journal import sample
 from bm.generate.samples import Engine, Message, Sample, Sampling
 
-__all__ = ["Engine", "Message", "Sample", "Sampling", "sample"]
+IN_MEMORY = "bm.generate.engines.transformers"
+"""The engine that takes a model and its tokenizer from memory; every other one wants a folder."""
+
+__all__ = ["IN_MEMORY", "Engine", "Message", "Sample", "Sampling", "sample"]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from bm.config import Experiment
 from bm.errors import UserError
+from bm.generate import IN_MEMORY
 from bm.measuring import measured
 from bm.preflight import preflight
 from bm.report.findings.verdicts import graded
 from bm.stages import Stages
 from bm.store import Artefact, Store
-from bm.tuning import ENGINE, loaded
+from bm.tuning import loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,8 +96,8 @@ def _check(config: Experiment, merges: Sequence[str], mixture: bool) -> None:
     """UserError unless the settings make the one model that a candidate is."""
     if mixture and config.mixture is None:
         raise UserError("a search over mixtures needs one: mixture=proportional")
-    if not mixture and config.evaluate.engine.target != ENGINE:
-        raise UserError(f"evaluate.engine: a search merges in memory, which only {ENGINE} can take models from")
+    if not mixture and config.evaluate.engine.target != IN_MEMORY:
+        raise UserError(f"evaluate.engine: a search merges in memory, which only {IN_MEMORY} can take models from")
     if not mixture and len(merges) != 1:
         raise UserError(
             f"a candidate of a search is one merge, by one method in one order, not {', '.join(merges) or 'none'}"

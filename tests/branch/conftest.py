@@ -30,9 +30,13 @@ def settings(root: type[Any], file: str, **overrides: Any) -> Any:
 def branch(**overrides: Any) -> Branch:
     """The real settings; `optimizer` and `loss` name files of conf/, or are components."""
     chosen = {"optimizer": "adamw", "loss": "sft"} | overrides
-    for group in ("optimizer", "loss"):
-        if isinstance(name := chosen[group], str):
-            chosen[group] = settings(Target, f"{group}/{name}.yaml")
+    if isinstance(name := chosen["optimizer"], str):
+        chosen["optimizer"] = settings(Target, f"optimizer/{name}.yaml")
+    if isinstance(name := chosen["loss"], str):
+        sampled = {"evaluate": {"max_new_tokens": 24, "engine": OmegaConf.load(CONF / "evaluate/tiny.yaml").engine}}
+        of_loss = OmegaConf.merge({"loss": None, **sampled}, OmegaConf.load(CONF / f"loss/{name}.yaml"))
+        values = OmegaConf.to_container(of_loss, resolve=True)
+        chosen = {**{key: values[key] for key in ("relation", "own")}, **chosen, "loss": values["loss"]}
     return settings(Branch, "branch/default.yaml", **{**SHRUNK, **chosen})
 
 

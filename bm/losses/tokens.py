@@ -1,0 +1,85 @@
+"""Losses of tokens, from logits: what a student learns at each label, alone or from a teacher."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+Temperature = Annotated[float, Field(gt=0)]
+
+
+def sft(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy with the labels: Σ −log softmax(z)[y]. Overwrites `logits`, the largest tensor of a step."""
+    loss: Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The gradient softmax(z) − 1[y] is made with the loss, in the place of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        label = targets[:, None]
+        logits -= logits.amax(-1, keepdim=True)
+        chosen = logits.gather(1, label)
+        sums = logits.exp_().sum(-1, keepdim=True)
+        ctx.error = logits.div_(sums).scatter_add_(1, label, logits.new_full(label.shape, -1.0))
+        return (sums.log() - chosen).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.error.mul_(gradients[0]), None
+
+
+def kd(
+    logits: Tensor, targets: Tensor, teacher: Tensor, *, divergence: Literal["forward", "reverse", "jsd"],
+    temperature: Temperature,
+) -> Tensor:  # fmt: skip
+    """Distillation from a teacher's logits: T² Σ D(p, q), p = softmax(teacher / T), q = softmax(logits / T).
+
+    D is KL(p‖q) (`forward`, Hinton et al., arXiv 1503.02531), KL(q‖p) (`reverse`, arXiv 2306.08543) or the
+    Jensen-Shannon divergence (`jsd`, `gkd` at β = ½). T² keeps the size of the gradient. On traces this is
+    teacher-forced; on the student's own samples, `reverse` is on-policy distillation (MOPD, arXiv 2606.30406). The
+    labels only say where a response is.
+    """
+    if divergence == "jsd":
+        return gkd(logits, targets, teacher, beta=0.5, temperature=temperature)
+    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    return temperature**2 * (_kl(p, q) if divergence == "forward" else _kl(q, p)).sum()
+
+
+def gkd(
+    logits: Tensor, targets: Tensor, teacher: Tensor, *, beta: Annotated[float, Field(gt=0, lt=1)],
+    temperature: Temperature,
+) -> Tensor:  # fmt: skip
+    """Generalised Jensen-Shannon divergence: T² Σ [β KL(p‖m) + (1 − β) KL(q‖m)], m = βp + (1 − β)q; p and q as in `kd`.
+
+    GKD, arXiv 2306.13649, equation 1 and section 3.1. Divided by β it tends to KL(p‖q) as β → 0, divided by 1 − β to
+    KL(q‖p) as β → 1.
+    """
+    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    m = torch.logaddexp(p + math.log(beta), q + math.log1p(-beta))
+    return temperature**2 * (beta * _kl(p, m) + (1 - beta) * _kl(q, m)).sum()
+
+
+def pckd(
+    logits: Tensor, targets: Tensor, teacher: Tensor, difficulty: Tensor, epoch: float, *,
+    weight: Annotated[float, Field(gt=0)], growth: Annotated[float, Field(ge=1)], temperature: Temperature,
+) -> Tensor:  # fmt: skip
+    """Preview-based distillation: Σ −log q[y] + δ T² Σ w KL(p‖q), w = 1 if α ≤ growth^epoch, else exp(−α²).
+
+    difficulty [S]: α, the cross entropy of the label's trace over the mean of the step's traces. Hard traces wait: the
+    teacher's distribution counts for little on them until, epoch by epoch, the limit has grown past them. `weight` is
+    δ. PCKD, arXiv 2410.14143, section 3 and its code; there a sample is an image, here it is a trace.
+    """
+    preview = torch.where(difficulty <= growth**epoch, 1.0, torch.exp(-difficulty.square()))
+    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    labels = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return labels + weight * temperature**2 * (preview * _kl(p, q)).sum()
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """Σ eᵖ (p − q) of each row, for log-probabilities."""
+    return torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1)
