@@ -125,7 +125,7 @@ def _models(config: Experiment) -> None:
         if ready:
             check_trainable(ready, settings, config.trainer)
             check_template(model_folder(ready), settings.chat_template)
-        if settings.teacher:
+        if isinstance(settings.teacher, Path):
             check_teacher(settings.teacher, ready)
 
 

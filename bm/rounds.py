@@ -29,7 +29,8 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
     _check_parts(config, merges)
     if config.rounds.count == 1:
         return
-    names = {*config.domains, *merges, "expert", *["merge"] * bool(merges), *["mixture"] * (config.mixture is not None)}
+    kinds = {"expert", *["merge"] * bool(merges), *["mixture"] * (config.mixture is not None)}
+    names = {*config.domains, *merges, *config.consolidate, *kinds}
     if config.rounds.model not in names:
         raise UserError(f"rounds.model: a round makes no '{config.rounds.model}'{nearest(config.rounds.model, names)}")
     for name, domain in config.domains.items():
@@ -83,6 +84,12 @@ def models(
     losses(stages, student, experts, merged, traces)
     if mixture:
         losses(stages, student, {}, {"mixture": mixture}, traces)
+    starts = {"student": student, "mixture": mixture, "merge": next(iter(merged.values()), None)}
+    finished = {
+        said + name: stages.consolidated(name, arm, start, experts, traces)
+        for name, arm in config.consolidate.items()
+        if (start := starts[arm.start]) is not None
+    }
     called |= {name + TUNED: key + TUNED for name, key in called.items()}
     made = {said + name: _made_of(called[name], order) for name, _, order in merges}
 
@@ -94,6 +101,8 @@ def models(
     out = _raced(stages, questions, merged, subjects[0])
     tests = {name: tested(name, "merge", model, first=out.get(name)) for name, model in merged.items()}
     subjects += [replace(merge, **made[name]) for name, merge in tests.items()]
+    for name, model in finished.items():
+        subjects.append(replace(tested(name, "consolidated", model), domains=tuple(experts)))
     return [replace(subject, round=number) for subject in subjects]
 
 
@@ -151,7 +160,8 @@ def chosen(which: str, results: "Results", subjects: "Sequence[Subject]") -> "Su
             return next(s for s in made if s.name == best.name)
     experts = {s.domains[0]: s for s in made if s.kind == "expert"}
     merges = {name: s for s in made if s.kind == "merge" for name in (str(s.method), f"{s.method} {s.order}")}
-    return {**merges, **experts}[which]
+    others = {s.name: s for s in made if s.kind == "consolidated"}
+    return {**others, **merges, **experts}[which]
 
 
 def _teaches(teacher: Component, model: Artefact) -> Component:

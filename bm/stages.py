@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from bm.config import (
     Branch,
     Component,
+    Consolidate,
     Distill,
     Domain,
     Experiment,
@@ -226,7 +228,7 @@ class Stages:
         part: which, from 0, of how many; before: the same expert after the part before this one.
         """
         settings = overridden(self.config.branch, domain.branch, f"domains.{domain.name}.branch")
-        return self._train(domain.name, student, {domain.name: traces}, {}, settings, part, before)
+        return self._train(domain.name, student, {domain.name: traces}, {}, settings, part=part, before=before)
 
     def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
         """The baseline: the student after one SFT on the domains together."""
@@ -234,6 +236,15 @@ class Stages:
         used = {name: found for name, found in traces.items() if name != mixture.leave_out}
         ratio = ratios(mixture, {name: int(found.facts["kept"]) for name, found in used.items()})
         return self._train("mixture", student, used, ratio, settings)
+
+    def consolidated(
+        self, name: str, arm: Consolidate, start: Artefact, experts: Mapping[str, Artefact],
+        traces: Mapping[str, Artefact],
+    ) -> Artefact:  # fmt: skip
+        """A model trained on from `start`, on all domains' traces or by what each domain's expert says of them."""
+        ours = replace(self.config.branch, keep=(), at=None)
+        settings = overridden(ours, arm.branch, f"consolidate.{name}.branch")
+        return self._train(name, start, traces, {}, settings, experts if settings.teacher == "experts" else {})
 
     def interference(self, student: Artefact, experts: Mapping[str, Artefact]) -> Artefact | None:
         """How the experts' updates meet, tensor by tensor (paper, appendix C); None where it is not to be measured."""
@@ -320,8 +331,10 @@ class Stages:
 
     def _train(
         self, name: str, student: Artefact, traces: Mapping[str, Artefact], ratio: Mapping[str, float],
-        settings: Branch, part: tuple[int, int] = (0, 1), before: Artefact | None = None,
+        settings: Branch, teachers: Mapping[str, Artefact] = MappingProxyType({}), part: tuple[int, int] = (0, 1),
+        before: Artefact | None = None,
     ) -> Artefact:  # fmt: skip
+        """`teachers`: by domain, where each has one of its own."""
         self.check_apart(traces.values())
         trainer, tracker = self.config.trainer, self.config.tracker
         whole = replace(settings, at=None)  # a training is the same, whichever of its models is taken
@@ -331,22 +344,15 @@ class Stages:
         def build(work: Path) -> Mapping[str, Any]:
             from bm.branch import Part, Traces, card, train
 
-            sets = [Traces(t.path / TRACES, domain, ratio.get(domain, 1.0)) for domain, t in traces.items()]
-            facts = train(
-                student.path,
-                sets,
-                whole,
-                trainer,
-                tracker,
-                name,
-                work.stem,
-                work,
-                Part(*part, before.path if before else None),
-            )
+            folders = {domain: teacher.path for domain, teacher in teachers.items()}
+            sets = [Traces(t.path / TRACES, d, ratio.get(d, 1.0), folders.get(d)) for d, t in traces.items()]
+            rest = Part(*part, before.path if before else None)
+            facts = train(student.path, sets, whole, trainer, tracker, name, work.stem, work, rest)
             write_text(work / "README.md", card(name, student.name, lineage, whole, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
-        inputs = [student, *traces.values(), *self._folders(settings), *([before] if before else [])]
+        inputs = [student, *traces.values(), *teachers.values(), *self._folders(settings)]
+        inputs += [before] if before else []
         trained = self.make(
             "branch", name if part[1] == 1 else f"{name} {part[0] + 1}/{part[1]}", config, inputs, build
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bm.config import Component, Experiment, Range, Tune, identity
 from bm.errors import UserError, nearest
+from bm.generate import IN_MEMORY
 from bm.measuring import measured
 from bm.progress import say
 from bm.stages import OF_OTHERS, QUESTIONS, Stages

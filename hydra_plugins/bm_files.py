@@ -16,6 +16,7 @@ PACKAGES = {
     "domain": "domains.{name}",
     "merge": "merge.methods.{name}",
     "adapter": "branch.adapter",
+    "consolidate": "consolidate.{name}",
     "optimizer": "branch.optimizer",
     "loss": "branch.loss",
     "judge": "verify.judge",

@@ -38,7 +38,7 @@ def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> No
     check_devices(trainer)
     check_adapter(settings.adapter, trainer.devices * trainer.nodes)
     for folder in (model, settings.teacher):
-        if folder is not None:
+        if folder is not None and folder != "experts":
             attention_for(_config(folder), settings, trainer)
 
 

@@ -1,6 +1,7 @@
 """What each command of `bm` is told, whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +14,7 @@ from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
     Branch,
+    Consolidate,
     Distill,
     Domains,
     Evaluate,
@@ -58,6 +60,8 @@ class Experiment:
     merge: Merge
     tune: Tune | None
     """Merges with tuned parameters beside those with their defaults; null: none."""
+    consolidate: Mapping[Name, Consolidate]
+    """Ways to finish one model from all experts, by name."""
     evaluate: Evaluate
     verify: Verify
     rounds: Rounds
@@ -69,6 +73,7 @@ class Experiment:
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
+        self._check_consolidations()
         for name, domain in self.domains.items():
             if domain.task is None:
                 raise ValueError(
@@ -86,6 +91,21 @@ class Experiment:
             overridden(self.branch, self.mixture.branch, "mixture.branch")
         overridden(self.branch, self.student.branch, "student.branch")
         return self
+
+    def _check_consolidations(self) -> None:
+        """Each has what it begins with, and nobody but them has experts for teachers."""
+        for name, arm in self.consolidate.items():
+            overridden(replace(self.branch, keep=(), at=None), arm.branch, f"consolidate.{name}.branch")
+            if arm.start == "mixture" and self.mixture is None:
+                raise ValueError(f"consolidate.{name}.start: there is no mixture to begin with; choose mixture=…")
+            if arm.start == "merge" and not self.merge.methods:
+                raise ValueError(f"consolidate.{name}.start: there is no merge to begin with; choose merge=…")
+        others = {"branch": self.branch.teacher, "student.branch": self.student.branch.get("teacher")}
+        others |= {f"domains.{name}.branch": domain.branch.get("teacher") for name, domain in self.domains.items()}
+        others |= {"mixture.branch": self.mixture.branch.get("teacher")} if self.mixture else {}
+        for where, teacher in others.items():
+            if teacher == "experts":
+                raise ValueError(f"{where}.teacher: only a consolidation has experts for teachers (consolidate=opd)")
 
 
 @dataclass(frozen=True, config=STRICT)

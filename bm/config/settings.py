@@ -291,6 +291,16 @@ class Mixture:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Consolidate:
+    """The third arm: a model that is trained on, by the traces of all domains or by what their experts say."""
+
+    start: Literal["merge", "student", "mixture"]
+    """What it begins as: the first merge that is listed, the student, or the mixture."""
+    branch: Mapping[str, Any]
+    """Overrides of `branch` for that training; `teacher: experts` has each domain's expert teach its traces."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Merge:
     """How experts become one model: methods, an order, and the numbers' types."""
 

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm.branch import Traces, train
 from bm.branch import loss as engine
-from bm.branch.loss import Head, Told, chunked_loss
+from bm.branch.loss import Head, Several, Told, chunked_loss
 from bm.config import Component
 from bm.errors import UserError
-from bm.losses import kd, sft
+from bm.losses import contrast, gkd, kd, pckd, rkd, sft
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_training import rows, trained, weights
 from tests.conftest import Bm
@@ -83,6 +83,83 @@ def test_closed_forms_of_two_tokens() -> None:
     jsd = kd(-opposite, target, opposite, divergence="jsd", temperature=1.0)
     assert jsd.item() == pytest.approx(math.log(2), rel=1e-5)
     assert kd(teacher, target, teacher, divergence="jsd", temperature=1.0).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_generalised_divergence_between_its_limits() -> None:
+    """JSD(½) is the Jensen-Shannon divergence; over β and 1 − β it tends to the forward and the reverse KL (GKD)."""
+    torch.manual_seed(0)
+    logits, teacher, targets = torch.randn(5, 7).double(), torch.randn(5, 7).double(), torch.zeros(5, dtype=torch.int64)
+    jsd = partial(gkd, logits, targets, teacher, temperature=2.0)
+    torch.testing.assert_close(jsd(beta=0.5), plain(logits, teacher, "jsd", 2.0))
+    torch.testing.assert_close(jsd(beta=1e-6) / 1e-6, plain(logits, teacher, "forward", 2.0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(jsd(beta=1 - 1e-6) / 1e-6, plain(logits, teacher, "reverse", 2.0), rtol=1e-4, atol=0)
+
+
+def test_hard_traces_wait_in_preview_distillation() -> None:
+    """w = 1 up to growth^epoch and exp(−α²) beyond; with w = 1 everywhere it is the labels' loss and δ times kd."""
+    torch.manual_seed(0)
+    logits, teacher, targets = torch.randn(3, 7).double(), torch.randn(3, 7).double(), torch.tensor([1, 2, 3])
+    settings = {"weight": 0.5, "growth": 1.5, "temperature": 2.0}
+    easy, hard = torch.ones(3).double(), torch.tensor([0.5, 2.0, 1.0]).double()
+    labels = cross_entropy(logits, targets, reduction="sum")
+    whole = pckd(logits, targets, teacher, easy, 0.0, **settings)
+    torch.testing.assert_close(whole, labels + 0.5 * plain(logits, teacher, "forward", 2.0))
+    each = [plain(logits[i : i + 1], teacher[i : i + 1], "forward", 2.0) for i in range(3)]
+    waiting = labels + 0.5 * (each[0] + math.exp(-4.0) * each[1] + each[2])
+    torch.testing.assert_close(pckd(logits, targets, teacher, hard, 0.0, **settings), waiting)
+    torch.testing.assert_close(pckd(logits, targets, teacher, hard, 2.0, **settings), labels + 0.5 * sum(each))
+    gradient = partial(pckd, targets=targets, teacher=teacher, difficulty=hard, epoch=0.0, **settings)
+    assert torch.autograd.gradcheck(gradient, (logits.requires_grad_(),))
+
+
+def test_relations_of_a_turned_and_stretched_space_are_the_same() -> None:
+    """Distances over their mean and angles do not change with rotation and scale (RKD); else Huber's loss by hand."""
+    torch.manual_seed(0)
+    student, turn = torch.randn(5, 4).double(), torch.linalg.qr(torch.randn(4, 4).double())[0]
+    assert rkd(student, 3 * student @ turn, distance=1.0, angle=1.0).item() == pytest.approx(0, abs=1e-12)
+    triangle, line = torch.tensor([[0.0, 0], [3, 0], [0, 4]]).double(), torch.tensor([[0.0], [1], [2]]).double()
+    ours, theirs = torch.tensor([3.0, 4, 5]) / 4, torch.tensor([1.0, 2, 1]) * 3 / 4
+    by_hand = ((ours - theirs).square() / 2).mean().item()
+    assert rkd(triangle, line, distance=1.0, angle=0.0).item() == pytest.approx(by_hand, rel=1e-6)
+    angles = [(0.0, 1.0), (0.6, -1.0), (0.8, 1.0)]  # cosines at each corner, of the triangle and of the line
+    huber = [d * d / 2 if (d := abs(a - b)) < 1 else d - 0.5 for a, b in angles]
+    assert rkd(triangle, line, distance=0.0, angle=1.0).item() == pytest.approx(sum(huber) / 3, rel=1e-6)
+    teacher = torch.randn(5, 3).double()
+    relation = partial(rkd, teacher=teacher, distance=1.0, angle=2.0)
+    assert torch.autograd.gradcheck(relation, (student.requires_grad_(),))
+    assert rkd(student[:1], teacher[:1], distance=1.0, angle=1.0).item() == 0
+
+
+def test_domains_are_contrasted_as_in_the_papers_formula() -> None:
+    torch.manual_seed(0)
+    features, domains = torch.randn(4, 3).double().requires_grad_(), torch.tensor([0, 0, 1, 2])
+    unit = features / features.norm(dim=1, keepdim=True)
+    similar = (unit @ unit.t() / 0.5).exp()
+    expected = [-(similar[i, j] / (similar[i].sum() - similar[i, i])).log() for i, j in ((0, 1), (1, 0))]
+    relation = partial(contrast, domains=domains, weight=2.0, temperature=0.5)
+    torch.testing.assert_close(relation(features), 2.0 * sum(expected) / 2)
+    assert torch.autograd.gradcheck(relation, (features,))
+    for alone in (torch.zeros(4, dtype=torch.int64), torch.arange(4)):
+        assert contrast(features, alone, weight=1.0, temperature=0.5).item() == 0
+
+
+def test_several_teachers_speak_at_their_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CHUNK", 4)
+    (hidden, weight, targets, first), (*_, second) = told(9), told(9, entries=20)
+    mine, other = torch.tensor([0, 3, 4, 8]), torch.tensor([1, 2, 5, 6, 7])
+    parts = [(rows, Told(t.hidden[rows], t.head)) for rows, t in ((mine, first), (other, second))]
+    loss = partial(kd, divergence="forward", temperature=1.0)
+    both = chunked_loss(hidden, Head(weight), targets, 1.0, loss, Several(parts))
+    apart = [chunked_loss(hidden[rows], Head(weight), targets[rows], 1.0, loss, told_) for rows, told_ in parts]
+    torch.testing.assert_close(both, sum(apart))
+
+
+@pytest.mark.parametrize("loss", ["pckd", "rkd"])
+def test_losses_of_traces_train(student: Path, teacher: Path, traces: list[Traces], tmp_path: Path, loss: str) -> None:
+    facts = trained(student, traces, tmp_path / "work", branch(loss=loss, teacher=teacher, epochs=6))
+    table = rows(tmp_path / "work")
+    assert facts["final_loss"] < 0.8 * float(table[0]["loss"])
+    assert float(table[-1]["held_out_math"]) < float(table[0]["held_out_math"])
 
 
 def test_padded_rows_of_the_teachers_head_are_left_out() -> None:

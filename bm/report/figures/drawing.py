@@ -28,6 +28,7 @@ LIGHT = {
     "expert": "#2a6cb0",
     "mixture": "#17805f",
     "merge": "#c2491d",
+    "consolidated": "#8a4fb0",
 }
 DARK = {
     "surface": "#15171a",
@@ -39,11 +40,12 @@ DARK = {
     "expert": "#78b0f0",
     "mixture": "#4fc49c",
     "merge": "#f28c5f",
+    "consolidated": "#c59be6",
 }
 """Contrast to `surface`: text colours and kinds at least 4.5 : 1 (WCAG AA). Blue, green and vermilion stay apart for
 colour-blind readers (after Okabe and Ito), and every kind has its own marker."""
 
-MARKERS: dict[Kind, str] = {"student": "s", "expert": "^", "mixture": "D", "merge": "o"}
+MARKERS: dict[Kind, str] = {"student": "s", "expert": "^", "mixture": "D", "merge": "o", "consolidated": "P"}
 
 WIDTH = 360
 """Units of every figure's width: about the CSS pixels of a phone, and of a third of a desktop page."""

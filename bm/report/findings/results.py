@@ -12,10 +12,13 @@ from bm.ledger import Cost as Cost
 from bm.statistics import Outcome
 from bm.store import write_json
 
-Kind = Literal["student", "expert", "mixture", "merge"]
+Kind = Literal["student", "expert", "mixture", "merge", "consolidated"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Claim = Literal["expert over student", "merge over student", "merge over mixture"]
+Claim = Literal[
+    "expert over student", "merge over student", "merge over mixture", "consolidated over student",
+    "consolidated over mixture", "consolidated over merge",
+]  # fmt: skip
 
 MEAN = "mean"
 """Stands where a task does when a verdict is about the mean over the experts' tasks."""
@@ -59,7 +62,7 @@ class Row:
     order: str | None = None
     base: str | None = None
     domains: tuple[str, ...] = ()
-    """Those that an expert was trained on, or that a merge has experts of; none of a student or a mixture."""
+    """Those that an expert was trained on, or that a merge or a consolidation has experts of; none of others."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """By domain, nats a token on its held-out traces; empty where they were not measured."""
     distance: float | None = None

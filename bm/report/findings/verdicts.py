@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,14 @@ def verdicts(
     own = {s.name: s.task for s in subjects if s.kind == "expert" and s.task}
     tasks = sorted(set(own.values())) or sorted({task for row in rows for task in row.scores})
     complete = [row for row in rows if row.scores.keys() >= set(tasks) and row.out_after is None]
-    students, experts, mixtures, merges = ([row for row in complete if row.kind == kind] for kind in KINDS)
+    students, experts, mixtures, merges, finished = ([r for r in complete if r.kind == kind] for kind in KINDS)
     pairs: list[tuple[Claim, Row, Row, str]] = []
     pairs += [("expert over student", e, s, own[e.name]) for e in experts if e.name in own for s in students]
     pairs += [("merge over student", m, s, MEAN) for m in merges for s in students]
     pairs += [("merge over mixture", m, x, MEAN) for m in merges for x in mixtures]
+    pairs += [("consolidated over student", c, s, MEAN) for c in finished for s in students]
+    pairs += [("consolidated over mixture", c, x, MEAN) for c in finished for x in mixtures]
+    pairs += [("consolidated over merge", c, m, MEAN) for c in finished for m in merges]
     samples = {s.name: graded(s.evaluation.path) for s in subjects}
     paired = [
         _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])
@@ -73,9 +77,9 @@ def verdicts(
 def retained(subjects: Sequence[Subject], resamples: int, confidence: float, seed: int) -> tuple[Retained, ...]:
     """What each merge kept of each expert's gain over the student on the expert's own task."""
     samples = {s.name: graded(s.evaluation.path) for s in subjects if s.out_after is None}
-    students, experts, _, merges = ([s for s in subjects if s.kind == kind and s.name in samples] for kind in KINDS)
+    students, experts, _, *others = ([s for s in subjects if s.kind == kind and s.name in samples] for kind in KINDS)
     found = []
-    for merge in merges:
+    for merge in chain(*others):
         for expert in (e for e in experts if e.task):
             task = str(expert.task)
             for student in students:

@@ -26,6 +26,9 @@ CLAIMS: dict[Claim, tuple[str, Kind]] = {
     "expert over student": ("Experts over student, own task", "expert"),
     "merge over student": ("Merges over student, mean", "merge"),
     "merge over mixture": ("Merges over mixture, mean", "merge"),
+    "consolidated over student": ("Third arm over student, mean", "consolidated"),
+    "consolidated over mixture": ("Third arm over mixture, mean", "consolidated"),
+    "consolidated over merge": ("Third arm over merges, mean", "consolidated"),
 }
 FILTERS = (numbers.percent, numbers.points, numbers.span, numbers.duration, numbers.share, numbers.tokens,
            numbers.probability, wording.out, wording.to_decide)  # fmt: skip

@@ -17,6 +17,7 @@ SIGNS: Mapping[Kind, str] = {
     "expert": "[blue]▲[/]",
     "mixture": "[green]◆[/]",
     "merge": "[dark_orange3]●[/]",
+    "consolidated": "[purple]✚[/]",
 }
 """The figures' markers."""
 LONGEST = 40
@@ -27,7 +28,8 @@ def show(results: Results, console: Console) -> None:
     """Rows by tasks with intervals, mean, and time; the best of each column is bold. Then a line per verdict."""
     models = of_run(results)
     console.print(_models(models, [p for p, c in enumerate(models.columns) if c.scored or c.name == "time"]))
-    legend = "  ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
+    kinds = {row.kind for row in results.rows}
+    legend = "  ".join(f"{sign} {kind}" for kind, sign in SIGNS.items() if kind in kinds)
     console.print(
         f"{legend}  [dim]pass@1 in percent, its interval, mean tokens of a response; time of the model's own step[/]\n"
     )

@@ -36,8 +36,8 @@ def allowed(claim: "Claim") -> str | None:
 def sentence(verdict: Verdict) -> str:
     """A verdict in one line, for the terminal."""
     task = "on the mean" if verdict.task == MEAN else f"on {verdict.task}"
-    against_mixture = verdict.claim == "merge over mixture" and verdict.cost_ratio is not None
-    cost = f", at {share(verdict.cost_ratio or 0)} of its time" if against_mixture else ""
+    dearer = verdict.claim in ("merge over mixture", "consolidated over mixture") and verdict.cost_ratio is not None
+    cost = f", at {share(verdict.cost_ratio or 0)} of its time" if dearer else ""
     return f"{verdict.name} is {compared(verdict)} {task}{cost}{_needed(verdict)}"
 
 
