@@ -33,10 +33,11 @@ def branch(**overrides: Any) -> Branch:
     if isinstance(name := chosen["optimizer"], str):
         chosen["optimizer"] = settings(Target, f"optimizer/{name}.yaml")
     if isinstance(name := chosen["loss"], str):
-        sampled = {"evaluate": {"max_new_tokens": 24, "engine": OmegaConf.load(CONF / "evaluate/tiny.yaml").engine}}
-        of_loss = OmegaConf.merge({"loss": None, **sampled}, OmegaConf.load(CONF / f"loss/{name}.yaml"))
-        values = OmegaConf.to_container(of_loss, resolve=True)
-        chosen = {**{key: values[key] for key in ("relation", "own")}, **chosen, "loss": values["loss"]}
+        of_loss = OmegaConf.load(CONF / f"loss/{name}.yaml")
+        sampled = {"evaluate": {"max_new_tokens": 24, "engine": OmegaConf.load(CONF / "engine/transformers.yaml")}}
+        values = OmegaConf.merge(sampled, of_loss if "loss" in of_loss else {"loss": of_loss})
+        resolved = OmegaConf.to_container(values, resolve=True)
+        chosen = {k: resolved[k] for k in ("relation", "own") if k in resolved} | chosen | {"loss": resolved["loss"]}
     return settings(Branch, "branch/default.yaml", **{**SHRUNK, **chosen})
 
 

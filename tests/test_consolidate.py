@@ -1,0 +1,67 @@
+"""The third arm: experts become one model by training, beside the merge and the mixture, in the same run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bm, command
+
+ARMS = ["consolidate=[opd,sft]", "consolidate.opd.branch.epochs=1", "consolidate.opd.branch.own.max_new_tokens=8",
+        "consolidate.sft.start=student", "output=outputs/arms"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arms(undisturbed: Path) -> Path:
+    """The finished run with two arms more: all else is there."""
+    from tests.conftest import SHRUNK
+
+    said = command("run", *SHRUNK, *ARMS, cwd=undisturbed)
+    assert said.returncode == 0, said.stderr
+    return undisturbed
+
+
+def manifests(folder: Path, label: str) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in folder.glob("outputs/store/branch/*/manifest.json")]
+    return [manifest for manifest in found if manifest["label"] == label]
+
+
+def test_rows_and_verdicts_of_the_third_arm(arms: Path) -> None:
+    results = json.loads((arms / "outputs/arms/results.json").read_text())
+    rows = {row["name"]: row for row in results["rows"] if row["kind"] == "consolidated"}
+    assert rows.keys() == {"opd", "sft"}
+    for row in rows.values():
+        assert sorted(row["domains"]) == ["coding", "math", "science"]
+        assert row["scores"].keys() == {"coding", "math", "science"} and row["cost"]["tokens"] > 0
+    claims = {(v["claim"], v["against"]) for v in results["verdicts"] if v["name"] == "opd"}
+    assert ("consolidated over student", "student") in claims and ("consolidated over mixture", "mixture") in claims
+    assert {against for claim, against in claims if claim == "consolidated over merge"} == {
+        row["name"] for row in results["rows"] if row["kind"] == "merge"
+    }
+    page = (arms / "outputs/arms/report/index.html").read_text()
+    assert "Third arm over mixture" in page and "consolidated" in page
+
+
+def test_each_begins_where_it_was_told_and_learns_from_whom_it_was_told(arms: Path) -> None:
+    """On-policy distillation begins as the first merge and learns from three experts; plain SFT begins as the student."""
+    (opd,), (sft,) = manifests(arms, "opd"), manifests(arms, "sft")
+    assert [i["stage"] for i in opd["inputs"]] == ["merge", *["distill"] * 3, *["branch"] * 3]
+    assert [i["stage"] for i in sft["inputs"]] == ["branch", *["distill"] * 3]
+    assert opd["facts"]["own"]["tokens"] > 0 and "own" not in sft["facts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("branch.teacher=experts loss=kd", "branch.teacher: only a consolidation has experts for teachers"),
+        ("consolidate=sft consolidate.sft.start=mixture ~mixture", "consolidate.sft.start: there is no mixture"),
+        ("consolidate=opd consolidate.opd.branch.teacher=null", "learns from a teacher"),
+        ("consolidate=odp", "consolidate has no option 'odp'; did you mean 'opd'?"),
+        ("loss=rkd", "`bm.losses.rkd` learns from a teacher; set branch.teacher"),
+    ],
+)
+def test_mistakes_are_one_line(words: str, why: str, tmp_path: Path, bm: Bm) -> None:
+    said = bm("run", *words.split(), cwd=tmp_path)
+    assert said.returncode != 0 and why in said.stderr and "Traceback" not in said.stderr
+    assert not (tmp_path / "outputs").exists()
