@@ -44,7 +44,7 @@ def test_rows_and_verdicts_of_the_third_arm(arms: Path) -> None:
 
 
 def test_each_begins_where_it_was_told_and_learns_from_whom_it_was_told(arms: Path) -> None:
-    """On-policy distillation begins as the first merge and learns from three experts; plain SFT begins as the student."""
+    """On-policy distillation begins as the first merge and learns from the experts; plain SFT begins as the student."""
     (opd,), (sft,) = manifests(arms, "opd"), manifests(arms, "sft")
     assert [i["stage"] for i in opd["inputs"]] == ["merge", *["distill"] * 3, *["branch"] * 3]
     assert [i["stage"] for i in sft["inputs"]] == ["branch", *["distill"] * 3]
