@@ -86,9 +86,9 @@ def models(
         losses(stages, student, {}, {"mixture": mixture}, traces)
     starts = {"student": student, "mixture": mixture, "merge": next(iter(merged.values()), None)}
     finished = {
-        said + name: stages.consolidated(name, arm, start, experts, traces)
+        said + name: stages.consolidated(name, arm, begun, experts, traces)
         for name, arm in config.consolidate.items()
-        if (start := starts[arm.start]) is not None
+        if (begun := starts[arm.start]) is not None
     }
     called |= {name + TUNED: key + TUNED for name, key in called.items()}
     made = {said + name: _made_of(called[name], order) for name, _, order in merges}
