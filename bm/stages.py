@@ -115,12 +115,9 @@ class Stages:
         return self.make("prompts", task, settings, [], build)
 
     def distill(
-        self,
-        domain: Domain,
-        part: Literal["train", "student"] = "train",
-        teacher: Component | None = None,
+        self, domain: Domain, part: Literal["train", "student"] = "train", teacher: Component | None = None,
         number: int = 1,
-    ) -> Artefact:
+    ) -> Artefact:  # fmt: skip
         """Verified traces of a domain: `train` for its expert, `student` for the student's own pretraining.
 
         teacher: in the place of the recipe's; number: of the round, whose questions are none that an earlier one asked.
@@ -304,12 +301,7 @@ class Stages:
         return self.make("evaluate", model.label, settings, inputs, build)
 
     def ask(
-        self,
-        model: "Path | Loaded",
-        questions: Mapping[str, Artefact],
-        journals: Path,
-        first: int | None,
-        work: Path,
+        self, model: "Path | Loaded", questions: Mapping[str, Artefact], journals: Path, first: int | None, work: Path
     ) -> dict[str, Any]:
         """Put a folder's model, or one in memory, to the tasks of `evaluate`: its files in `work`, and facts."""
         from bm.evaluate import evaluate

@@ -109,7 +109,7 @@ def load(
 
 
 def frozen_dtype(adapter: Adapter | None, trainer: Trainer) -> torch.dtype:
-    """Of the weights of one process: what no step changes need not be fp32 where the arithmetic is bf16."""
+    """The type of frozen weights in one process: what no step changes need not be fp32 where the arithmetic is bf16."""
     return torch.bfloat16 if adapter is not None and trainer.precision == "bf16-mixed" else torch.float32
 
 

@@ -24,9 +24,6 @@ from bm.config.loading import (
 from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
-    Adapter,
-    Branch,
-    Consolidate,
     Decontamination,
     Distill,
     Domain,
@@ -35,11 +32,10 @@ from bm.config.settings import (
     Mixture,
     Name,
     NearDuplicates,
-    Own,
     Prices,
-    Trainer,
     Verify,
 )
+from bm.config.training import Adapter, Branch, Consolidate, Own, Trainer
 from bm.config.tuning import Range, Tune
 
 __all__ = [

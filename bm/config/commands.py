@@ -13,8 +13,6 @@ from bm.config.loading import NoKey, overridden
 from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
-    Branch,
-    Consolidate,
     Distill,
     Domains,
     Evaluate,
@@ -27,9 +25,9 @@ from bm.config.settings import (
     Rounds,
     Seed,
     Student,
-    Trainer,
     Verify,
 )
+from bm.config.training import Branch, Consolidate, Trainer
 from bm.config.tuning import Tune
 from bm.errors import nearest
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from bm.config.settings import STRICT, Adapter, Name, Positive
+from bm.config.settings import STRICT, Name, Positive
+from bm.config.training import Adapter
 from bm.errors import nearest
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -10,15 +10,11 @@ from pydantic.dataclasses import dataclass
 from bm.config.component import (
     EngineTarget,
     JudgeTarget,
-    LossTarget,
     MethodTarget,
-    OptimizerTarget,
-    RelationTarget,
     SourceTarget,
     StudentTarget,
     TeacherTarget,
     VerifierTarget,
-    asks,
 )
 from bm.config.loading import Content, Device, NoKey
 
@@ -34,130 +30,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 class Paths:
     outputs: Path
     """Where everything is written."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Adapter:
-    """Low-rank matrices that are trained in the place of the weights, by peft (`bm.branch.adapter`)."""
-
-    rank: Positive
-    alpha: Positive
-    """Over the rank, what the product of the two matrices is multiplied by."""
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Literal["all-linear"] | Sequence[str]
-    """Products of a decoder layer by name, `[q_proj, v_proj]`."""
-    rslora: bool
-    """Over the root of the rank instead."""
-    dora: bool
-    """Whether the length of each row of weights is learned by itself."""
-    quantize: Literal["nf4", "fp4"] | None
-    """The type in four bits of the weights that are not trained (QLoRA); null: they stay as they are."""
-    seed: Seed
-
-
-@dataclass(frozen=True, config=STRICT)
-class Own:
-    """The student's own responses in the place of traces: on-policy distillation, and GKD's share of it."""
-
-    share: Annotated[float, Field(gt=0, le=1)]
-    """Chance that a trace's response is replaced."""
-    every: Positive
-    """Optimiser steps between two generations, each for all of these steps: fewer follow the student more closely."""
-    temperature: Annotated[float, Field(ge=0)]
-    top_p: Annotated[float, Field(gt=0, le=1)]
-    max_new_tokens: Positive
-    engine: EngineTarget
-    """What generates; transformers gets the weights in memory, any other engine a folder of them."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Branch:
-    """Training on traces (paper, section 3.1 and its released launcher)."""
-
-    epochs: Annotated[float, Field(gt=0)]
-    batch: Positive
-    """Packs per optimiser step, over all ranks and accumulation."""
-    micro_batch: Annotated[int, Field(gt=0), NoKey]
-    """Packs per forward pass of one rank."""
-    sequence_length: Positive
-    """Tokens in a pack."""
-    packing: Literal["none", "packing", "neat"]
-    overlong: Literal["drop", "cut"]
-    """What happens to a trace longer than that."""
-    max_overlong: Share
-    """Share of a domain's traces that may be overlong; more stop the run."""
-    chat_template: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None
-    """SHA-256, or how it begins, of the chat template that the student must have; null: any."""
-    learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["constant", "cosine", "linear"]
-    warmup_ratio: Share
-    optimizer: OptimizerTarget
-    """What steps (`bm.optimizers`); its rate at each step is the schedule's."""
-    loss: LossTarget
-    """What is minimised (`bm.losses`)."""
-    relation: RelationTarget | None
-    """What is added to it: how the traces of a pack lie to each other (`bm.losses`); null: nothing."""
-    teacher: Literal["experts"] | Annotated[Path, Content] | None
-    """A Hugging Face folder that loss or relation see beside the student. In a consolidation `experts`: of each trace
-    its domain's expert."""
-    own: Own | None
-    """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
-    adapter: Adapter | None
-    """What is trained in the place of all weights; null: these."""
-    gradient_clip: Annotated[float, Field(gt=0)]
-    ema: Annotated[float, Field(gt=0, lt=1)] | None
-    """Decay of an exponential moving average of the weights, which is the model in the end; null: the last weights."""
-    tail: Annotated[float, Field(gt=0, le=1)] | None
-    """Share of the steps, the last ones, over whose weights the model is the mean; null: the last weights."""
-    second_moments: bool
-    """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
-    seed: Seed
-    held_out: Annotated[int, Field(ge=0)]
-    """Traces of each domain kept from training to measure its loss and its gradient."""
-    watch_every: Annotated[int, Field(gt=0), NoKey]
-    """Optimiser steps between those measurements."""
-    checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
-    keep: Sequence[Annotated[float, Field(gt=0)]]
-    """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
-    at: Annotated[float, Field(gt=0)] | None
-    """Which of them is taken for what follows, or `epochs`; null: the last. Training itself does not depend on it."""
-
-    @model_validator(mode="after")
-    def _moments_and_averages(self) -> Self:
-        if self.second_moments and self.adapter is not None:
-            raise ValueError("second_moments: an adapter's are not those of the weights; leave one of them out")
-        if self.ema is not None and self.tail is not None:
-            raise ValueError("ema, tail: one average at most; set the other to null")
-        return self
-
-    @model_validator(mode="after")
-    def _ladder(self) -> Self:
-        if late := [epochs for epochs in self.keep if epochs >= self.epochs]:
-            raise ValueError(f"keep: after {late[0]:g} epochs nothing is left to train of {self.epochs:g}")
-        if self.at is not None and self.at not in (*self.keep, self.epochs):
-            kept = ", ".join(f"{epochs:g}" for epochs in (*self.keep, self.epochs))
-            raise ValueError(f"at: no model is kept after {self.at:g} epochs, but after {kept}")
-        return self
-
-    @model_validator(mode="after")
-    def _belong_together(self) -> Self:
-        ask = [c for c in (self.loss, self.relation) if c and "teacher" in asks(c)]
-        if ask and self.teacher is None:
-            raise ValueError(f"loss: `{ask[0].target}` learns from a teacher; set branch.teacher to its folder")
-        if self.teacher is not None and not ask:
-            raise ValueError(
-                f"loss: `{self.loss.target}` does not look at a teacher; leave out branch.teacher, or choose loss=kd"
-            )
-        if self.own and "teacher" not in asks(self.loss):
-            raise ValueError(
-                f"own: `{self.loss.target}` learns a response's own tokens, of which the student has nothing to learn; "
-                "choose a loss with a teacher, such as loss=opd"
-            )
-        if self.adapter is not None and self.second_moments:
-            raise ValueError(
-                "second_moments: of weights that an adapter leaves as they are there are none; leave out one"
-            )
-        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -291,16 +163,6 @@ class Mixture:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Consolidate:
-    """The third arm: a model that is trained on, by the traces of all domains or by what their experts say."""
-
-    start: Literal["merge", "student", "mixture"]
-    """What it begins as: the first merge that is listed, the student, or the mixture."""
-    branch: Mapping[str, Any]
-    """Overrides of `branch` for that training; `teacher: experts` has each domain's expert teach its traces."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class Merge:
     """How experts become one model: methods, an order, and the numbers' types."""
 
@@ -390,27 +252,6 @@ class Verify:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Trainer:
-    """Where training runs: the settings of Lightning's Trainer that `bm` uses."""
-
-    accelerator: Literal["cpu", "gpu"]
-    """The kind of device counts in a key. How many ranks there are, and how they share the work, does not: another
-    number adds the same gradients in another order, so an expert is the same up to rounding and not to the bit."""
-    devices: Annotated[int, Field(gt=0), NoKey]
-    nodes: Annotated[int, Field(gt=0), NoKey]
-    precision: Literal["32-true", "bf16-mixed"]
-    """Precision of the arithmetic; weights and optimiser state are fp32 either way."""
-    sequence_parallel: Annotated[int, Field(gt=0), NoKey]
-    """Ranks that share one sequence (Ulysses); the others go to data, and weights are sharded over all (FSDP2)."""
-    activation_checkpointing: Annotated[Literal["none", "selective", "full"], NoKey]
-    """What the backward pass computes again: nothing; all but matrix products and attention; every block."""
-    activation_offload: Annotated[bool, NoKey]
-    """Whether activations wait for the backward pass in CPU memory."""
-    launch: Annotated[str, NoKey]
-    """The command that starts the ranks, when there are several."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class Prices:
     """USD an hour."""
 
@@ -427,7 +268,7 @@ class Rounds:
     count: Positive
     """1: the recipe as it is."""
     parts: Positive
-    """Of the experts' training, with merges between, each with its own optimiser state; 1: merged once, at the end."""
+    """Parts of an expert's training, with a merge after each; its optimiser state is kept. 1: one merge at the end."""
     go_on: Literal["merge", "own"]
     """What an expert's next part begins with: the merge, or its own weights, so that merges only tell when to stop."""
     patience: Positive | None

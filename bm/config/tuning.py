@@ -32,9 +32,9 @@ class Tune:
     """Parameters of merge methods, chosen on questions that are neither the test's nor trained on."""
 
     trials: Positive
-    """Of every method that has something to tune, its defaults among them."""
+    """Settings tried for every method that has something to tune, its defaults among them."""
     questions: Positive
-    """Of each domain, the next ones of its source behind the test's."""
+    """Questions of each domain to tune on: the next ones of its source behind the test's."""
     samples: Positive
     """Per question."""
     batch: Positive

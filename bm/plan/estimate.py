@@ -68,7 +68,7 @@ class Estimates:
         self.cpu = matmul_peak(torch.device("cpu"), mixed=False)
         self.flops = Flops(self.model)
         self.frozen = Flops(self.model.requires_grad_(False))
-        """Of a model whose weights get no gradient of their own."""
+        """Operations of a model whose weights get no gradient of their own."""
         self._fits: dict[tuple[Any, ...], Fit] = {}
 
     def stages(self) -> Iterator[Stage]:

@@ -24,7 +24,7 @@ from bm.config import Branch, Trainer
 from bm.plan.live import Live
 
 NF4_BYTES = 0.516
-"""Of a weight in four bits, with its share of the doubly quantised constants of its block (arXiv 2305.14314)."""
+"""Bytes of a weight in four bits, with its share of the doubly quantised constants of its block (arXiv 2305.14314)."""
 DEPTHS = 4, 8
 """Layers of the two shallow copies of a deep model: memory is linear in the number of equal layers."""
 
@@ -52,7 +52,7 @@ class Memory:
 
 
 def training_memory(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
-    """Of a full micro-batch in which every token is learned, at the trainer's number of ranks.
+    """Memory of a full micro-batch in which every token is learned, at the trainer's number of ranks.
 
     A deep model is simulated at two depths and continued to its own; its layers must be of one kind for that. Weights
     in four bits are simulated in bf16, as no such kernel runs here, and the known difference is taken off.
@@ -165,7 +165,7 @@ def _precision(trainer: Trainer, mesh: DeviceMesh | None) -> AbstractContextMana
 
 
 def _bytes(tensors: Sequence[Any]) -> int:
-    """Of this rank's parts, each storage once: gradients of a block are views of what was scattered together."""
+    """Bytes of this rank's parts, each storage once: gradients of a block are views of what was scattered together."""
     local = [t.to_local() if isinstance(t, DTensor) else t for t in tensors if isinstance(t, torch.Tensor)]
     storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in local}
     return sum(storages.values())

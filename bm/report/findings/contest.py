@@ -22,11 +22,11 @@ class Standing:
     regime: Any
     """The value of the setting that the grid varies; None where it varies none."""
     mean: Interval
-    """Of pass@1 over the domains' tasks, with its interval over seeds."""
+    """Mean pass@1 over the domains' tasks, with its interval over seeds."""
     difference: Interval | None
     """From the soup, paired by seed; None of the soup itself, and where one seed tells no interval."""
     p: float | None
-    """Of that difference, adjusted for all methods and regimes (Holm)."""
+    """p of that difference, adjusted for all methods and regimes (Holm)."""
 
 
 @dataclass(frozen=True)
