@@ -37,7 +37,7 @@ vllm: ## vLLM for evaluate=paper and teacher=vllm, in .venv-vllm
 	@.venv-vllm/bin/pip install -q --disable-pip-version-check vllm==0.33.0
 
 demo: $(READY) ## a whole Branch-Merge experiment in minutes: outputs/demo/report/index.html
-	@$(BIN)/bm run recipe=tiny output=outputs/demo
+	@$(BIN)/bm run recipe=demo output=outputs/demo
 
 # Rerun it to resume; as many jobs at a time as there are cores, one after the other with SWEEP=.
 reproduce: $(READY) ## the paper's tables and figures, and what it left out, at tiny scale: experiments/*/measured.json

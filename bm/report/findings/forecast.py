@@ -22,6 +22,8 @@ from bm.statistics import NORMAL, Array
 FILE = "law.json"
 NOMINAL = 0.9
 """Confidence of the intervals."""
+ENOUGH = 0.8
+"""Coverage on regimes left out from which on intervals are believed."""
 SURE = NORMAL.inv_cdf((1 + NOMINAL) / 2)
 KINDS: Mapping[str, tuple[str, ...]] = {
     "scores and losses": ("strength", "gain", "deficit", "learned", "lost"),
@@ -98,20 +100,33 @@ def fits(found: Sequence[Found]) -> list[Fit]:
     """Every kind that can be fitted, with its coverage and error on regimes that were left out."""
     made = [one for kind in KINDS if (one := fit(found, kind))]
     tried = [_tried(found, one.kind) for one in made]
-    return [replace(one, coverage=of[0], error=of[1]) if of else one for one, of in zip(made, tried, strict=True)]
+    return [
+        replace(one, coverage=of[0], error=of[1], spread=max(one.spread, of[1])) if of else one
+        for one, of in zip(made, tried, strict=True)
+    ]
 
 
 def left_out(found: Sequence[Found], kind: str) -> list[tuple[Found, Forecast]]:
     """Each strength and seed, foretold from other strengths and other seeds alone; from the same seed's other strengths
     too as long as there are too few cells of other seeds."""
-    told = []
+    told: list[tuple[Found, Fit]] = []
     for student in dict.fromkeys(one.student for one in found):
         strength, seed = student
         stronger_or_weaker = [one for one in found if one.strength != strength]
         others = [one for one in stronger_or_weaker if one.seed != seed]
         if fitted := fit(others, kind) or fit(stronger_or_weaker, kind):
-            told += [(one, foretell(one.regime, fitted)) for one in found if one.student == student]
-    return told
+            told += [(one, fitted) for one in found if one.student == student]
+    errors = np.array([(one.regime.gap or 0.0) - foretell(one.regime, fitted).gap for one, fitted in told])
+    return [
+        (one, foretell(one.regime, _widened(fitted, errors[[other.student != one.student for other, _ in told]])))
+        for one, fitted in told
+    ]
+
+
+def _widened(fitted: Fit, errors: Array) -> Fit:
+    """A new regime is further off than what was fitted: the spread is at least the error on regimes left out."""
+    seen = float(np.sqrt((errors**2).mean())) if len(errors) else 0.0
+    return replace(fitted, spread=max(fitted.spread, seen))
 
 
 def _tried(found: Sequence[Found], kind: str) -> tuple[float, float] | None:
@@ -139,10 +154,18 @@ def foretell(regime: Regime, fitted: Fit) -> Forecast:
 
 
 def forecast(regime: Regime, known: Sequence[Fit] | None = None) -> Forecast | None:
-    """By the best of the fits whose measures are known, the one with the least error; None where there is none."""
-    usable = [one for one in (recorded() if known is None else known) if regime.known(*one.measures)]
-    best = min(usable, key=lambda one: one.error if one.error is not None else np.inf, default=None)
-    return foretell(regime, best) if best else None
+    """By the best of the fits whose measures are known; None where there is none."""
+    usable = best([one for one in (recorded() if known is None else known) if regime.known(*one.measures)])
+    return foretell(regime, usable[0]) if usable else None
+
+
+def best(known: Sequence[Fit]) -> list[Fit]:
+    """The least error first; behind them those whose intervals held too few of the gaps left out, or were not tried."""
+
+    def place(one: Fit) -> tuple[bool, float]:
+        return (one.coverage or 0.0) < ENOUGH, one.error if one.error is not None else np.inf
+
+    return sorted(known, key=place)
 
 
 @cache

@@ -47,7 +47,9 @@ class Cell:
 
     @cached_property
     def results(self) -> Results:
-        return Results(self.rows, self.verdicts, self.retention, cosines=self.cosines, domains=self.domains)
+        return Results(
+            self.rows, self.verdicts, self.retention, cosines=self.cosines, domains=self.domains, meetings=self.meetings
+        )
 
 
 @dataclass(frozen=True)

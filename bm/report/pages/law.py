@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from bm.report.figures.numbers import count, points
-from bm.report.findings.forecast import NOMINAL, Fit, foretell, told
+from bm.report.findings.forecast import NOMINAL, Fit, best, foretell, told
 from bm.report.findings.law import Explained, Found, Law, explained
 from bm.report.findings.published import experiments_dir
 from bm.report.findings.regimes import MEASURES, Regime, of_the_paper, regimes
@@ -53,8 +53,7 @@ def _law(laws: Sequence[Law]) -> Iterator[str]:
 
 
 def _told(found: Sequence[Explained], method: str) -> Iterator[str]:
-    best = found[:3]
-    said = ", ".join(f"{MEASURES[one.measure]} ({one.correlation.mean:+.2f})" for one in best).replace("-", "−")
+    said = ", ".join(f"{MEASURES[one.measure]} ({one.correlation.mean:+.2f})" for one in found[:3]).replace("-", "−")
     yield f"What goes with the gap of the {method} merge most (rank correlation): {said}."
 
 
@@ -71,7 +70,7 @@ def _checked(fits: Sequence[Fit], others: Mapping[str, Regime]) -> Iterator[str]
     for name, regime in others.items():
         usable = [one for one in fits if regime.known(*one.measures)]
         if usable and regime.gap is not None:
-            said = foretell(regime, min(usable, key=lambda one: one.error or 1.0))
+            said = foretell(regime, best(usable)[0])
             yield f"{name}: {foretold(said)}; measured {points(regime.gap)}."
 
 

@@ -11,7 +11,7 @@ from bm.report.figures.charts.chart import Chart, Value
 from bm.report.figures.charts.heat import Cell, heat
 from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
 from bm.report.figures.numbers import count, percent, points
-from bm.report.findings.forecast import NOMINAL, Fit, left_out
+from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
 from bm.report.findings.grid import CONFIDENCE
 from bm.report.findings.law import MARGIN, Explained, Found, Law, by_strength_and_length, explained
 from bm.report.findings.regimes import MEASURES, Regime
@@ -39,7 +39,7 @@ def phase(
     yield from _regimes(of, method)
     yield _explained(explained(of), method)
     if tried := [one for one in fits if one.error is not None]:
-        yield _forecasts(found, min(tried, key=lambda one: one.error or 0.0))
+        yield _forecasts(found, best(tried)[0])
 
 
 def _gap(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
