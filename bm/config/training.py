@@ -129,10 +129,6 @@ class Branch:
                 f"own: `{self.loss.target}` learns a response's own tokens, of which the student has nothing to learn; "
                 "choose a loss with a teacher, such as loss=opd"
             )
-        if self.adapter is not None and self.second_moments:
-            raise ValueError(
-                "second_moments: of weights that an adapter leaves as they are there are none; leave out one"
-            )
         return self
 
 

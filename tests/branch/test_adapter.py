@@ -105,5 +105,5 @@ def test_what_an_adapter_cannot_do_is_said(student: Path, traces: list[Traces], 
         load(student, ISOLATED, 64, trainer(), None, lora(targets=["qkv"]))
     with pytest.raises(UserError, match=r"branch\.adapter\.quantize needs bitsandbytes: make gpu"):
         load(student, ISOLATED, 64, trainer(), None, lora(quantize="nf4"))
-    with pytest.raises(UserError, match=r"second_moments: of weights that an adapter leaves"):
+    with pytest.raises(UserError, match=r"second_moments: an adapter's are not those of the weights"):
         branch(adapter=lora(), second_moments=True)
