@@ -24,6 +24,7 @@ from bm.distill.selection import UNVERIFIED, Question, Wanted, select
 from bm.distill.teachers import Teacher
 from bm.errors import UserError
 from bm.generate import Engine, Sample, sample
+from bm.generate.journal import remove
 from bm.generate.samples import Lasting
 from bm.progress import progress, say
 from bm.store import digest, write_json, write_text
@@ -111,7 +112,7 @@ def distill(
     with _written(work / "README.md"):
         write_text(work / "README.md", card(domain, settings, told))
     if not kept_in:
-        journal.unlink()
+        remove(journal)
     _report(domain.name, told)
     return told
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bm.code import code_version
 from bm.config import Component, Evaluate, Verify
 from bm.evaluate.contamination import seen
+from bm.generate.journal import remove
 from bm.generate.samples import Lasting
 from bm.progress import say
 from bm.rooms import called
@@ -58,7 +59,7 @@ def evaluate(
             number = f"{score['truncated']} of {score['questions']} prompts"
             say(f"{task}: {number} are too long for the model's context; as in lm-eval their beginnings were left out")
     for journal in (RESPONSES, LIKELIHOODS):
-        (work / journal).unlink(missing_ok=True)
+        remove(work / journal)
     drawn = [sample for samples in lm.samples.values() for sample in samples]
     price = engine.price if isinstance(engine, Billed) else None
     used = {**engine.facts(), **({"cost": round(price.total(drawn), 6)} if price else {})}

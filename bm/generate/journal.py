@@ -95,10 +95,19 @@ def entries(journal: Path) -> Iterator[Any]:
 @contextmanager
 def appending(journal: Path) -> Iterator[IO[bytes]]:
     """Opened at the end of the last whole line, for this process alone: a crash may have left half of one."""
-    lock = journal.with_name(f".{journal.name}.lock")
-    with locked(lock, f"writes {journal}"), journal.open("ab", buffering=0) as file:
+    with locked(_lock(journal), f"writes {journal}"), journal.open("ab", buffering=0) as file:
         os.truncate(journal, _whole(journal))
         yield file
+
+
+def _lock(journal: Path) -> Path:
+    return journal.with_name(f".{journal.name}.lock")
+
+
+def remove(journal: Path) -> None:
+    """Delete a journal and its lock, in a folder of this process alone; where others may wait, the lock must stay."""
+    for path in (journal, _lock(journal)):
+        path.unlink(missing_ok=True)
 
 
 def _whole(journal: Path) -> int:

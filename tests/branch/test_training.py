@@ -175,9 +175,11 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     (work := tmp_path / "work").mkdir()
     save = checkpoint.save
 
-    def save_on_a_disk_that_fills_up(folder: Path, model: Any, optimizer: Any, state: checkpoint.State) -> None:
+    def save_on_a_disk_that_fills_up(
+        folder: Path, model: Any, optimizer: Any, state: checkpoint.State, *more: Any
+    ) -> None:
         with largest_file(40_000) if state.step == 3 else nullcontext():
-            save(folder, model, optimizer, state)
+            save(folder, model, optimizer, state, *more)
 
     monkeypatch.setattr(checkpoint, "save", save_on_a_disk_that_fills_up)
     with pytest.raises(UserError, match="rerun the command to resume after step 2"):
@@ -225,9 +227,9 @@ def test_the_measured_time_of_a_save_spaces_the_next(
         def monotonic() -> float:
             return clock
 
-    def slow_save(work: Path, model: Any, optimizer: Any, state: checkpoint.State) -> None:
+    def slow_save(work: Path, model: Any, optimizer: Any, state: checkpoint.State, *more: Any) -> None:
         nonlocal clock
-        save(work, model, optimizer, state)
+        save(work, model, optimizer, state, *more)
         saves.append(state.step)
         clock += 600
 

@@ -161,11 +161,11 @@ def test_no_trace_at_all_ends_with_one_line_and_keeps_the_responses(
     bm: Bm, server: Server, words: list[str], tmp_path: Path, stage: str
 ) -> None:
     server.message = lambda body: {"content": "42"}
-    more = ["student.domains={}", "student.build.hidden=32"] if stage == "run" else []
+    asked, more = ("math student", ["student.domains.math.traces=10"]) if stage == "run" else ("jsonl train", [])
     said = bm(stage, *words, *more, cwd=tmp_path)
     last = said.stderr.strip().splitlines()[-1]
     assert said.returncode == 2, said.stderr
-    assert last.startswith("bm: jsonl train: none of 10 responses became traces (no reasoning: 10); a trace is <think>")
+    assert last.startswith(f"bm: {asked}: none of 10 responses became traces (no reasoning: 10); a trace is <think>")
     assert "teacher.reasoning=wrapped" in last
     assert Path(last.split("; ")[-1].split(" has every")[0]).is_file()
     assert "Traceback" not in said.stderr

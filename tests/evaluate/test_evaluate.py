@@ -71,7 +71,7 @@ def test_an_interruption_leaves_no_trace(tmp_path, sums):
     Scripted.asked, Scripted.patience = 0, 30
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "halted", config, ["math"], {"math": path})
-    assert sorted(p.name for p in (tmp_path / "halted").iterdir()) == [RESPONSES]
+    assert sorted(p.name for p in (tmp_path / "halted").iterdir()) == [f".{RESPONSES}.lock", RESPONSES]
     Scripted.asked, Scripted.patience = 0, 1000
     run(tmp_path / "halted", config, ["math"], {"math": path})
     assert Scripted.asked == 80 - 28
@@ -188,7 +188,7 @@ def test_null_settings_leave_the_protocol_to_the_task(tmp_path):
         run(tmp_path / "u", plain, ["capitals"])
     assert (seen[0].n, seen[0].temperature, seen[0].top_p, seen[0].stop) == (2, 0, 1, ())
     assert seen[2].stop == ("\n\n",)
-    assert (seen[1].n, seen[1].temperature, seen[1].top_p, seen[1].max_new_tokens) == (1, 0.6, 0.95, 256)
+    assert (seen[1].n, seen[1].temperature, seen[1].top_p, seen[1].max_new_tokens) == (1, 0.6, 0.95, 96)
 
 
 def test_what_is_missing_is_named(tmp_path):
