@@ -86,6 +86,8 @@ def test_schema(experiment: Fixture, tmp_path: Path) -> None:
             "base",
             "domains",
             "domain",
+            "losses",
+            "distance",
         }
         assert row["kind"] in ("student", "expert", "mixture", "merge")
         assert set(row["cost"]) == {"seconds", "gpu_hours", "tokens", "flops", "money"}
