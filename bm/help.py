@@ -20,7 +20,7 @@ from bm.overrides import opened
 
 WIDTH = 118
 SECTIONS = {
-    "run": "branch mixture merge evaluate rounds",
+    "run": "mixture merge evaluate rounds",
     "distill": "domains distill verify",
     "branch": "branch mixture trainer",
     "merge": "merge",

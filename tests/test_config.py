@@ -63,7 +63,7 @@ MISTAKES = [
     ("run evaluate.engine=vllm", "the vllm engine finds no vLLM by .venv-vllm/bin/python: `make vllm` installs it"),
     ("run adapter=lora branch.adapter.quantize=nf4", "branch.adapter.quantize needs bitsandbytes: make gpu"),
     ("run branch.adapter=lora branch.adapter.rank=0", "branch.adapter.rank: must be greater than 0, not 0"),
-    ("run plan.gpu=H900", "plan.gpu"),
+    ("run plan.gpu=H900", "plan: gpu: no such card; did you mean 'H800'?"),
     ("run teacher=openai teacher.engine.served=m teacher.engine.key=NO_KEY", "set the environment variable NO_KEY"),
     ("run judge=openai verify.judge.engine.served=m verify.judge.engine.key=NO_KEY", "environment variable NO_KEY"),
     ("run teacher=transformers", "teacher.model: must be given"),

@@ -25,7 +25,10 @@ def of(name):
 
 def chosen(which, rows):
     for setting, value in (which.get("where") or {}).items():
+        rows = [row for row in rows if setting in row["settings"]]
         known = [row["settings"][setting] for row in rows]
+        if not known:
+            return []
         value = min(known) if value == "lowest" else max(known) if value == "highest" else value
         rows = [row for row in rows if row["settings"][setting] == value]
     orders = which.get("order")
@@ -76,7 +79,7 @@ def one_value(claim, row, rivals, domains):
 
 
 def by_seed(claim, found):
-    domains, seeds = found["cells"][0]["domains"], defaultdict(list)
+    domains, seeds, cells = found["cells"][0]["domains"], defaultdict(list), defaultdict(set)
     rivals = chosen(claim["against"], found["rows"])
     for row in chosen(claim["of"], found["rows"]):
         near = [r for r in rivals if r["seed"] == row["seed"] and r["key"] != row["key"]]
@@ -86,6 +89,9 @@ def by_seed(claim, found):
         domains = cell["domains"]
         if near and (value := one_value(claim, row, near, domains)):
             seeds[row["seed"]].append((value, row["order"]))
+            cells[row["seed"]].add(json.dumps(row["settings"], sort_keys=True))
+    whole = set().union(*cells.values())  # a seed that lacks a cell is left out
+    seeds = {s: v for s, v in seeds.items() if cells[s] == whole}
     orders = claim["of"].get("order")
     if isinstance(orders, list):
         seeds = {s: v for s, v in seeds.items() if {order for _, order in v} == set(orders)}

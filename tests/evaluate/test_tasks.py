@@ -319,7 +319,9 @@ def test_ours_and_lm_evals_of_the_same_name_are_told_apart(tmp_path, capsys):
     assert theirs.task_name == "lm_eval_gsm8k"
 
 
-@pytest.mark.parametrize("name", ["longproc_countdown_0.5k", "prompt_robustness_math_algebra", "hendrycks_math_algebra"])
+@pytest.mark.parametrize(
+    "name", ["longproc_countdown_0.5k", "prompt_robustness_math_algebra", "hendrycks_math_algebra"]
+)
 def test_a_task_whose_grader_calls_eval_needs_leave(name):
     """lm-eval does not mark these: a model's text reaches `eval` in the first, SymPy's `parse_expr` in the second."""
     manager = loading._theirs(None)
