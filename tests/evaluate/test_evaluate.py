@@ -51,6 +51,7 @@ def test_every_sample_is_kept_and_counts(tmp_path, sums):
         "mean": 0.5, "low": seen.low, "high": seen.high, "questions": 20, "samples": 4, "unclosed": 1, "cut": 1,
         "response_tokens": pytest.approx(facts["tokens"] / 80), "metrics": pytest.approx({"pass@1,none": 0.5}),
         "pass@k": pytest.approx({"2": (0 + 3 / 6 + 5 / 6 + 1 + 1) / 5, "4": 0.8}), "majority": pytest.approx(0.5),
+        "truncated": 0, "task": "a part of a group",
     }  # fmt: skip
 
 
