@@ -34,6 +34,8 @@ ELSEWHERE = {
     "student=gguf": "needs a file of that kind: tests/student/test_gguf.py",
     "student=hf": "needs a model of yours: tests/student/test_students.py",
     "rounds.count=2": "a student so small teaches itself nothing: tests/test_rounds.py",
+    "rounds.parts=4": "a training so small has fewer steps: tests/branch/test_parts.py",
+    "evaluate.engine=gpus": "needs GPUs: tests/generate/test_vllm.py",
     "teacher=": "needs the hub, a key or a server: tests/distill/test_teachers.py",
     "domains.jsonl.source.path=": "needs a problem set of yours: tests/distill/test_jsonl.py",
 }
@@ -123,7 +125,8 @@ def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
     faults = []
     for number, command in enumerate(RUN):
         said = bm(*shrunk(shlex.split(command)[1:], undisturbed, number), cwd=undisturbed)
-        if said.returncode:
+        lacks = "needs what is not here" in said.stderr  # bm doctor's status tells scripts so
+        if said.returncode and not lacks:
             faults.append(f"{command}: {said.stderr.splitlines()[-1]}")
     assert not faults, "\n".join(faults)
 
@@ -142,7 +145,7 @@ def shrunk(words: list[str], folder: Path, number: int) -> list[str]:
         "branch.teacher=DIR": f"branch.teacher={models['tiny']}",
     }
     stage, *words = [fills.get(word, word.replace("=DIR", f"={models['math']}")) for word in words]
-    if stage in ("merge", "verify", "report"):
+    if stage in ("merge", "verify", "report", "plan", "doctor"):
         return [stage, *words]
     chosen = next((re.findall(r"\w+", w.partition("=")[2]) for w in words if w.startswith("domain=")), None)
     left = [d for d in ("math", "coding", "science") if chosen is not None and d not in chosen]
