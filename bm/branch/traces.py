@@ -35,7 +35,7 @@ def label_losses(told: Told, targets: Tensor) -> Tensor:
 
 
 def difficulties(losses: Sequence[Tensor], batches: Sequence[MicroBatch], traces: int) -> list[Tensor]:
-    """Of each label, its trace's cross entropy over the mean of the step's traces; by micro-batch.
+    """The difficulty of each label by micro-batch: its trace's cross entropy over the mean of the step's traces.
 
     losses: of each label; traces: how many the whole step has, over all ranks.
     """

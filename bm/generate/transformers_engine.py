@@ -102,7 +102,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """Of (prompt, continuation) in tokens: log p(continuation | prompt), and whether greedy decoding writes it.
+        """Scores of (prompt, continuation) in tokens: log p(continuation | prompt), and whether greedy decoding writes it.
 
         Neither may be empty. A prompt is computed once for all its continuations. Of what exceeds the context the
         beginning is left out.
@@ -290,7 +290,7 @@ class _Decoding:
 
 
 def _told(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each token, [rows, n], its log-probability by logits [rows, n, V], and whether it is the likeliest."""
+    """Each token's log-probability, [rows, n], by logits [rows, n, V], and whether it is the likeliest."""
     chosen = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
     return chosen, logits.argmax(-1) == tokens
 
