@@ -102,7 +102,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """Scores of (prompt, continuation) in tokens: log p(continuation | prompt), and whether greedy decoding writes it.
+        """Score (prompt, continuation) in tokens: log p(continuation | prompt), and whether greedy decoding writes it.
 
         Neither may be empty. A prompt is computed once for all its continuations. Of what exceeds the context the
         beginning is left out.
