@@ -48,7 +48,7 @@ class Work:
     make: Callable[[Path, int], list[str]]
     """Writes below an outputs folder; returns further words of the command."""
     words: Sequence[str] = ()
-    """Of `bm`; none: the store is read by its class."""
+    """Arguments of `bm`; none: the store is read by its class."""
 
 
 WORKS = (

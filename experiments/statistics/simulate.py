@@ -135,7 +135,7 @@ Made by `python -m experiments.statistics.simulate`, which says how models and q
 over {WORST} settings, {RUNS:,} comparisons of equal and as many of unequal models each; everything in percent.
 Coverage is the lower of the two. A share of {RUNS:,} has a standard error of 0.7 itself, so the worst of {WORST}
 settings is about 93.5 where all are 95, and false verdicts of 6.5 are what 5 look like; bootstraps have {RESAMPLES}
-resamples here. Power is held against the best method of each setting whose false verdicts are within that. "Chosen" is
+resamples here. Power is compared with the best method of each setting whose false verdicts are within that. "Chosen" is
 what `bm.statistics.compare` does.
 
 The percentile bootstrap, BCa and the bootstrap-t decide more because they are wrong more often. The paired t misses

@@ -133,7 +133,7 @@ def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> No
 
 
 def test_one_training_gives_every_length(tmp_path: Path) -> None:
-    """Of a seed of experiment=phase: one student in its five strengths, and of each strength one training a model."""
+    """One seed of experiment=phase trains one student for five strengths, and each model once per strength."""
     store = Planned(tmp_path)
     for config in jobs("phase", "tiny"):
         stages = PlannedStages(store, config)

@@ -54,7 +54,7 @@ def show_grid(
     console.print(f"[dim]pass@1 in percent and its 95 % interval{told}{more}[/]\n")
     if methods.rows:
         console.print(_models(methods, range(1, len(methods.columns))))
-        console.print("[dim]every method's mean and its difference from the soup; ↑ ↓: told apart after Holm[/]\n")
+        console.print("[dim]every method's mean and its difference from the soup; ↑ ↓: distinguishable after Holm[/]\n")
     for claim, verdict, paper, measured, seeds in (row.cells for row in claims.rows):
         interval = f" ({measured.small})" if measured.small else ""
         said = f"paper {paper.text}, measured {measured.text}{interval}, seeds: {seeds.text}"

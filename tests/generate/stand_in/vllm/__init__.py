@@ -1,7 +1,7 @@
 """vLLM's classes as the engine uses them, so that its processes, queues and time-outs run without a GPU.
 
-Every keyword is held against what EngineArgs of the pinned version takes, and a cache that cannot hold one sequence is
-refused as vLLM refuses it.
+Every keyword is checked against what EngineArgs of the pinned version takes, and a cache that cannot hold one sequence
+is refused as vLLM refuses it.
 """
 
 import json
