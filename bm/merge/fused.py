@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bm.merge.tensors import Tensors
 
 STACKED = 1 << 18  # entries of all models together that are at work at once
-SAMPLE = 1 << 19  # scores sampled at most; of no more than these all are sorted
+SAMPLE = 1 << 17  # scores sampled at most; of no more than these all are held
 SIGMAS = 6  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
 
@@ -64,12 +64,12 @@ class Fused:
         return to_torch(self.factors(score)[start // self.grid.columns : stop // self.grid.columns], Dtype.float32)
 
     def order_statistics(self, score: Change, ranks: Sequence[int]) -> list[float]:
-        """The ranks[i]-th smallest score, exact: by sorting, brackets from a sample, or counting where they miss."""
+        """The ranks[i]-th smallest score, exact: of all, by brackets from a sample, or by counting where they miss."""
         sample = self._sampled(score)
-        sample.sort()
         if len(sample) == self.grid.elements:
+            sample.partition(ranks)
             return [_value(int(sample[rank])) for rank in ranks]
-        found = self._bracketed(score, sample, ranks)
+        found = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.grid.elements for rank in ranks]), ranks)
         missed = [rank for rank in ranks if rank not in found]
         if missed:
             found |= dict(zip(missed, self._counted(score, missed), strict=True))
@@ -95,14 +95,12 @@ class Fused:
         self._factors[self._key(score)] = factors
         return keys
 
-    def _bracketed(self, score: Change, sample: Array, ranks: Sequence[int]) -> dict[int, int]:
-        """The keys of the ranks that lie where the sorted sample leads to expect them: one pass finds them.
+    def _bracketed(self, score: Change, brackets: Array, ranks: Sequence[int]) -> dict[int, int]:
+        """The keys of the ranks that lie in their brackets, uint32 [2, ranks]: one pass finds them.
 
-        The sample decides the speed, never the answer: what it misses is not among what is returned.
+        Brackets decide the speed, never the answer: a rank that is outside of its own is not among what is returned.
         """
-        lows, highs = np.array(
-            [_bracket(sample, (rank + 0.5) / self.grid.elements) for rank in ranks], np.uint32
-        ).T.copy()
+        lows, highs = brackets
         factors, room = self.factors(score), [COLLECTED]
 
         def look(block: range) -> tuple[Array, Array]:
@@ -240,12 +238,16 @@ def halves(values: Array, name: str) -> Array:
     return narrow
 
 
-def _bracket(sample: Array, share: float) -> tuple[int, int]:
-    """Keys of the sorted sample between which the one of this share should lie."""
+def _brackets(sample: Array, shares: Sequence[float]) -> Array:
+    """Keys of the sample between which the ones of these shares should lie: lows and highs, uint32 [2, shares]."""
+    share = np.array(shares)
+    slack = SIGMAS * np.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
     last = len(sample) - 1
-    slack = SIGMAS * math.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
-    low, high = math.floor((share - slack) * last), math.ceil((share + slack) * last)
-    return int(sample[low]) if low >= 0 else 0, int(sample[high]) if high <= last else 0xFFFFFFFF
+    at = np.array([np.floor((share - slack) * last), np.ceil((share + slack) * last)]).astype(int)
+    inside = at.clip(0, last)
+    sample.partition(np.unique(inside))
+    keys: Array = np.where(at < 0, np.uint32(0), np.where(at > last, np.uint32(0xFFFFFFFF), sample[inside]))
+    return keys
 
 
 def _value(key: int) -> float:

@@ -112,42 +112,20 @@ def _moments(d, e, shift):  # type: ignore[no-untyped-def]
 
 
 @_exact
-def _largest(stored):  # type: ignore[no-untyped-def]
-    """The bits of the greatest magnitude among stored entries, as float32 has them."""
-    if stored.itemsize == 2:
-        short = np.uint16(0)
-        for j in range(len(stored)):
-            size = np.uint16(np.uint16(stored[j]) & np.uint16(0x7FFF))
-            short = size if size > short else short
-        return np.uint32(np.uint32(short) << np.uint32(16))
-    most, bits = np.uint32(0), stored.view(np.uint32)
-    for j in range(len(bits)):
-        whole = np.uint32(bits[j] & MAGNITUDE)
-        most = whole if whole > most else most
-    return most
+def _divergence(x, y, top, d, e, scale):  # type: ignore[no-untyped-def]
+    """KL(softmax(y) ‖ softmax(x)) of a row of float32; `d`, `e` and `scale` (int32) are buffers of its length.
 
-
-@_exact
-def _divergence(base, other, d, e, work):  # type: ignore[no-untyped-def]
-    """KL(softmax(other) ‖ softmax(base)) of a stored row; `d`, `e` float32 of its length, `work` uint32 [4, SUMMED].
-
+    `top` is max |x|, which keeps e^x from overflowing as well as max x does where it is small.
     The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
     """
-    n, x, y, power = len(base), work[0].view(np.float32), work[1].view(np.float32), work[2].view(np.float32)
-    work[3, 0] = _largest(base)
-    top = work[3].view(np.float32)[0]
-    if top >= np.float32(20):  # below, max |x| keeps e^x from overflowing as well as max x
-        top = _whole(base).max()
+    n, power = len(x), scale.view(np.float32)
+    for j in range(n):
+        d[j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
+    _powers(x, top if top < np.float32(20) else x.max(), e, scale)
     z, first = np.float64(0), np.float64(0)
     for begin in range(0, n, SUMMED):
         end = min(begin + SUMMED, n)
-        m = end - begin
-        _load(base[begin:end], work[0], x)
-        _load(other[begin:end], work[1], y)
-        for j in range(m):
-            d[begin + j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
-        _powers(x[:m], top, e[begin:end], work[2].view(np.int32))
-        whole, mean = _mean(d[begin:end], e[begin:end], power)
+        whole, mean = _mean(d[begin:end], e[begin:end], power[begin:end])
         z, first = z + whole, first + mean
     shift = np.float32(first / z)
     s2, s3, s4, far = np.float64(0), np.float64(0), np.float64(0), np.float32(0)
@@ -155,15 +133,7 @@ def _divergence(base, other, d, e, work):  # type: ignore[no-untyped-def]
         p2, p3, p4, beyond = _moments(d[begin : begin + SUMMED], e[begin : begin + SUMMED], shift)
         s2, s3, s4, far = s2 + p2, s3 + p3, s4 + p4, far + beyond
     s2, s3, s4 = s2 / z, s3 / z, s4 / z
-    return _far(_whole(base), _whole(other)) if far > 0 else np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
-
-
-@_exact
-def _whole(stored):  # type: ignore[no-untyped-def]
-    """A stored row as float32."""
-    bits = np.empty(len(stored), np.uint32)
-    _load(stored, bits, bits.view(np.float32))
-    return bits.view(np.float32)
+    return _far(x, y) if far > 0 else np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
 
 
 @_exact
@@ -204,11 +174,14 @@ def sample(base, other, factors, measure, signed, first, step, out):  # type: ig
     Stored rows [rows, columns] in, float32 factors [rows]: with `measure` these become the rows' divergences before.
     """
     n, place, found = base.shape[1], first, 0
+    work, scale = np.empty((2, n), np.uint32), np.empty(n, np.int32)
     d, e = np.empty(n, np.float32), np.empty(n, np.float32)
-    sums, work = np.empty((4, SUMMED), np.uint32), np.empty((2, n), np.uint32)
+    most, x, y = np.empty(1, np.uint32), work[0].view(np.float32), work[1].view(np.float32)
     for r in range(base.shape[0]):
         if measure:
-            factors[r] = _divergence(base[r], other[r], d, e, sums)
+            most[0] = _load(base[r], work[0], x)
+            _load(other[r], work[1], y)
+            factors[r] = _divergence(x, y, most.view(np.float32)[0], d, e, scale)
         picked = max(0, (n - 1 - place) // step + 1)
         _score(base[r, place::step], other[r, place::step], factors[r], signed, work)
         out[found : found + picked] = work[0, :picked]
@@ -269,6 +242,23 @@ def brackets(base, other, factors, signed, lows, highs, counts, inside):  # type
     return found
 
 
+@_exact
+def _take(x, y, m, factor, signed, threshold):  # type: ignore[no-untyped-def]
+    """m = y where its score is above the threshold, else x; how often. One loop for each kind: both are vectors."""
+    taken = np.uint32(0)
+    if signed:
+        for j in range(len(x)):
+            above = (y[j] - x[j]) * factor > threshold
+            taken += np.uint32(above)
+            m[j] = y[j] if above else x[j]
+    else:
+        for j in range(len(x)):
+            above = abs((y[j] - x[j]) * factor) > threshold
+            taken += np.uint32(above)
+            m[j] = y[j] if above else x[j]
+    return taken
+
+
 @_kernel
 def select(base, other, factors, signed, threshold, out):  # type: ignore[no-untyped-def]
     """out = other where its score is above the threshold, else base; stored rows in and out.
@@ -285,13 +275,7 @@ def select(base, other, factors, signed, threshold, out):  # type: ignore[no-unt
             end = min(begin + CHUNK, n)
             most[0] = max(most[0], _load(base[r, begin:end], ub, x))
             most[1] = max(most[1], _load(other[r, begin:end], uo, y))
-            count = np.uint32(0)
-            for j in range(end - begin):
-                score = (y[j] - x[j]) * factor
-                above = (score if signed else abs(score)) > threshold
-                count += np.uint32(above)
-                um[j] = uo[j] if above else ub[j]
-            taken += int(count)
+            taken += int(_take(x[: end - begin], y, m, factor, signed, threshold))
             square += _square(m, x, end - begin)
             most[2] = max(most[2], _store(m, um, out[r, begin:end]))
     return taken, square, most
