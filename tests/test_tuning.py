@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bm.config import Range
-from bm.tuning import Search
+from bm.tuning import distributions, settings_of
 from tests.conftest import SHRUNK, Bm
 
 TUNE = ["tune=default", "tune.trials=4", "tune.questions=8", "tune.batch=2", "merge=[linear,task_arithmetic]"]
@@ -45,13 +45,11 @@ def test_tuned_merges_stand_beside_their_defaults(undisturbed: Path, bm: Bm) -> 
     assert {p.parent.name for p in store.glob("*/*/manifest.json")} == before
 
 
-def test_one_number_an_expert_is_drawn_and_given_as_a_list(tmp_path: Path) -> None:
+def test_one_number_per_expert_is_drawn_and_given_as_a_list() -> None:
     space = {"lam": Range(0.1, 2.0), "weights": Range(0.5, 1.5, each=True), "normalize": [True, False]}
-    search = Search.__new__(Search)
-    search.space, search.experts = space, 2
-    assert set(search._distributions()) == {"lam", "weights.0", "weights.1", "normalize"}
+    assert set(distributions(space, 2)) == {"lam", "weights.0", "weights.1", "normalize"}
     drawn = {"lam": 1.0, "weights.0": 0.6, "weights.1": 1.4, "normalize": False}
-    assert search._settings(drawn) == {"lam": 1.0, "weights": [0.6, 1.4], "normalize": False}
+    assert settings_of(drawn, space, 2) == {"lam": 1.0, "weights": [0.6, 1.4], "normalize": False}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def test_one_number_an_expert_is_drawn_and_given_as_a_list(tmp_path: Path) -> No
             ["tune=default", "+tune.spaces.ties.densty=[0.1,0.2]"],
             "tune.spaces.ties: no parameter 'densty'; did you mean 'density'?",
         ),
-        (["tune=default", "tune.spaces.ties.lam.low=3"], "low 3 and high 2 are no range"),
+        (["tune=default", "tune.spaces.ties.lam.low=3"], "low 3 and high 2 are not a range"),
         (["tune=default", "domains.math.questions=null", "domains.math.task=gsm8k"], "domains.math has no questions"),
     ],
 )  # fmt: skip

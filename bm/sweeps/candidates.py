@@ -1,12 +1,7 @@
-"""Candidates of a search: the model that settings make, in memory where it is a merge, asked more and more."""
+"""The candidates of a search: the one model that settings make, in memory where it is a merge."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Literal
 
 from bm.config import Experiment
 from bm.errors import UserError
@@ -16,60 +11,10 @@ from bm.preflight import preflight
 from bm.report.findings.verdicts import graded
 from bm.stages import Stages
 from bm.store import Artefact, Store
-from bm.tuning import loaded
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "mean": "maximize",
-    "worst": "maximize",
-    "response_tokens": "minimize",
-    "trained_tokens": "minimize",
-}
-"""What can be sought: the mean score over the domains' tasks, the score on the worst of them, the mean length of a
-response, and the tokens that all training behind the model saw, each of its steps counted once."""
+from bm.trials import Candidate
 
 
-@dataclass
-class Candidate:
-    """A model of the search. `folder` takes its samples and scores."""
-
-    words: Sequence[str]
-    stages: Stages
-    folder: Path
-    lineage: Sequence[Artefact]
-    model: "Artefact | tuple[Artefact, dict[str, Tensor]]"
-    """One that was trained, or a merge: the expert whose configuration it has, and its tensors."""
-    questions: int
-    """Questions of the task that has most of them."""
-
-    def ask(self, first: int | None) -> None:
-        """Put it to the first questions of each task (None: all); what was asked before is not asked again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        model = self.model.path if isinstance(self.model, Artefact) else loaded(*self.model, self.stages.config)
-        self.stages.ask(model, self.stages.questions(), self.folder / "samples", first, self.folder)
-
-    @cached_property
-    def tasks(self) -> set[str]:
-        """Those that scores are compared on: the domains' own."""
-        return {str(domain.task) for domain in self.stages.config.domains.values()}
-
-    def values(self, objectives: Sequence[str]) -> list[float]:
-        """What it reaches, once all questions were asked."""
-        scores = json.loads((self.folder / "scores.json").read_text())
-        means = [scores[task]["mean"] for task in sorted(self.tasks)]
-        trained = sum(a.facts.get("tokens", 0) for a in self.lineage if a.manifest["stage"] == "branch")
-        values = {
-            "mean": fmean(means),
-            "worst": min(means),
-            "response_tokens": fmean(scores[task]["response_tokens"] for task in sorted(self.tasks)),
-            "trained_tokens": float(trained),
-        }
-        return [values[name] for name in objectives]
-
-
-def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: bool) -> Candidate:
+def candidate(config: Experiment, home: Path, mixture: bool) -> Candidate:
     """The model of `config`: its only merge, or its mixture. UserError if there are several, or none."""
     from bm.commands import chosen_merges, run_key
 
@@ -84,12 +29,17 @@ def candidate(config: Experiment, words: Sequence[str], home: Path, mixture: boo
     folder = home / "candidates" / run_key(config)
     if config.mixture is not None and mixture:
         model = stages.mixture(student, config.mixture, traces)
-        return Candidate(words, stages, folder, [student, model], model, most)
+        return Candidate(stages, folder, questions, most, model, _trained([student, model]))
     ((_, method, order),) = merges
     experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
     known = measured(stages, method, student, experts, traces)
     merged = stages.merge_in_memory(method, order, student, experts, known)
-    return Candidate(words, stages, folder, [student, *experts.values()], merged, most)
+    return Candidate(stages, folder, questions, most, merged, _trained([student, *experts.values()]))
+
+
+def _trained(models: Sequence[Artefact]) -> int:
+    """Tokens that their training saw."""
+    return sum(a.facts.get("tokens", 0) for a in models if a.manifest["stage"] == "branch")
 
 
 def _check(config: Experiment, merges: Sequence[str], mixture: bool) -> None:

@@ -20,13 +20,14 @@ from bm.errors import UserError, nearest
 from bm.progress import say
 from bm.store import digest, write_json
 from bm.sweeps.sweeper import Sweep
+from bm.trials import DIRECTIONS, Search, told
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-    from bm.sweeps.candidates import Candidate
+    from bm.trials import Candidate
 
 CODE = "bm.sweeps.candidates:candidate"
 """What decides what a candidate reaches: a search does not go on with what other code has found."""
@@ -55,9 +56,7 @@ class SearchSweep(Sweep):
         if self.stage != "run":
             raise UserError(f"hydra/sweeper=optuna searches with `bm run`, not with `bm {self.stage}`")
         if not config.hydra.launcher["_target_"].endswith("BasicLauncher"):
-            raise UserError("hydra/sweeper=optuna keeps its candidates in one process: it has no use for a launcher")
-        from bm.sweeps.candidates import DIRECTIONS
-
+            raise UserError("hydra/sweeper=optuna keeps its candidates in one process: a launcher cannot be used")
         for name in self.objectives or [""]:
             if name not in DIRECTIONS:
                 raise UserError(f"hydra.sweeper.objectives: there is no objective '{name}'{nearest(name, DIRECTIONS)}")
@@ -69,10 +68,12 @@ class SearchSweep(Sweep):
     def sweep(self, arguments: Sequence[str]) -> None:
         """Try what is left of `n_trials` candidates; then the front, as a table and as search.json."""
         overrides = self.parser.parse_overrides(self.words)
-        space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
+        space = {
+            override.get_key_element(): distribution(override) for override in overrides if override.is_sweep_override()
+        }
         if not space:
             raise UserError("nothing to search for: give a setting an interval, merge.methods.ties.lam=interval(0.5,2)")
-        fixed = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
+        fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
         names = [name.lstrip("+").split(".")[0] for name in space]
         mixture = all(name == "mixture" for name in names)
         if "mixture" in names and not mixture:
@@ -83,95 +84,25 @@ class SearchSweep(Sweep):
             lock.acquire(timeout=0)
         except Timeout as held:
             raise UserError(f"another process is searching in {self.home}") from held
-        with lock:
-            study = self._study()
-            say(f"search  {len(_told(study))} of {self.trials} candidates tried before  {self.home}")
-            while (ahead := self.trials - len(_told(study))) > 0:
-                self._batch(study, space, fixed, mixture, min(ahead, self.batch))
-            self._finish(study, space, fixed)
-
-    def _study(self) -> "Study":
-        """The study of this folder; candidates that were on trial when it was interrupted are drawn again."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(self.home / "optuna.log")))
-        study = optuna.create_study(
-            study_name=self.home.name, storage=storage, directions=self.directions, load_if_exists=True
-        )
-        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        return study
-
-    def _batch(
-        self, study: "Study", space: "Mapping[str, BaseDistribution]", fixed: Sequence[str], mixture: bool, size: int
-    ) -> None:
-        """Draw, make, race and tell some candidates. The draw depends on the seed and on what was told before alone."""
-        from optuna.trial import TrialState
-
-        told = len(_told(study))
-        seed = int(digest(f"{self.composed.seed} {told}".encode())[:8], 16)
-        study.sampler = instantiate(self.sampler)(seed=seed)
-        drawn = [study.ask(dict(space)) for _ in range(size)]
-        made: dict[int, Candidate] = {}
-        for trial in drawn:
-            words = [f"{name}={value}" for name, value in trial.params.items()]
-            say(escape(f"\ncandidate {trial.number}  {', '.join(words)}"))
-            try:
-                made[trial.number] = one = self._candidate([*fixed, *words], mixture)
-                trial.set_user_attr("folder", str(one.folder.relative_to(self.home)))
-            except UserError as mistake:
-                self._fail(study, trial, mistake)
-        if not made and not told:
-            raise UserError(str(study.trials[-1].user_attrs["error"]))
-        left = self._race(study, made)
-        for number, one in made.items():
-            if number in left:
-                study.tell(number, state=TrialState.PRUNED)
-            else:
-                study.tell(number, one.values(self.objectives))
-
-    def _candidate(self, words: Sequence[str], mixture: bool) -> "Candidate":
         from bm.sweeps.candidates import candidate
 
-        return candidate(self.compose(words), words, self.home, mixture)
+        def drawn(trial: "Trial") -> "Candidate":
+            return candidate(self.compose([*fixed, *_words(trial.params)]), self.home, mixture)
 
-    def _fail(self, study: "Study", trial: "Trial", mistake: UserError) -> None:
-        from optuna.trial import TrialState
-
-        say(escape(f"failed: {mistake}"))
-        trial.set_user_attr("error", str(mistake))
-        study.tell(trial, state=TrialState.FAIL)
-
-    def _race(self, study: "Study", made: "Mapping[int, Candidate]") -> set[int]:
-        """Ask the candidates more and more questions; returns the numbers of those that left, the others got all.
-
-        The rivals of a candidate are those of its batch and all before it on the front. Every comparison that the
-        search can come to has an equal share of the risk (Bonferroni).
-        """
-        from bm.evaluate.racing import ROUNDS
-        from bm.report.findings.verdicts import graded
-        from bm.tuning import raced
-
-        if not made:
-            return set()
-        one = next(iter(made.values()))
-        config = one.stages.config
-        before = [graded(self.home / trial.user_attrs["folder"]) for trial in study.best_trials] if self.error else []
-        risk = (self.error or 0.0) / (len(ROUNDS) * max(1, self.trials - 1))
-        return raced(made, before, risk, one.tasks, config.evaluate.resamples, config.seed)
+        with lock:
+            sampler, seed = instantiate(self.sampler), str(self.composed.seed)
+            search = Search(self.home, self.objectives, self.trials, self.error, sampler, seed)
+            self._finish(search.run(space, drawn, self.batch), space, fixed)
 
     def _finish(self, study: "Study", space: "Mapping[str, BaseDistribution]", fixed: Sequence[str]) -> None:
         """The Pareto front, best first by the first objective, on the terminal and in search.json."""
         sign = 1 if self.directions[0] == "minimize" else -1
         front = sorted(study.best_trials, key=lambda trial: (sign * trial.values[0], trial.number))
-        told = [trial.state.name for trial in _told(study)]
+        states = [trial.state.name for trial in told(study)]
         ends = {"COMPLETE": "asked_all", "PRUNED": "left_early", "FAIL": "failed"}
         result = {
             "objectives": dict(zip(self.objectives, self.directions, strict=True)),
-            "candidates": {end: told.count(state) for state, end in ends.items()},
+            "candidates": {end: states.count(state) for state, end in ends.items()},
             "front": [self._described(trial, fixed) for trial in front],
         }
         write_json(self.home / "search.json", result)
@@ -180,7 +111,7 @@ class SearchSweep(Sweep):
 
     def _described(self, trial: "FrozenTrial", fixed: Sequence[str]) -> dict[str, Any]:
         folder = self.home / trial.user_attrs["folder"]
-        words = [*fixed, *(f"{name}={value}" for name, value in trial.params.items())]
+        words = [*fixed, *_words(trial.params)]
         return {
             "candidate": trial.number,
             "settings": trial.params,
@@ -190,9 +121,8 @@ class SearchSweep(Sweep):
         }
 
 
-def _told(study: "Study") -> "list[FrozenTrial]":
-    """Trials with an end of their own: asked all, left early, or failed by their settings."""
-    return [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED") or "error" in t.user_attrs]
+def _words(parameters: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in parameters.items()]
 
 
 def distribution(override: Override) -> "BaseDistribution":

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from bm.sweeps.search import distribution
-from bm.tuning import loses
+from bm.trials import loses
 from tests.conftest import BM, Bm
 from tests.sweeps.conftest import CHEAP
 
@@ -87,7 +87,7 @@ def test_a_candidate_leaves_only_when_it_is_worse_and_ahead_nowhere() -> None:
         }
 
     def leaves(one: Any, rival: Any) -> bool:
-        return loses(one, rival, {"math", "coding"}, 500, 0.01, 1)
+        return loses(one, rival, ["coding", "math"], 500, 0.01, 1)
 
     good = graded(math=0.9, coding=0.5)
     assert leaves(graded(math=0.2, coding=0.5), good)
