@@ -84,7 +84,7 @@ def main(steps: int) -> None:
         shares[kind(event.key)] += event.self_cpu_time_total
     whole, peak = sum(shares.values()), matmul_peak(torch.device("cpu"), False)
     least = sum(products(batch, student.model) for batch in packs[1:]) / peak
-    print(f"{seconds / steps:.2f} CPU seconds a step; a matrix product of 1024 reaches {peak / 1e9:.0f} GFLOP/s")
+    print(f"{seconds / steps:.2f} CPU seconds per step; a matrix product of 1024 reaches {peak / 1e9:.0f} GFLOP/s")
     for name in KINDS:
         print(f"{name:<22}{shares[name] / whole:7.1%}")
     print(f"products at that speed {least / seconds:6.1%}")

@@ -1,10 +1,10 @@
 """Samples and likelihoods: the transformers engine against lm-eval's HFLM, each in processes of its own.
 
 `python -m experiments.speed.evaluate [NAME...]`, about twelve minutes on two cores, writes rows of measured.json:
-`evaluate/samples` (n = 16 samples a question), `evaluate/samples-1`, `-4` and `-64`, and `evaluate/choices`, questions
-with four choices that are scored by likelihood behind a long prompt. Medians over turns that alternate. Both sides get
-the same model (0.8 M parameters, random weights, so that responses end anywhere), the same prompts through the same
-chat template, the same sampling, and the number of rows a batch that suits each best.
+`evaluate/samples` (n = 16 samples per question), `evaluate/samples-1`, `-4` and `-64`, and `evaluate/choices`,
+questions with four choices that are scored by likelihood behind a long prompt. Medians over turns that alternate. Both
+sides get the same model (0.8 M parameters, random weights, so that responses end anywhere), the same prompts through
+the same chat template, the same sampling, and the number of rows per batch that suits each best.
 """
 
 import json
@@ -26,7 +26,7 @@ from experiments.speed.measuring import Usage, record, row, show
 PLACE = Path(__file__).parent
 QUESTIONS, LONGEST, TURNS = 64, 256, 3
 SAMPLES = {"samples": 16, "samples-1": 1, "samples-4": 4, "samples-64": 64}
-"""By row, samples a question."""
+"""By row, samples per question."""
 CHOICES = "choices"
 BATCHES = {"ours": (256, 1024), "peer": (64, 256, 1024)}
 CHARACTERS = ["<pad>", "<eos>", *(chr(c) for c in range(32, 127)), "\n"]

@@ -4,9 +4,9 @@
 
 Asks every model of the run, greedily, one task for each of the paper's columns: the one that `published.yaml` names
 last for it, which is made by program and needs no hub. OVERRIDE is any of `bm evaluate` (evaluate.limit=10). An
-interrupted command goes on where it was. Writes abilities.json, with what every question scored, and abilities.md:
-intervals over questions, and verdicts against the student, paired by question and allowed for their number (Holm),
-beside the paper's differences.
+interrupted command resumes when it is run again. It writes abilities.json, with what every question scored, and
+abilities.md: intervals over questions, and verdicts against the student beside the paper's differences; verdicts are
+paired by question and allow for their number (Holm).
 """
 
 import sys
