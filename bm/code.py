@@ -60,7 +60,7 @@ class Module:
         """What a name is of another module, `module:name`, if an import binds it."""
         outside = (s for s in self.bound.get(name, ()) if not isinstance(s, Definition))
         nodes = (node for statement in outside for node in ast.walk(statement) if isinstance(node, Importing))
-        return next((found[name] for node in nodes if name in (found := _imports(node, self))), None)
+        return next((names[name] for node in nodes if name in (names := _imports(node, self))), None)
 
 
 @cache
@@ -80,7 +80,7 @@ def parameters(target: str) -> list[str] | None:
         module, name = _found(target)
         node = module.definition(name) if module else None
         if module and isinstance(node, ast.FunctionDef):
-            return [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         target = (module.imported(name) if module else None) or target
     return None
 
@@ -119,7 +119,7 @@ def _read(name: str, exact: bool = False) -> tuple[frozenset[str], frozenset[str
     elif exact and (definition := module.definition(inner)):
         statements = [definition]
     else:
-        everything = [one for bound in module.bound.values() for one in bound]
+        everything = [binding for bound in module.bound.values() for binding in bound]
         statements = module.bound.get(inner.split(".")[0], everything)
     for statement in statements:
         if not isinstance(statement, Importing):
@@ -206,8 +206,8 @@ def _module(name: str) -> Module | None:
         if isinstance(statement, ast.If) and "TYPE_CHECKING" in _names(statement.test):
             continue
         names = set(_binds(statement, module))
-        for one in names:
-            bound.setdefault(one, []).append(statement)
+        for bound_name in names:
+            bound.setdefault(bound_name, []).append(statement)
         passed_on = isinstance(statement, ast.ImportFrom) and (
             file.name == "__init__.py" or statement.module == "__future__"
         )
@@ -268,8 +268,12 @@ def _versions(package: str) -> tuple[str, ...]:
     try:
         return (f"{package} {version(package).partition('+')[0]}",)
     except PackageNotFoundError:  # another name: yaml is of PyYAML
-        having = [one for one in distributions() if f"\n{package}/" in f"\n{one.read_text('RECORD')}"]
-        return tuple(f"{one.name} {one.version.partition('+')[0]}" for one in having)
+        having = [
+            distribution
+            for distribution in distributions()
+            if f"\n{package}/" in f"\n{distribution.read_text('RECORD')}"
+        ]
+        return tuple(f"{distribution.name} {distribution.version.partition('+')[0]}" for distribution in having)
 
 
 @cache
@@ -283,20 +287,20 @@ def _beside(folder: Path) -> tuple[list[str], list[str]]:
         said = _meaning(ast.parse(file.read_bytes())).encode() if python else file.read_bytes()
         lines.append(f"{file.relative_to(folder)} {hashlib.sha256(said).hexdigest()}")
         if file.suffix == ".yaml":
-            found = re.findall(r"!function\s+([\w.]+)\.(\w+)", file.read_text())
-            functions += [f"{module}:{name}" for module, name in found]
+            named = re.findall(r"!function\s+([\w.]+)\.(\w+)", file.read_text())
+            functions += [f"{module}:{name}" for module, name in named]
     return lines, functions
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
 def _meaning(node: ast.AST) -> str:
     """Code as its syntax tree, without docstrings."""
-    for one in ast.walk(node):
-        if isinstance(one, ast.Module | Definition):
-            one.body = [part for part in one.body if not _is_text(part)]
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Module | Definition):
+            inner.body = [part for part in inner.body if not _is_text(part)]
     return ast.dump(node)
 
 

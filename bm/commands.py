@@ -95,15 +95,15 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     from bm import plan as planning
 
     try:
-        found = planning.plan(planning.on_this_machine(config), [name for name, _, _ in merges])
+        planned = planning.plan(planning.on_this_machine(config), [name for name, _, _ in merges])
     except UserError as unknown:
         say(f"plan     none: {unknown}")
         return
-    remedies = planning.remedies(found, config.plan.reserve_gib)
+    remedies = planning.remedies(planned, config.plan.reserve_gib)
     if remedies and config.plan.refuse:
         raise UserError(f"{remedies[0]} (plan.refuse=false tries it all the same)")
-    say(planning.line(found))
-    free, needed = shutil.disk_usage(config.paths.outputs).free / 2**30, found["total"]["disk_gib"]
+    say(planning.line(planned))
+    free, needed = shutil.disk_usage(config.paths.outputs).free / 2**30, planned["total"]["disk_gib"]
     if free < needed:
         say(f"disk     {free:,.0f} GiB free, {needed:,.0f} planned, less what is there already")
 
@@ -127,11 +127,11 @@ def rests_on(config: Experiment) -> list[Path]:
 def done(config: Experiment) -> dict[str, Any] | None:
     """What this run has returned (`mean`), if the same code has made it from the same files already; None if not."""
     try:
-        found: dict[str, Any] = json.loads((run_folder(config) / DONE).read_text())
+        record: dict[str, Any] = json.loads((run_folder(config) / DONE).read_text())
     except (OSError, ValueError):
         return None
-    whole = found.pop("made_by", None) == made_by(config) and (run_folder(config) / "results.json").exists()
-    return found if whole else None
+    whole = record.pop("made_by", None) == made_by(config) and (run_folder(config) / "results.json").exists()
+    return record if whole else None
 
 
 def made_by(config: Experiment) -> str:
@@ -172,14 +172,14 @@ def plan(config: Experiment) -> None:
     """What the experiment would take; on standard output as a table, and to `output` as JSON."""
     from bm import plan as planning
 
-    found = planning.plan(config, [name for name, _, _ in chosen_merges(config)])
-    Console(width=150).print(planning.table(found))
-    for remedy in planning.remedies(found, config.plan.reserve_gib):
+    planned = planning.plan(config, [name for name, _, _ in chosen_merges(config)])
+    Console(width=150).print(planning.table(planned))
+    for remedy in planning.remedies(planned, config.plan.reserve_gib):
         say(remedy)
     if config.rounds.count > 1:
         say(f"of one round; rounds.count={config.rounds.count}")
     if config.output:
-        write_json(config.output, found)
+        write_json(config.output, planned)
         say(f"plan     {config.output}")
 
 
@@ -191,8 +191,8 @@ def doctor(config: Doctor) -> None:
     disk = float(planning.plan(config, [name for name, _, _ in chosen_merges(config)])["total"]["disk_gib"])
     findings = list(examine(config, disk))
     Console(width=150).print(table(findings))
-    if missing := [found.name for found in findings if found.state == "missing"]:
-        raise UserError(f"recipe={config.recipe} needs what is not here: {', '.join(missing)}")
+    if missing := [finding.name for finding in findings if finding.state == "missing"]:
+        raise UserError(f"recipe={config.recipe} lacks something on this machine: {', '.join(missing)}")
 
 
 def distill(config: Experiment) -> None:
@@ -205,7 +205,7 @@ def distill(config: Experiment) -> None:
     console.print(funnel_table({name: made.facts for name, made in traces.items()}))
     unchecked = {task: why for made in traces.values() for task, why in made.facts["unchecked"].items()}
     for task, why in unchecked.items():
-        say(f"not held against {task}: {why}")
+        say(f"not checked against {task}: {why}")
     for name, made in traces.items():
         say(f"{name}: {made.path}")
 
@@ -236,7 +236,7 @@ def merge(config: MergeFolders) -> None:
     kept = made.facts.get("kept_share")
     share = "" if kept is None else f", {kept:.1%} taken from the merged models"
     say(f"{made.path} ({made.manifest['seconds']:.1f} s{share})")
-    if line := None if config.mergekit else _foretold(config):
+    if line := None if config.mergekit else _predicted(config):
         say(line)
 
 
@@ -267,7 +267,7 @@ def _merge_folders(config: MergeFolders) -> Artefact:
     return folder(config.output, settings, inputs, build)
 
 
-def _foretold(config: MergeFolders) -> str | None:
+def _predicted(config: MergeFolders) -> str | None:
     """How such a merge would stand to a mixture, from the weights alone; None where the base is no common student."""
     from bm.merge import geometry, takes_two
 
@@ -278,8 +278,8 @@ def _foretold(config: MergeFolders) -> str | None:
     from bm.report.findings.regimes import Regime
     from bm.report.pages.wording import forecast_of
 
-    found = geometry(config.models, config.base)
-    told = forecast(Regime(name, **vars(found))) if found else None
+    measured = geometry(config.models, config.base)
+    told = forecast(Regime(name, **vars(measured))) if measured else None
     return forecast_of(told) if told else None
 
 
@@ -293,18 +293,18 @@ def evaluate(config: EvaluateFolder) -> None:
     model = external(config.model)
     preflight(config, config.verify.judge, config.evaluate.engine)
     questions = stages.questions()
-    found = stages.evaluate(model, questions)
+    evaluation = stages.evaluate(model, questions)
     config.output.mkdir(parents=True, exist_ok=True)
-    for file in (found.path / name for name in found.manifest["files"]):
+    for file in (evaluation.path / name for name in evaluation.manifest["files"]):
         beside = Path(shutil.copy(file, config.output / f".{file.name}"))
         beside.replace(config.output / file.name)
-    scores, seen = json.loads((config.output / "scores.json").read_text()), stages.seen(model, found)
+    scores, seen = json.loads((config.output / "scores.json").read_text()), stages.seen(model, evaluation)
     for task, score in scores.items():
         interval = f"{score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
         score["seen"] = None if seen is None else seen.get(task, 0)
         trained = "" if seen is None else f", {score['seen']} of them among the training traces"
         say(f"{task:<24} {interval}  {score['questions']} questions x {score['samples']}"
-            f", {score['response_tokens']:.0f} tokens a response, {score['unclosed']} unclosed{trained}")  # fmt: skip
+            f", {score['response_tokens']:.0f} tokens per response, {score['unclosed']} unclosed{trained}")  # fmt: skip
     write_json(config.output / "scores.json", scores)
     say(f"samples  {config.output}")
 

@@ -172,7 +172,7 @@ def _accounts(config: Experiment) -> Iterator[Finding]:
 def table(findings: list[Finding]) -> Table:
     shown = Table("", "", "here", "to do", title=None)
     colours = {"ok": "green", "missing": "red", "optional": "yellow"}
-    for found in findings:
-        state = f"[{colours[found.state]}]{found.state}[/]"
-        shown.add_row(found.name, state, found.said, "" if found.there else found.remedy)
+    for finding in findings:
+        state = f"[{colours[finding.state]}]{finding.state}[/]"
+        shown.add_row(finding.name, state, finding.said, "" if finding.there else finding.remedy)
     return shown

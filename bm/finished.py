@@ -73,16 +73,16 @@ def _stamp(path: Path) -> str:
 
 
 def _dated(files: Mapping[str, Path]) -> str:
-    found = []
+    stamps = []
     for name, file in sorted(files.items()):
         try:
             status = file.stat()
         except OSError:
-            found.append((name, -1, -1))  # it is not there
+            stamps.append((name, -1, -1))  # it is not there
             continue
         size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-        found.append((name, size, status.st_mtime_ns))
-    return digest(json.dumps(found).encode())[:16]
+        stamps.append((name, size, status.st_mtime_ns))
+    return digest(json.dumps(stamps).encode())[:16]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -63,15 +63,15 @@ class Ledger:
             here = ahead.pop()
             if here.key not in passed:
                 passed[here.key] = here
-                inputs = (self._by_key.get(one["key"]) for one in here.manifest["inputs"])
-                ahead += [one for one in inputs if one is not None]
+                inputs = (self._by_key.get(reference["key"]) for reference in here.manifest["inputs"])
+                ahead += [artefact for artefact in inputs if artefact is not None]
         rungs = {key for key, a in passed.items() if a.manifest["stage"] == "rung"}  # parts of trainings, which count
         return sum((self.of(passed[key]) for key in sorted(passed.keys() - rungs)), NOTHING)
 
     def _flops(self, artefact: Artefact, tokens: int) -> float:
         if "flops" in artefact.facts:
             return float(artefact.facts["flops"])
-        inputs = [self._by_key.get(one["key"]) for one in artefact.manifest["inputs"]]
+        inputs = [self._by_key.get(reference["key"]) for reference in artefact.manifest["inputs"]]
         models = [parameters(model.path) for model in inputs if model is not None]
         if artefact.manifest["stage"] in ("evaluate", "distill"):
             return 2.0 * max(models, default=0) * tokens

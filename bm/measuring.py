@@ -38,10 +38,10 @@ def measured(
         together = _together(stages, float(method.parameters["alpha"]), experts, traces)
         return Known({name: together.path / name for name in experts}, [together])
     if kind == "activations":
-        found = {"student": _alone(stages, kind, student, list(traces.values()))}
+        statistics = {"student": _alone(stages, kind, student, list(traces.values()))}
     else:
-        found = {name: _alone(stages, kind, expert, [traces[name]]) for name, expert in experts.items()}
-    return Known({name: one.path for name, one in found.items()}, list(found.values()))
+        statistics = {name: _alone(stages, kind, expert, [traces[name]]) for name, expert in experts.items()}
+    return Known({name: artefact.path for name, artefact in statistics.items()}, list(statistics.values()))
 
 
 def _alone(stages: Stages, kind: str, model: Artefact, traces: Sequence[Artefact]) -> Artefact:
@@ -96,9 +96,9 @@ def losses(
 
 
 def held_out_loss(stages: Stages, student: Artefact, merged: Artefact, traces: Mapping[str, Artefact]) -> float:
-    """A merge's loss on held-out traces in nats a token, the mean over domains."""
-    found = _losses(stages, student, {}, {merged.label: merged}, traces)
-    told = json.loads((found.path / "losses.json").read_text())["models"][merged.label]["losses"]
+    """A merge's loss on held-out traces in nats per token, the mean over domains."""
+    measurement = _losses(stages, student, {}, {merged.label: merged}, traces)
+    told = json.loads((measurement.path / "losses.json").read_text())["models"][merged.label]["losses"]
     return fmean(told.values())
 
 

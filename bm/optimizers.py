@@ -1,6 +1,6 @@
 """Optimisers that training can step with: each makes a `torch.optim.Optimizer` for a module's trainable parameters.
 
-An optimiser with `again = True` needs a gradient more than once a step: its `step` is called, with the gradient in
+An optimiser with `again = True` needs a gradient more than once per step: its `step` is called, with the gradient in
 place, with a function that computes it anew at the weights as they are then.
 
 A function `(module, learning_rate, *, …settings)` of your own, named by `_target_` in a YAML, does as well. The rate of

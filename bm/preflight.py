@@ -51,7 +51,7 @@ def _files(config: Experiment) -> None:
             raise UserError(f"merge.statistics.{name}: there is no folder {folder}")
     teacher = config.teacher.parameters.get("model")
     if teacher is not None and not (Path(teacher) / "config.json").is_file():
-        raise UserError(f"teacher.model: {teacher} is no model: it has no config.json")
+        raise UserError(f"teacher.model: {teacher} is not a model: it has no config.json")
 
 
 def _moments(config: Experiment) -> None:

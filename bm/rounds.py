@@ -32,26 +32,30 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
     kinds = {"expert", *["merge"] * bool(merges), *["mixture"] * (config.mixture is not None)}
     names = {*config.domains, *merges, *config.consolidate, *kinds}
     if config.rounds.model not in names:
-        raise UserError(f"rounds.model: a round makes no '{config.rounds.model}'{nearest(config.rounds.model, names)}")
+        raise UserError(f"rounds.model: no round makes '{config.rounds.model}'{nearest(config.rounds.model, names)}")
     for name, domain in config.domains.items():
         if domain.traces is None:
-            raise UserError(f"domains.{name}.traces: must be a number when there are rounds, so that each has its own")
+            raise UserError(
+                f"domains.{name}.traces: must be a number in several rounds, so that each has its own traces"
+            )
 
 
 def _check_parts(config: Experiment, merges: Sequence[str]) -> None:
     if config.rounds.parts == 1:
         if config.rounds.patience is not None:
-            raise UserError("rounds.patience: with one part there is nothing to stop; give rounds.parts")
+            raise UserError("rounds.patience: with one part there is nothing to stop; set rounds.parts")
         return
     if config.rounds.patience is not None and not config.branch.held_out:
         raise UserError("rounds.patience: needs held-out traces, branch.held_out")
     if len(merges) != 1:
-        raise UserError(f"rounds.parts: experts go on from one merge, not from {', '.join(merges) or 'none'}")
+        raise UserError(f"rounds.parts: experts continue from one merge, not from {', '.join(merges) or 'none'}")
     for name, domain in config.domains.items():
         branch = overridden(config.branch, domain.branch, f"domains.{name}.branch")
         for setting in ("keep", "at", "ema", "tail", "adapter"):
             if getattr(branch, setting):
-                raise UserError(f"branch.{setting}: not with rounds.parts, which begin elsewhere each")
+                raise UserError(
+                    f"branch.{setting}: does not work with rounds.parts, as each part begins with another model"
+                )
 
 
 def models(
@@ -133,7 +137,7 @@ def _branched(
         merged = stages.merge(f"{name} {index + 1}/{how.parts}", method, order, start, experts, known)
         if how.patience is not None:
             loss = held_out_loss(stages, student, merged, traces)
-            say(f"merge after part {index + 1} of {how.parts}: {loss:.4f} nats a held-out token")
+            say(f"merge after part {index + 1} of {how.parts}: {loss:.4f} nats per held-out token")
             if best is None or loss < best[0]:
                 best, since = (loss, start, experts), 0
             else:
@@ -200,8 +204,8 @@ def _raced(
     asked = max(len(known[task][0]) for task in tasks)
 
     def ask(name: str, first: int) -> "dict[str, Array]":
-        found = graded(stages.evaluate(merged[name], questions, first).path)
-        return {task: found[task][1] for task in tasks}
+        samples = graded(stages.evaluate(merged[name], questions, first).path)
+        return {task: samples[task][1] for task in tasks}
 
     out = race(list(merged), asked, ask, config.race, config.resamples, config.seed)
     spared = sum(1 - first / asked for first in out.values()) / len(merged)

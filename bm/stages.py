@@ -82,15 +82,15 @@ class Stages:
     @cached_property
     def _asked(self) -> tuple[dict[str, Artefact], dict[str, str]]:
         """What every evaluation task asks, by task; and why those cannot be read whose data are out of reach."""
-        found = {str(self.config.domains[name].task): questions for name, questions in self._own.items()}
+        read = {str(self.config.domains[name].task): questions for name, questions in self._own.items()}
         unread: dict[str, str] = {}
         for task in self._tasks():
-            if task not in found:
+            if task not in read:
                 try:
-                    found[task] = self._prompts(task)
+                    read[task] = self._prompts(task)
                 except UserError as problem:
                     unread[task] = str(problem)
-        return found, unread
+        return read, unread
 
     def _tasks(self) -> list[str]:
         """The domains' tasks, then those of `evaluate`."""
@@ -108,9 +108,9 @@ class Stages:
             from bm.distill import write_prompts
             from bm.evaluate import prompts
 
-            found = [prompt for asked in prompts([task], config).values() for prompt in asked]
-            write_prompts(found, work / QUESTIONS)
-            return {"questions": len(found)}
+            texts = [prompt for asked in prompts([task], config).values() for prompt in asked]
+            write_prompts(texts, work / QUESTIONS)
+            return {"questions": len(texts)}
 
         return self.make("prompts", task, settings, [], build)
 
@@ -230,8 +230,8 @@ class Stages:
     def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
         """The baseline: the student after one SFT on the domains together."""
         settings = overridden(self.config.branch, mixture.branch, "mixture.branch")
-        used = {name: found for name, found in traces.items() if name != mixture.leave_out}
-        ratio = ratios(mixture, {name: int(found.facts["kept"]) for name, found in used.items()})
+        used = {name: kept for name, kept in traces.items() if name != mixture.leave_out}
+        ratio = ratios(mixture, {name: int(kept.facts["kept"]) for name, kept in used.items()})
         return self._train("mixture", student, used, ratio, settings)
 
     def consolidated(
@@ -307,7 +307,7 @@ class Stages:
         from bm.evaluate import evaluate
 
         domains = self.config.domains
-        own = {str(domains[name].task): found.path / QUESTIONS for name, found in questions.items()}
+        own = {str(domains[name].task): artefact.path / QUESTIONS for name, artefact in questions.items()}
         return evaluate(model, self.config.evaluate, self.config.verify, self._tasks(), own, work, journals, first)
 
     def seen(self, model: Artefact, evaluation: Artefact) -> dict[str, int] | None:

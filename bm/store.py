@@ -99,14 +99,14 @@ class Store:
             "code": code_version(tuple(code)),
         }
         key = digest(json.dumps(identity, sort_keys=True).encode())[:16]
-        if (found := self._current(stage, key, inputs)) is not None:
-            return found
+        if (made := self._current(stage, key, inputs)) is not None:
+            return made
         folder, name = self.root / stage, f"{stage} {label}"
         with _writing(self.root, name):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / f".{key}.lock", f"is making {name}"):
-                if (found := self._current(stage, key, inputs)) is not None:
-                    return found
+                if (made := self._current(stage, key, inputs)) is not None:
+                    return made
                 described = {"key": key, "label": label, **identity}
                 manifest = _build(folder / f"{key}.work", folder / key, described, inputs, build)
         self._renewed.add(key)
@@ -116,10 +116,12 @@ class Store:
         """The artefact if it need not be made again, by wish or because an input has been and came out otherwise."""
         if stage in self._fresh and key not in self._renewed:
             return None
-        found = self.find(stage, key)
-        made_from = found.manifest["inputs"] if found else []
-        same = all(was["content"] == _reference(i)["content"] for was, i in zip(made_from, inputs, strict=bool(found)))
-        return found if same else None
+        artefact = self.find(stage, key)
+        made_from = artefact.manifest["inputs"] if artefact else []
+        same = all(
+            was["content"] == _reference(i)["content"] for was, i in zip(made_from, inputs, strict=bool(artefact))
+        )
+        return artefact if same else None
 
     def find(self, stage: str, key: str) -> Artefact | None:
         """The artefact if it exists and is whole; UserError if it is damaged."""
@@ -138,18 +140,18 @@ class Store:
 
     def behind(self, model: Path, stage: str) -> list[Artefact]:
         """What of a stage went into a model, by its manifest and those before it, as far as this store holds them."""
-        found: dict[str, Artefact] = {}
+        of_stage: dict[str, Artefact] = {}
         ahead, passed = [model / MANIFEST], set[str]()
         while ahead:
             manifest = ahead.pop()
             inputs = json.loads(manifest.read_text())["inputs"] if manifest.exists() else []
-            for one in (i for i in inputs if i["key"] not in passed):
-                passed.add(one["key"])
-                artefact = self.find(one["stage"], one["key"])
+            for reference in (i for i in inputs if i["key"] not in passed):
+                passed.add(reference["key"])
+                artefact = self.find(reference["stage"], reference["key"])
                 if artefact:
                     ahead.append(artefact.path / MANIFEST)
-                    found |= {artefact.key: artefact} if one["stage"] == stage else {}
-        return [found[key] for key in sorted(found)]
+                    of_stage |= {artefact.key: artefact} if reference["stage"] == stage else {}
+        return [of_stage[key] for key in sorted(of_stage)]
 
     def journals(self, model: Artefact) -> Path:
         """Where the samples of a model are kept, for whoever evaluates it next: `samples/<digest of the model>`."""
@@ -157,15 +159,15 @@ class Store:
 
     def all(self) -> list[Artefact]:
         """Every complete artefact, oldest first; of one that is damaged a line is said instead."""
-        found = []
+        artefacts = []
         for path in self.root.glob(f"*/*/{MANIFEST}"):
             if path.parent.suffix:
                 continue
             try:
-                found.append(self.find(path.parent.parent.name, path.parent.name))
+                artefacts.append(self.find(path.parent.parent.name, path.parent.name))
             except UserError as damaged:
                 say(escape(f"left out: {damaged}"))
-        return sorted((a for a in found if a), key=lambda a: str(a.manifest["created"]))
+        return sorted((a for a in artefacts if a), key=lambda a: str(a.manifest["created"]))
 
 
 def external(path: Path) -> Artefact:
@@ -223,7 +225,7 @@ def _writing(folder: Path, name: str) -> Iterator[None]:
         chain: list[BaseException] = [problem]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
             chain.append(cause)
-        if any(getattr(one, "errno", None) in FULL or "No space left" in str(one) for one in chain):
+        if any(getattr(link, "errno", None) in FULL or "No space left" in str(link) for link in chain):
             raise UserError(
                 f"{name}: the disk of {folder} is full; make room, then rerun the command to resume"
             ) from problem

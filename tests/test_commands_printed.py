@@ -125,7 +125,7 @@ def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
     faults = []
     for number, command in enumerate(RUN):
         said = bm(*shrunk(shlex.split(command)[1:], undisturbed, number), cwd=undisturbed)
-        lacks = "needs what is not here" in said.stderr  # bm doctor's status tells scripts so
+        lacks = "lacks something on this machine" in said.stderr  # bm doctor's status tells scripts so
         if said.returncode and not lacks:
             faults.append(f"{command}: {said.stderr.splitlines()[-1]}")
     assert not faults, "\n".join(faults)

@@ -34,7 +34,7 @@ def test_what_the_paper_needs_is_named_with_its_remedy(monkeypatch: pytest.Monke
 
 def test_a_script_can_tell(bm: Bm, tmp_path: Path) -> None:
     said = bm("doctor", *SHRUNK, "trainer=gpu", "plan.cards.H800.gib=1000", cwd=tmp_path)
-    assert said.returncode == 2 and "recipe=tiny needs what is not here: GPUs" in said.stderr
+    assert said.returncode == 2 and "recipe=tiny lacks something on this machine: GPUs" in said.stderr
 
 
 def test_a_file_system_without_flock_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_experts_stop_where_their_merge_predicts_best(undisturbed: Path, bm: Bm)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["merge=[linear,ties]"], "rounds.parts: experts go on from one merge, not from linear, ties"),
+        (["merge=[linear,ties]"], "rounds.parts: experts continue from one merge, not from linear, ties"),
         (["merge=linear", "branch.held_out=0", "rounds.patience=1"], "rounds.patience: needs held-out traces"),
         (["merge=linear", "branch.ema=0.9"], "branch.ema: not with rounds.parts"),
     ],

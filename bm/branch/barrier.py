@@ -28,10 +28,10 @@ def barrier(
     models: Mapping[str, Path], student: Path, experts: Sequence[str], traces: Sequence[Traces], points: int,
     config: Branch, trainer: Trainer, work: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Writes losses.json: how well models predict the traces that training with `config` holds out, in nats a token.
+    """Writes losses.json: how well models predict the traces that training with `config` holds out, in nats per token.
 
     `models`: by name each one's loss on every domain, and how far it went: ‖θ − θ0‖ / ‖θ0‖ from the student θ0.
-    `lines`: by pair of `experts`, the losses at `points` evenly spaced points within the straight line between them
+    `lines`: of each pair of `experts`, the losses at `points` evenly spaced points on the straight line between them
     (Frankle et al. 2020, arXiv 1912.05671, the error barrier). One process measures, whatever trains.
     """
     trainer = replace(trainer, devices=1, nodes=1, sequence_parallel=1)
@@ -40,18 +40,19 @@ def barrier(
     start = measure.tensors(student)
     length = _norm(start)
     told: dict[str, Any] = {}
-    lines: dict[str, list[dict[str, float]]] = {}
+    lines: list[dict[str, Any]] = []
     with progress("losses", len(models) + points * len(pairs), "models") as bar:
         for name, folder in models.items():
             tensors = measure.tensors(folder)
             told[name] = {"losses": measure(tensors), "distance": _norm(tensors, start) / length}
             bar.advance(1)
-        for one, other in pairs:
-            ends = measure.tensors(models[one]), measure.tensors(models[other])
-            lines[f"{one} & {other}"] = []
+        for first, second in pairs:
+            ends = measure.tensors(models[first]), measure.tensors(models[second])
+            losses = []
             for point in range(1, points + 1):
-                lines[f"{one} & {other}"].append(measure(_between(*ends, point / (points + 1))))
+                losses.append(measure(_between(*ends, point / (points + 1))))
                 bar.advance(1)
+            lines.append({"experts": [first, second], "losses": losses})
     write_json(work / FILE, {"models": told, "lines": lines})
     documents.remove(work)
     return {"held_out": measure.count}
@@ -86,8 +87,8 @@ class _Losses:
         return float(sum(self._student(batch.to(self.device), labels).item() for batch in batches))
 
 
-def _between(one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    return {name: torch.lerp(tensor, other[name], share) for name, tensor in one.items()}
+def _between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    return {name: torch.lerp(tensor, end[name], share) for name, tensor in start.items()}
 
 
 def _norm(tensors: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> float:

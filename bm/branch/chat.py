@@ -37,10 +37,10 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def check_template(tokenizer: PreTrainedTokenizerBase, pinned: str | None) -> str:
     """The template's hash; UserError if it does not begin with `pinned`, or if an answer does not end with EOS."""
-    found = template_hash(tokenizer)
-    if pinned is not None and not found.startswith(pinned):
+    made_of = template_hash(tokenizer)
+    if pinned is not None and not made_of.startswith(pinned):
         raise UserError(
-            f"{tokenizer.name_or_path}: its chat template is {found[:16]}, branch.chat_template is {pinned}"
+            f"{tokenizer.name_or_path}: its chat template is {made_of[:16]}, branch.chat_template is {pinned}"
         )
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "An answer."}]
     text = _templated(tokenizer, turn)
@@ -49,7 +49,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, pinned: str | None) -> st
             f"{tokenizer.name_or_path}: its chat template does not end an answer with the end-of-sequence token "
             f"{tokenizer.eos_token}, so the student would not learn to stop; set eos_token in tokenizer_config.json"
         )
-    return found
+    return made_of
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], asks: bool = False) -> str:

@@ -38,7 +38,7 @@ class Traces:
 
 @dataclass(frozen=True)
 class Documents:
-    """Tokenised traces. Arrays have one entry a document, but for `tokens`."""
+    """Tokenised traces. Arrays have one entry per document, but for `tokens`."""
 
     tokens: NDArray[np.int32]
     """Every document's tokens, one document after another."""
@@ -67,7 +67,7 @@ class Documents:
 
 
 def tokenise(student: Path, traces: Sequence[Traces], config: Branch, work: Path) -> None:
-    """All traces as Documents in `work/documents`, whole or not at all; made once a run, by one process."""
+    """All traces as Documents in `work/documents`, whole or not at all; made once per run, by one process."""
     if (work / CACHE).exists():
         return
     tokenizer = model_folder(student)

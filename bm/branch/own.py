@@ -158,11 +158,11 @@ def responses(engine: Engine, prompts: Sequence[str], sampling: Sampling) -> lis
     surplus = {(places[p], i): Sample(places[p], i, "", 0, True) for p, n in counts.items() for i in range(n, drawn.n)}
     said = {(s.prompt, s.index): s for batch in engine.generate(list(counts), drawn, surplus) for s in batch}
     seen: Counter[str] = Counter()
-    found = []
+    drawn_for = []
     for prompt in prompts:
-        found.append(said[places[prompt], seen[prompt]])
+        drawn_for.append(said[places[prompt], seen[prompt]])
         seen[prompt] += 1
-    return found
+    return drawn_for
 
 
 def with_responses(

@@ -190,10 +190,10 @@ def rung(work: Path, epochs: float) -> Path:
 
 def rungs(plan: Sequence[Step], keep: Sequence[float]) -> dict[int, list[float]]:
     """By the number of steps done, the epochs of `keep` that are reached with the last of them."""
-    found: dict[int, list[float]] = defaultdict(list)
+    by_steps: dict[int, list[float]] = defaultdict(list)
     for epochs in keep:
-        found[next(done for done, step in enumerate(plan, 1) if step.epoch >= epochs - 1e-9)].append(epochs)
-    return found
+        by_steps[next(done for done, step in enumerate(plan, 1) if step.epoch >= epochs - 1e-9)].append(epochs)
+    return by_steps
 
 
 def checkpoint_interval(save_seconds: float | None, most: float) -> float:

@@ -48,7 +48,7 @@ class Experiment:
     paths: Annotated[Paths, NoKey]
     output: Annotated[Path | None, NoKey]
     fresh: Annotated[Sequence[Stage], NoKey]
-    """Stages whose artefacts are made again although they exist; what comes out otherwise is made again after them."""
+    """Stages whose artefacts are made again although they exist; what depends on a changed result is made again too."""
     student: Student
     teacher: TeacherTarget
     domains: Domains
@@ -85,7 +85,7 @@ class Experiment:
                     raise ValueError(f"mixture.ratio.{name}: no such domain{nearest(name, self.domains)}")
             if (out := self.mixture.leave_out) and (out not in self.domains or len(self.domains) == 1):
                 others = [name for name in self.domains if len(self.domains) > 1]
-                raise ValueError(f"mixture.leave_out: '{out}' is none of several domains{nearest(out, others)}")
+                raise ValueError(f"mixture.leave_out: '{out}' is not one of several domains{nearest(out, others)}")
             overridden(self.branch, self.mixture.branch, "mixture.branch")
         overridden(self.branch, self.student.branch, "student.branch")
         return self

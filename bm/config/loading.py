@@ -79,7 +79,7 @@ def _identity(value: Any, hint: Any) -> Any:
         return device_kind(value)
     if not isinstance(value, Mapping | list | tuple | Component) and not dataclasses.is_dataclass(value):
         return ANYTHING.dump_python(value, mode="json")
-    inner = {name: _identity(one, of) for name, of, one in _inner(value, hint) if NoKey not in _marks(of)}
+    inner = {name: _identity(part, of) for name, of, part in _inner(value, hint) if NoKey not in _marks(of)}
     if isinstance(value, Component):
         return {"_target_": value.target, **inner}
     return list(inner.values()) if isinstance(value, list | tuple) else inner
@@ -108,24 +108,24 @@ def _marked(settings: Any) -> list[tuple[str, Any]]:
 def _nodes(value: Any, hint: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """A value and all within it that count, each with the setting's name and its type."""
     yield where, value, hint
-    for name, of, one in _inner(value, hint):
+    for name, of, part in _inner(value, hint):
         if NoKey not in _marks(of):
             inner = where if isinstance(value, list | tuple) else f"{where}.{name}".lstrip(".")
-            yield from _nodes(one, of, inner)
+            yield from _nodes(part, of, inner)
 
 
 def _inner(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
     """The parts of a value by name, with the type that they are declared with."""
     if isinstance(value, Component):
         known = declared(value.function)
-        yield from ((name, known[name].annotation, one) for name, one in checked(value).items())
+        yield from ((name, known[name].annotation, part) for name, part in checked(value).items())
     elif dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value), include_extras=True)
-        yield from ((name, hints[name], one) for name, one in vars(value).items() if name in hints)
+        yield from ((name, hints[name], part) for name, part in vars(value).items() if name in hints)
     elif isinstance(value, Mapping):
-        yield from ((str(name), _element(hint), one) for name, one in value.items())
+        yield from ((str(name), _element(hint), part) for name, part in value.items())
     elif isinstance(value, list | tuple):
-        yield from ((str(place), _element(hint), one) for place, one in enumerate(value))
+        yield from ((str(place), _element(hint), part) for place, part in enumerate(value))
 
 
 def _element(hint: Any) -> Any:
@@ -133,8 +133,8 @@ def _element(hint: Any) -> Any:
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in UNIONS:
-        hint = next((one for one in typing.get_args(hint) if typing.get_args(one)), Any)
-    held = [one for one in typing.get_args(hint) if one is not Ellipsis]
+        hint = next((choice for choice in typing.get_args(hint) if typing.get_args(choice)), Any)
+    held = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
     return held[-1] if held else Any
 
 
@@ -143,7 +143,7 @@ def _marks(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) is Annotated:
         return (*hint.__metadata__, *_marks(typing.get_args(hint)[0]))
     if typing.get_origin(hint) in UNIONS:
-        return tuple(mark for one in typing.get_args(hint) for mark in _marks(one))
+        return tuple(mark for choice in typing.get_args(hint) for mark in _marks(choice))
     return ()
 
 

@@ -98,7 +98,7 @@ class Domain:
     name: Name
     """The key below `domains`; it need not be written."""
     task: str | None
-    """The evaluation task of this domain (an lm-eval task); null: the questions that it keeps, by its own name."""
+    """The evaluation task of this domain (an lm-eval task); null: its own held-back questions, under its name."""
     source: SourceTarget
     traces: Positive | None
     """Questions to ask for training; null: all that the source has, which must then come to an end."""
@@ -158,7 +158,7 @@ class Mixture:
     temperature: Annotated[float, Field(gt=0)] | None
     """Ratios that follow from the sizes of the domains (`bm.mixtures`); null: those of `ratio` alone."""
     leave_out: Name | None
-    """A domain that is no part of the mixture, to see what it gave."""
+    """A domain that is left out of the mixture, to see what it contributes."""
     branch: Mapping[str, Any]
 
 
@@ -179,8 +179,8 @@ class Merge:
     interference: Annotated[float, Field(ge=0)] | None
     """Measure how the updates meet, masks as Arcee Fusion's with this λ; null: do not."""
     barrier: Annotated[int, Field(ge=0)] | None
-    """Measure every model's loss on the held-out traces of every domain, and at so many points within the straight
-    line between each two experts; null: do not."""
+    """Measure every model's loss on the held-out traces of every domain, and at this many points on the straight line
+    between every two experts; null: do not."""
     dtype: Literal["float32", "float64"]
     out_dtype: Literal["float32", "bfloat16", "float16"]
     device: Annotated[str, Device]

@@ -23,7 +23,7 @@ class Range:
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low:g} and high {self.high:g} are no range" + " of logarithms" * self.log)
+            raise ValueError(f"low {self.low:g} and high {self.high:g} are not a range" + " of logarithms" * self.log)
         return self
 
 

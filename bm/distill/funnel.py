@@ -21,7 +21,7 @@ FORM = (
 )
 
 
-def facts(domain: Domain, found: Selection, asked: int, judged: "Sequence[Judged]") -> dict[str, Any]:
+def facts(domain: Domain, selection: Selection, asked: int, judged: "Sequence[Judged]") -> dict[str, Any]:
     """Counts at every step, of questions up to `asked` and of responses from `answered` on.
 
     `filtered` by the source, `duplicates` (equal prompts), `near_duplicates`, `contaminated` by task; `asked`,
@@ -29,27 +29,34 @@ def facts(domain: Domain, found: Selection, asked: int, judged: "Sequence[Judged
     by reason; `expected`, what the paper kept; `sources`, traces by source; `characters` and, where the engine counted,
     `tokens`: histograms of lengths; `two_checks`, how many plain numbers were checked twice, and differently.
     """
-    traces = [one for one in judged if not one.reason]
-    rejected = [one for one in judged if one.reason]
-    contaminated = {reason.removeprefix(CONTAMINATED): number for reason, number in found.refused.items()
+    traces = [response for response in judged if not response.reason]
+    rejected = [response for response in judged if response.reason]
+    contaminated = {reason.removeprefix(CONTAMINATED): number for reason, number in selection.refused.items()
                     if reason.startswith(CONTAMINATED)}  # fmt: skip
-    differ, checked = disagreement([one.verdict for one in judged])
+    differ, checked = disagreement([response.verdict for response in judged])
     return {
-        "filtered": found.refused[FILTERED],
-        "duplicates": found.duplicates,
-        "near_duplicates": found.refused[NEAR_DUPLICATE],
+        "filtered": selection.refused[FILTERED],
+        "duplicates": selection.duplicates,
+        "near_duplicates": selection.refused[NEAR_DUPLICATE],
         "contaminated": contaminated,
         "asked": asked,
         "answered": len(judged),
-        "verified": sum(one.verdict.accepted for one in judged),
-        "unverified": sum(one.verdict.accepted and one.question.verifier == UNVERIFIED for one in judged),
+        "verified": sum(response.verdict.accepted for response in judged),
+        "unverified": sum(
+            response.verdict.accepted and response.question.verifier == UNVERIFIED for response in judged
+        ),
         "kept": len(traces),
         "expected": domain.expected,
-        "rejected": dict(sorted(Counter(one.verdict._replace(reason=one.reason).kind for one in rejected).items())),
-        "sources": dict(sorted(Counter(one.question.source for one in traces).items())),
-        "characters": histogram([len(one.response) for one in traces], [len(one.response) for one in rejected]),
+        "rejected": dict(
+            sorted(Counter(response.verdict._replace(reason=response.reason).kind for response in rejected).items())
+        ),
+        "sources": dict(sorted(Counter(response.question.source for response in traces).items())),
+        "characters": histogram(
+            [len(response.response) for response in traces], [len(response.response) for response in rejected]
+        ),
         "tokens": histogram(
-            [one.tokens for one in traces if one.tokens], [one.tokens for one in rejected if one.tokens]
+            [response.tokens for response in traces if response.tokens],
+            [response.tokens for response in rejected if response.tokens],
         ),
         "two_checks": {"checked": checked, "disagreed": differ},
     }
@@ -64,29 +71,29 @@ def histogram(kept: Iterable[int], rejected: Iterable[int]) -> dict[str, list[in
     return {"from": [1 << k for k in every], "kept": [good[k] for k in every], "rejected": [bad[k] for k in every]}
 
 
-def shortage(name: str, found: Mapping[str, Any]) -> str:
+def shortage(name: str, counts: Mapping[str, Any]) -> str:
     """Why few or no responses became traces, and what a trace must look like."""
-    reasons = ", ".join(f"{why}: {number}" for why, number in found["rejected"].items())
-    return f"{name}: {found['kept'] or 'none'} of {found['answered']} responses became traces ({reasons}); {FORM}"
+    reasons = ", ".join(f"{why}: {number}" for why, number in counts["rejected"].items())
+    return f"{name}: {counts['kept'] or 'none'} of {counts['answered']} responses became traces ({reasons}); {FORM}"
 
 
 def funnel_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The facts of each domain on the terminal: a line a domain, and below it what was left out and why."""
+    """The facts of each domain on the terminal: a line per domain, and below it what was left out and why."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("domain")
     for step in ("asked", "answered", "verified", "kept", "paper"):
         table.add_column(step, justify="right")
-    for name, found in domains.items():
-        steps = [f"{found[step]:,}" for step in ("asked", "answered", "verified", "kept")]
-        table.add_row(escape(name), *steps, f"{found['expected']:,}" if found["expected"] else "–")
-        for reason, number in _left_out(found).items():
+    for name, counts in domains.items():
+        steps = [f"{counts[step]:,}" for step in ("asked", "answered", "verified", "kept")]
+        table.add_row(escape(name), *steps, f"{counts['expected']:,}" if counts["expected"] else "–")
+        for reason, number in _left_out(counts).items():
             table.add_row(f"  [dim]{escape(reason)}[/]", *[""] * 3, f"[dim]-{number:,}[/]")
     return table
 
 
-def _left_out(found: Mapping[str, Any]) -> dict[str, int]:
-    asked = {f"asked by {task}": number for task, number in found["contaminated"].items()}
-    before = {FILTERED: found["filtered"], "equal prompts": found["duplicates"],
-              "near duplicates": found["near_duplicates"], **asked}  # fmt: skip
+def _left_out(counts: Mapping[str, Any]) -> dict[str, int]:
+    asked = {f"asked by {task}": number for task, number in counts["contaminated"].items()}
+    before = {FILTERED: counts["filtered"], "equal prompts": counts["duplicates"],
+              "near duplicates": counts["near_duplicates"], **asked}  # fmt: skip
     unasked = {f"not asked: {reason}": number for reason, number in before.items()}
-    return {reason: number for reason, number in {**unasked, **found["rejected"]}.items() if number}
+    return {reason: number for reason, number in {**unasked, **counts["rejected"]}.items() if number}

@@ -88,8 +88,8 @@ def distill(
         settings, {task: _prompts(path) for task, path in tasks.items()} if settings.decontamination else {}
     )
     short, wanted = domain.expected is not None, count and count + skip
-    found = select(domain.source(domain.name, seed=seed), part, wanted, screen, short)
-    chosen = found.questions[skip:]
+    selection = select(domain.source(domain.name, seed=seed), part, wanted, screen, short)
+    chosen = selection.questions[skip:]
     for name in {question.verifier for question in chosen} - {UNVERIFIED}:
         check(name, verifying)  # before a teacher is paid
     asked: Teacher = teacher(chosen, seed=seed)
@@ -99,14 +99,17 @@ def distill(
     others = sorted(kept_in.glob("*.jsonl")) if kept_in else []
     with progress(f"distill {domain.name}", total=len(chosen) * asked.sampling.n, unit="responses") as bar:
         responses = sample(asked.engine, prompts, asked.sampling, journal, bar, others, work.stem)
-    given = [(question, asked.response(prompt, one), one)
-             for question, prompt, ones in zip(chosen, prompts, responses, strict=True) for one in ones]  # fmt: skip
+    given = [
+        (question, asked.response(prompt, sampled), sampled)
+        for question, prompt, samples in zip(chosen, prompts, responses, strict=True)
+        for sampled in samples
+    ]
     judged = _chosen(_judged(given, settings, verifying, domain.name), settings)
-    _write(work / "traces.parquet", TRACE, [_trace(one) for one in judged if not one.reason])
-    refused = [_trace(one) | {"reason": one.reason} for one in judged if one.reason]
+    _write(work / "traces.parquet", TRACE, [_trace(response) for response in judged if not response.reason])
+    refused = [_trace(response) | {"reason": response.reason} for response in judged if response.reason]
     _write(work / "rejected.parquet", (*TRACE, "reason"), refused)
-    said = {(p, i): one for p, ones in enumerate(responses) for i, one in enumerate(ones)}
-    told = facts(domain, found, len(chosen), judged)
+    said = {(p, i): sampled for p, samples in enumerate(responses) for i, sampled in enumerate(samples)}
+    told = facts(domain, selection, len(chosen), judged)
     told["teacher"] = asked.facts(said, work.stem)
     told |= judge_facts({question.verifier for question in chosen}, verifying)
     with _written(work / "README.md"):
@@ -150,14 +153,14 @@ def _judged(
     with progress(f"verify {name}", total=len(cases), unit="responses") as bar:
         verdicts = iter(verify_all(cases, verifying, bar))
     judged = []
-    for question, response, one in given:
+    for question, response, sampled in given:
         verdict = next(verdicts) if question.verifier != UNVERIFIED else _unverified(response)
         if OPEN not in response:
             verdict = Verdict(False, "no reasoning", "")
-        if one.left_out:
+        if sampled.left_out:
             verdict = Verdict(False, "question longer than the teacher's context", "")
-        reason = fault(response, question.prompt, one.tokens, settings) if verdict.accepted else verdict.reason
-        judged.append(Judged(question, response, one.tokens, verdict, reason))
+        reason = fault(response, question.prompt, sampled.tokens, settings) if verdict.accepted else verdict.reason
+        judged.append(Judged(question, response, sampled.tokens, verdict, reason))
     return judged
 
 
@@ -172,25 +175,25 @@ def _unverified(response: str) -> Verdict:
 def _chosen(judged: Iterable[Judged], settings: Distill) -> list[Judged]:
     """The same, where good responses that the policy does not keep have that as their reason."""
     result: list[Judged] = []
-    for _, of_one in groupby(judged, key=lambda one: one.question.id):
+    for _, of_one in groupby(judged, key=lambda response: response.question.id):
         responses = list(of_one)
-        places = kept([_answered(one) for one in responses], settings)
-        for place, one in enumerate(responses):
-            left_out = not one.reason and place not in places
-            result.append(one._replace(reason=f"not chosen by {settings.policy}") if left_out else one)
+        places = kept([_answered(response) for response in responses], settings)
+        for place, response in enumerate(responses):
+            left_out = not response.reason and place not in places
+            result.append(response._replace(reason=f"not chosen by {settings.policy}") if left_out else response)
     return result
 
 
-def _answered(one: Judged) -> Answered:
+def _answered(judged: Judged) -> Answered:
     """All answers that a verifier accepted are the same one; without a verifier they are what they say."""
-    verified = one.verdict.accepted and one.question.verifier != UNVERIFIED
-    vote = f"accepted: {one.question.answer}" if verified else one.verdict.answer or None
-    return Answered(not one.reason, vote, len(one.response))
+    verified = judged.verdict.accepted and judged.question.verifier != UNVERIFIED
+    vote = f"accepted: {judged.question.answer}" if verified else judged.verdict.answer or None
+    return Answered(not judged.reason, vote, len(judged.response))
 
 
 def _prompts(path: Path) -> list[str]:
-    found: list[str] = pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
-    return found
+    prompts: list[str] = pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
+    return prompts
 
 
 def write_prompts(prompts: Iterable[str], path: Path) -> None:
@@ -202,8 +205,8 @@ def _row(question: Question) -> dict[str, str]:
     return {"id": question.id, **asdict(question)}
 
 
-def _trace(one: Judged) -> dict[str, str]:
-    return _row(one.question) | {"response": one.response}
+def _trace(judged: Judged) -> dict[str, str]:
+    return _row(judged.question) | {"response": judged.response}
 
 
 def _write(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> None:
@@ -224,5 +227,5 @@ def _written(path: Path) -> Iterator[None]:
     except OSError as problem:
         why = os.strerror(problem.errno) if problem.errno else str(problem)
         raise UserError(
-            f"{path} cannot be written ({why}): what was answered is kept, and the same command goes on"
+            f"{path} cannot be written ({why}): the answers are kept; rerun the command to resume"
         ) from None

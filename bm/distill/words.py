@@ -14,5 +14,5 @@ def words(text: str) -> list[str]:
 
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     """Every run of n words, in order; of a shorter text its only run, all of it; of one without words none."""
-    found = words(text)
-    return [tuple(found[i : i + n]) for i in range(max(1, len(found) - n + 1))] if found else []
+    in_order = words(text)
+    return [tuple(in_order[i : i + n]) for i in range(max(1, len(in_order) - n + 1))] if in_order else []

@@ -49,10 +49,10 @@ def evaluate(
     loaded = loading.load(tasks, questions, config)
     engine: Engine = config.engine(model)
     lm = EngineLM(engine, config.seed, _of_engine(journals, engine, config.engine) if journals else work)
-    found = harness.run(lm, loaded, config, verifying, first)
-    rows = results.rows(found, lm, loaded["tasks"])
+    answered = harness.run(lm, loaded, config, verifying, first)
+    rows = results.rows(answered, lm, loaded["tasks"])
     results.write_samples(rows, work / "samples.parquet")
-    scores = results.scores(rows, found, loaded, config)
+    scores = results.scores(rows, answered, loaded, config)
     write_json(work / "scores.json", scores)
     for task, score in scores.items():
         if score["truncated"]:

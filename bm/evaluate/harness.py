@@ -24,7 +24,7 @@ OVER_REPEATS = ("take_first_k", "majority_vote")
 def run(
     lm: EngineLM, loaded: Loaded, config: Evaluate, verifying: Verify, first: int | None = None
 ) -> Mapping[str, Any]:
-    """lm-eval's evaluation; a task that generates is scored once a sample, under filters named `name@index`.
+    """lm-eval's evaluation; a task that generates is scored once per sample, under filters named `name@index`.
 
     first: only so many questions of each task, in an order that is drawn once for all models. In each logged sample
     `place` is the question's place among those asked.
@@ -64,16 +64,18 @@ def _sample(task: Task, config: Evaluate, verifying: Verify) -> None:
     task.set_config("generation_kwargs", given, update=True)
     if config.samples is not None:
         task.set_config("repeats", config.samples)
-    steps = [step["function"] for one in task.config.filter_list or [] for step in one["filter"]]
+    steps = [step["function"] for pipeline in task.config.filter_list or [] for step in pipeline["filter"]]
     if not set(steps) & set(OVER_REPEATS):
-        task._filters = [_only(task, one, i, verifying) for one in task._filters for i in range(task.config.repeats)]
+        task._filters = [
+            _only(task, pipeline, i, verifying) for pipeline in task._filters for i in range(task.config.repeats)
+        ]
 
 
 def _only(task: Task, pipeline: FilterEnsemble, index: int, verifying: Verify) -> FilterEnsemble:
     """The pipeline on the verdict of sample `index` or, for a task with graders of its own, on its answer."""
     judged = task.config.process_results is grade
-    one = partial(Graded, task.task_name, index, verifying) if judged else partial(_Answer, index)
-    return FilterEnsemble(f"{pipeline.name}@{index}", [one, *pipeline.filters])
+    first = partial(Graded, task.task_name, index, verifying) if judged else partial(_Answer, index)
+    return FilterEnsemble(f"{pipeline.name}@{index}", [first, *pipeline.filters])
 
 
 class _Answer(Filter):  # type: ignore[misc]  # lm-eval has no types

@@ -35,9 +35,9 @@ def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Pa
         scorer, size = _scorer(engine, [wanted[key] for key in todo], kind) if todo else (None, 1)
         for start in range(0, len(todo), size):
             piece = todo[start : start + size]
-            found = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
-            write(file, [{"key": key, "score": score} for key, score in zip(piece, found, strict=True)])
-            known.update(zip(piece, found, strict=True))
+            computed = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
+            write(file, [{"key": key, "score": score} for key, score in zip(piece, computed, strict=True)])
+            known.update(zip(piece, computed, strict=True))
             bar.advance(len(piece))
     return [tuple(known[key]) if kind == "loglikelihood" else known[key] for key in keys]
 

@@ -87,12 +87,12 @@ def hidden(published: str) -> Sequence[Mapping[str, str]]:
 
 def _string(pickled: bytes) -> str:
     """The string that a pickle holds, read without running it; ValueError if it holds anything else."""
-    found = []
+    strings = []
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name not in PLAIN:
-            raise ValueError(f"their pickle has {opcode.name}, which a string has not")
+            raise ValueError(f"their pickle has {opcode.name}, which a string does not have")
         if opcode.name in STRINGS:
-            found.append(str(argument))
-    if len(found) != 1:
-        raise ValueError(f"their pickle holds {len(found)} strings, not one")
-    return found[0]
+            strings.append(str(argument))
+    if len(strings) != 1:
+        raise ValueError(f"their pickle holds {len(strings)} strings, not one")
+    return strings[0]

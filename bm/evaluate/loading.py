@@ -55,14 +55,14 @@ def load(names: Sequence[str], questions: Mapping[str, Path], config: Evaluate) 
                 "task": name,
                 "dataset_kwargs": {"file": questions[name]},
             }
-            found = _built(_own(None), name, spec)
+            built = _built(_own(None), name, spec)
         elif name in files:
             spec = _with_data(known[name], name, files[name])
-            found = _built(known[name], name, spec)
+            built = _built(known[name], name, spec)
         else:
-            found = _built(known[name], name, _named(known[name], name), _set_of(known[name], name))
+            built = _built(known[name], name, _named(known[name], name), _set_of(known[name], name))
         for part in ("tasks", "groups", "group_map"):
-            loaded[part].update(found.get(part, {}))
+            loaded[part].update(built.get(part, {}))
     return loaded
 
 
@@ -96,7 +96,7 @@ def _whose(known: Mapping[str, TaskManager]) -> dict[str, str]:
 
 @cache
 def _say_which(name: str) -> None:
-    say(f"task {name} is bm's, which asks and grades otherwise than lm-eval's of that name ({THEIRS}{name})")
+    say(f"task {name} is bm's, which asks and grades differently from lm-eval's task of that name ({THEIRS}{name})")
 
 
 def _bare(manager: TaskManager, name: str) -> str:
@@ -131,13 +131,13 @@ def managers(names: Sequence[str], include_path: Path | None) -> dict[str, TaskM
     own = _own(include_path)
     if all(name in own.task_index for name in names):
         return dict.fromkeys(names, own)
-    theirs, found = _theirs(include_path), {}
+    theirs, by_task = _theirs(include_path), {}
     for name in names:
-        found[name] = own if name in own.task_index else theirs
-        if _bare(found[name], name) not in found[name].task_index:
+        by_task[name] = own if name in own.task_index else theirs
+        if _bare(by_task[name], name) not in by_task[name].task_index:
             known = {*own.task_index, *theirs.task_index}
             raise UserError(f"evaluate.tasks: no task '{name}'{nearest(name, known)}")
-    return found
+    return by_task
 
 
 @cache
@@ -181,8 +181,8 @@ def _built(manager: TaskManager, name: str, spec: Any, place: str = "") -> Mappi
     """What a name or a task's content makes; UserError says which set of the hub, `place`, it could not be had from."""
     try:
         with quiet():
-            found: Mapping[str, Any] = manager.load([spec])
-            return found
+            made: Mapping[str, Any] = manager.load([spec])
+            return made
     except ImportError as problem:
         why = f"task {name} needs a Python package: {_first_line(problem)}"
         raise UserError(f"{why}; lm-eval has extras for its tasks, as pip install 'lm-eval[ifeval]'") from problem

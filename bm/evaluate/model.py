@@ -59,11 +59,11 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         for copies in repeats.values():
             asked[self._sampling(copies[0], len(copies))].append(copies[0])
         with progress("evaluate", total=len(requests), unit="samples") as bar:
-            for sampling, ones in asked.items():
-                prompts = [one.args[0] for one in ones]
-                found = sample(self.engine, prompts, sampling, self.journals / RESPONSES, bar)
-                self.samples.update(zip(map(_name, ones), found, strict=True))
-        return [self._response(one, s) for one, *_ in repeats.values() for s in self.samples[_name(one)]]
+            for sampling, alike in asked.items():
+                prompts = [request.args[0] for request in alike]
+                drawn = sample(self.engine, prompts, sampling, self.journals / RESPONSES, bar)
+                self.samples.update(zip(map(_name, alike), drawn, strict=True))
+        return [self._response(request, s) for request, *_ in repeats.values() for s in self.samples[_name(request)]]
 
     def _response(self, request: Instance, sample: Sample) -> str:
         response = whole(request.args[0], sample.response)
@@ -71,8 +71,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
             return response
         thought, end, said = response.rpartition(CLOSE)
         blank = len(said) - len(said.lstrip()) if end else 0
-        found = (said.find(stop, 0 if stop.strip() else blank) for stop in _stops(request.args[1]))
-        return thought + end + said[: min((at for at in found if at >= 0), default=None)]
+        positions = (said.find(stop, 0 if stop.strip() else blank) for stop in _stops(request.args[1]))
+        return thought + end + said[: min((at for at in positions if at >= 0), default=None)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         return scores(self.engine, requests, "loglikelihood", self.journals / LIKELIHOODS)

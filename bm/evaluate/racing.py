@@ -28,7 +28,7 @@ def race(
         scores = {name: ask(name, asked) for name in candidates if name not in out}
         leader = max(scores, key=lambda name: (fmean(float(task.mean()) for task in scores[name].values()), name))
         for name in scores.keys() - {leader}:
-            found = compare(scores[name], scores[leader], resamples, 1 - error / comparisons, seed)
-            if found.verdict == "worse":
+            comparison = compare(scores[name], scores[leader], resamples, 1 - error / comparisons, seed)
+            if comparison.verdict == "worse":
                 out[name] = asked
     return out

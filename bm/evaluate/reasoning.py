@@ -25,10 +25,10 @@ class Asked(NamedTuple):
 def _boolean(drawing: random.Random) -> Asked:
     """The value of an expression of three truth values."""
     a, b, c = (drawing.random() < 0.5 for _ in range(3))
-    one, other = drawing.choice(("and", "or")), drawing.choice(("and", "or"))
-    text = f"({a} {one} {b}) {other} not {c}"
-    first = (a and b) if one == "and" else (a or b)
-    value = (first and not c) if other == "and" else (first or not c)
+    inner, outer = drawing.choice(("and", "or")), drawing.choice(("and", "or"))
+    text = f"({a} {inner} {b}) {outer} not {c}"
+    first = (a and b) if inner == "and" else (a or b)
+    value = (first and not c) if outer == "and" else (first or not c)
     return Asked(f"Is the expression `{text}` True or False?", ["True", "False"], str(value))
 
 

@@ -45,7 +45,7 @@ Row = dict[str, Any]
 
 
 def rows(results: Mapping[str, Any], lm: EngineLM, tasks: Mapping[str, Task]) -> list[Row]:
-    """One row a sample, by task, question and sample, judged by each task's first metric after its first filter."""
+    """One row per sample, by task, question and sample, judged by each task's first metric after its first filter."""
     return [row for name, task in tasks.items() for row in _task_rows(name, task, results["samples"][name], lm)]
 
 
@@ -58,7 +58,7 @@ def _task_rows(name: str, task: Task, entries: Sequence[Mapping[str, Any]], lm: 
     keys = {place: key(question(task, entry["doc"])) for place, _, entry in judged}
     ids = {place: entry["doc"].get("id") for place, _, entry in judged}
     named = None not in ids.values() and len(set(ids.values())) == len(ids)
-    for place, index, entry in sorted(judged, key=lambda one: one[:2]):
+    for place, index, entry in sorted(judged, key=lambda triple: triple[:2]):
         made = _generated if task.OUTPUT_TYPE == "generate_until" else _scored
         yield {"task": name, "question": str(ids[place] if named else place), "key": keys[place], "sample": index,
                "prompt": entry["arguments"][0][0], **_verdict(entry), **made(name, entry, index, lm)}  # fmt: skip
@@ -80,22 +80,22 @@ def _generated(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) ->
 
 def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Row:
     """The rows of a task that compares log-likelihoods: the likeliest continuation stands for the response."""
-    pairs = [one for one in entry["arguments"] if len(one) == 2]
-    best = int(np.argmax([one[0] for one in entry["filtered_resps"]])) if len(pairs) > 1 else 0
+    pairs = [argument for argument in entry["arguments"] if len(argument) == 2]
+    best = int(np.argmax([response[0] for response in entry["filtered_resps"]])) if len(pairs) > 1 else 0
     chosen = pairs[best][1].strip() if pairs else ""
     return {"response": chosen, "answer": chosen, "reason": "" if entry[entry["metrics"][0]] else WRONG,
             "response_tokens": 0, "finished": True, "left_out": 0}  # fmt: skip
 
 
-def write_samples(found: Sequence[Row], path: Path) -> None:
+def write_samples(rows: Sequence[Row], path: Path) -> None:
     """Parquet of `SCHEMA`, the same bytes for the same rows, renamed into place."""
     beside = path.with_name(f".{path.name}")
-    pq.write_table(pa.Table.from_pylist(list(found), SCHEMA), beside, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), beside, compression="zstd")
     beside.rename(path)
 
 
 def scores(
-    found: Sequence[Row], results: Mapping[str, Any], loaded: Loaded, config: Evaluate
+    samples: Sequence[Row], results: Mapping[str, Any], loaded: Loaded, config: Evaluate
 ) -> dict[str, dict[str, Any]]:
     """By task: `mean` with `low` and `high`, over `questions` of `samples` each; lengths; how many questions were
     `truncated`; whose task it is; and lm-eval's own `metrics`.
@@ -103,7 +103,7 @@ def scores(
     A group of tasks has the mean over the questions of them all, where its tasks share a metric that is such a mean.
     """
     by_task: dict[str, list[Row]] = defaultdict(list)
-    for row in found:
+    for row in samples:
         by_task[row["task"]].append(row)
     aggregations = {name: _aggregation(task) for name, task in loaded["tasks"].items()}
     scored = {name: _score(rows, aggregations[name], config) for name, rows in by_task.items()}
@@ -123,9 +123,9 @@ def _aggregation(task: Task) -> Callable[[Sequence[Any]], float]:
     return next(iter(known.values()))
 
 
-def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], config: Evaluate) -> dict[str, Any]:
+def _score(rows: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], config: Evaluate) -> dict[str, Any]:
     by_question: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in found:
+    for row in rows:
         by_question[row["task"], row["question"]].append(row)
     questions = list(by_question.values())
     values = [[row["value"] for row in samples] for samples in questions]
@@ -135,10 +135,10 @@ def _score(found: Sequence[Row], aggregation: Callable[[Sequence[Any]], float], 
         seen = interval(scored, config.resamples, config.confidence, config.seed, bounds)
     else:
         seen = _corpus_interval(values, aggregation, config)
-    tokens = [row["response_tokens"] for row in found]
+    tokens = [row["response_tokens"] for row in rows]
     return {"mean": seen.mean, "low": seen.low, "high": seen.high, "questions": len(values), "samples": len(values[0]),
-            "response_tokens": float(np.mean(tokens)), "unclosed": sum(row["reason"] == UNCLOSED for row in found),
-            "cut": sum(not row["finished"] for row in found),
+            "response_tokens": float(np.mean(tokens)), "unclosed": sum(row["reason"] == UNCLOSED for row in rows),
+            "cut": sum(not row["finished"] for row in rows),
             "truncated": sum(samples[0]["left_out"] > 0 for samples in questions), **_several(questions)}  # fmt: skip
 
 

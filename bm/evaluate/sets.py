@@ -109,15 +109,15 @@ def rows(
     only: keep the rows whose column, where they have it, holds one of these values.
     """
     if file:
-        found: Iterable[Row] = read(Path(file))
+        table: Iterable[Row] = read(Path(file))
     elif files:
-        found = datasets.load_dataset("json", data_files=[f"hf://datasets/{path}/{f}" for f in files], split="train")
+        table = datasets.load_dataset("json", data_files=[f"hf://datasets/{path}/{f}" for f in files], split="train")
     elif path:
-        found = datasets.load_dataset(path, name, split=split)
+        table = datasets.load_dataset(path, name, split=split)
     else:
-        raise UserError("it is on no hub; give it as a file, evaluate.data.TASK=FILE")
+        raise UserError("it is not on the hub; give it as a file, evaluate.data.TASK=FILE")
     wanted = (only or {}).items()
-    return (row for row in found if all(column not in row or row[column] in values for column, values in wanted))
+    return (row for row in table if all(column not in row or row[column] in values for column, values in wanted))
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -138,12 +138,12 @@ def read(file: Path) -> list[dict[str, Any]]:
 def fill(template: Template, row: Row) -> str:
     """A template with a row's values; UserError if a row has the columns of none."""
     tried = [template] if isinstance(template, str) else template
-    for one in tried:
+    for version in tried:
         try:
-            return _compiled(one).render(**{**row, "row": row})
+            return _compiled(version).render(**{**row, "row": row})
         except jinja2.UndefinedError:
             continue
-    raise UserError(f"its rows have the columns {', '.join(row)}, and {' or '.join(tried)} was looked for")
+    raise UserError(f"its rows have the columns {', '.join(row)}, but not {' or '.join(tried)}")
 
 
 @cache
@@ -152,8 +152,8 @@ def _compiled(template: str) -> jinja2.Template:
     return compiled
 
 
-def _documents(found: Iterable[Row]) -> Split:
-    documents = [{"system": "", "metadata": "{}", **document} for document in found]
+def _documents(rows: Iterable[Row]) -> Split:
+    documents = [{"system": "", "metadata": "{}", **document} for document in rows]
     if not documents:
         raise UserError("it has no rows that fit")
     return {"test": datasets.Dataset.from_list(documents)}

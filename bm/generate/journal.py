@@ -41,8 +41,8 @@ def sample(
     keys = [sampling.key(prompt) for prompt in prompts]
     rows = [(p, i) for p in range(len(prompts)) for i in range(sampling.n)]
     with appending(journal) as file:
-        found, begun = _read([journal, *(other for other in others if other != journal)], set(keys))
-        known = {(p, i): _sample(p, i, e) for p, i in rows if (e := found.get((keys[p], i)))}
+        kept, begun = _read([journal, *(other for other in others if other != journal)], set(keys))
+        known = {(p, i): _sample(p, i, e) for p, i in rows if (e := kept.get((keys[p], i)))}
         if bar and known:
             bar.advance(len(known))
 
@@ -57,7 +57,7 @@ def sample(
             write(file, [_entry(keys[s.prompt], s) for s in new])
             known.update({(s.prompt, s.index): s for s in new})
             if bar:
-                bar.advance(len(new), f"{sum(s.tokens for s in batch) / len(batch):.0f} tokens a response")
+                bar.advance(len(new), f"{sum(s.tokens for s in batch) / len(batch):.0f} tokens per response")
     return [[known[p, i] for i in range(sampling.n) if (p, i) in known] for p in range(len(prompts))]
 
 
@@ -132,5 +132,5 @@ def write(file: IO[bytes], lines: Iterable[Any]) -> None:
             data = data[file.write(data) :]
         os.fsync(file.fileno())
     except OSError as problem:
-        kept = "what was written before is kept, and the same command goes on"
+        kept = "what was written before is kept; rerun the command to resume"
         raise UserError(f"{file.name} cannot be written ({problem.strerror}): {kept}") from problem

@@ -181,7 +181,7 @@ class _Run:
         missing = self._missing - self._answered
         if self._hopeless:
             raise self._hopeless
-        kept = "what was answered is kept, and the same command goes on"
+        kept = "answers are kept; rerun the command to resume"
         if self._failed:
             said = f"{missing} of {self._missing} responses are missing ({self._failed[-1]})"
             raise UserError(f"{self._endpoint.name}: {said}; {kept}")

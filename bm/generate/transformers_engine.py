@@ -110,15 +110,15 @@ class TransformersEngine:
         whole = [(*prompt, *rest) for prompt, rest in pairs]
         begins = [each[-(self.context + 1) : -len(rest)] for each, (_, rest) in zip(whole, pairs, strict=True)]
         order = sorted(range(len(pairs)), key=lambda k: (-len(begins[k]), begins[k]))
-        found: dict[int, tuple[float, bool]] = {}
+        scores: dict[int, tuple[float, bool]] = {}
         while order:
             longest = max(len(pairs[k][1]) for k in order)
             most = LOGITS // (longest * self.model.config.get_text_config().vocab_size)
             size = max(1, min(most, self._rows(len(begins[order[0]]) + longest)))
             asked, order = order[:size], order[size:]
             scored = self._likelihoods([list(begins[k]) for k in asked], [pairs[k][1] for k in asked])
-            found.update(zip(asked, scored, strict=True))
-        return [found[k] for k in range(len(pairs))]
+            scores.update(zip(asked, scored, strict=True))
+        return [scores[k] for k in range(len(pairs))]
 
     def _likelihoods(self, begins: Sequence[list[int]], ends: Sequence[list[int]]) -> list[tuple[float, bool]]:
         """The same of one batch: a prefill gives the logits of first tokens, one more pass those of all others."""

@@ -197,7 +197,7 @@ class _Replicas:
         try:
             lines = [self.said.get(timeout=max(0.0, until - time.monotonic()))]
         except queue.Empty:
-            kept = "what was done is kept, and the same command goes on"
+            kept = "what was done is kept; rerun the command to resume"
             raise UserError(f"vLLM said nothing for {timeout:.0f} s though its replicas are alive; {kept}") from None
         with suppress(queue.Empty):
             while True:
@@ -207,7 +207,7 @@ class _Replicas:
     def _understood(self, rank: int, line: str) -> Answer:
         if not line:
             status = self.workers[rank].wait()
-            kept = "what was done is kept, and the same command goes on"
+            kept = "what was done is kept; rerun the command to resume"
             raise UserError(f"vLLM: a replica has ended (exit status {status}); {kept}")
         answer: Any = json.loads(line)
         if isinstance(answer, str):

@@ -50,7 +50,7 @@ def with_adapter(folder: Path, adapter: Path, dtype: torch.dtype) -> PreTrainedM
     try:
         adapted = PeftModel.from_pretrained(load_model(folder, dtype), str(adapter))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as problem:
-        raise UserError(f"{adapter} is no adapter of {folder}: {_first_line(problem)}") from problem
+        raise UserError(f"{adapter} is not an adapter of {folder}: {_first_line(problem)}") from problem
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     return merged
 

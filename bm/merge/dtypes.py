@@ -54,9 +54,9 @@ FLOATING = (Dtype.float64, Dtype.float32, Dtype.float16, Dtype.bfloat16)
 """Types of weights."""
 
 
-def promote(one: Dtype, other: Dtype) -> Dtype:
+def promote(first: Dtype, second: Dtype) -> Dtype:
     """The type that holds both."""
-    return one if one == other else dtype_of(torch.promote_types(one.torch, other.torch))
+    return first if first == second else dtype_of(torch.promote_types(first.torch, second.torch))
 
 
 def dtype_of(own: "torch.dtype") -> Dtype:

@@ -68,7 +68,7 @@ def execute(
         progress("merge", total, "bytes", done=total - left) as bar,
     ):
         prepared = _ordered(todo, lambda item: (item, _roots(item, layers, run)), ahead)
-        written = _ordered(prepared, lambda one: _write(*one, sinks, run, bar), ahead)
+        written = _ordered(prepared, lambda scored: _write(*scored, sinks, run, bar), ahead)
         for item, roots in written:
             for k, (root, sink) in enumerate(zip(roots, sinks, strict=True)):
                 rows[k][item.name] = root.rows() if isinstance(root, Step) else []
@@ -125,8 +125,8 @@ def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
 def _ordered(inputs: Iterable[I], work: Callable[[I], O], pool: Executor) -> Iterator[O]:
     """work(input) for each input, in order; that of the next inputs is under way while one result is in use."""
     coming: deque[Future[O]] = deque()
-    for one in inputs:
-        coming.append(pool.submit(work, one))
+    for item in inputs:
+        coming.append(pool.submit(work, item))
         if len(coming) > AHEAD:
             yield coming.popleft().result()
     while coming:

@@ -69,11 +69,11 @@ class Fused:
         if len(sample) == self.grid.elements:
             sample.partition(ranks)
             return [_value(int(sample[rank])) for rank in ranks]
-        found = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.grid.elements for rank in ranks]), ranks)
-        missed = [rank for rank in ranks if rank not in found]
+        keys = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.grid.elements for rank in ranks]), ranks)
+        missed = [rank for rank in ranks if rank not in keys]
         if missed:
-            found |= dict(zip(missed, self._counted(score, missed), strict=True))
-        return [_value(found[rank]) for rank in ranks]
+            keys |= dict(zip(missed, self._counted(score, missed), strict=True))
+        return [_value(keys[rank]) for rank in ranks]
 
     def _sampled(self, score: Change) -> Array:
         """Keys of scores evenly over the tensor: all if they are few, uint32. The factors are measured on the way."""
@@ -106,22 +106,24 @@ class Fused:
         def look(block: range) -> tuple[Array, Array]:
             counts, (base, other) = np.zeros((len(ranks), 3), np.int64), self.pair(score.k, block)
             inside = held("inside", base.size, np.uint32)
-            found = kernels.brackets(base, other, self._of(factors, block), score.signed, lows, highs, counts, inside)
+            held_inside = kernels.brackets(
+                base, other, self._of(factors, block), score.signed, lows, highs, counts, inside
+            )
             self.tensors.forget(*self.grid.span(block))
-            room[0] -= found
-            return counts, inside[: found if room[0] > 0 else 0].copy()
+            room[0] -= held_inside
+            return counts, inside[: held_inside if room[0] > 0 else 0].copy()
 
         parts = self.run.map(look, self._blocks)
         keys = np.concatenate([inside for _, inside in parts])
         total = sum((counts for counts, _ in parts), start=np.zeros((len(ranks), 3), np.int64))
-        found = {}
+        by_rank = {}
         for rank, low, high, (below, up_to, between) in zip(ranks, lows, highs, total.tolist(), strict=True):
             own = keys[(keys > low) & (keys < high)]
             if below <= rank < up_to:
-                found[rank] = int(low)
+                by_rank[rank] = int(low)
             elif up_to <= rank < up_to + between and len(own) == between:  # all of them were held
-                found[rank] = int(np.partition(own, rank - up_to)[rank - up_to])
-        return found
+                by_rank[rank] = int(np.partition(own, rank - up_to)[rank - up_to])
+        return by_rank
 
     def _counted(self, score: Change, ranks: Sequence[int]) -> list[int]:
         """The ranks' keys by counting all: by their upper halves, then by the lower ones of those that matter."""

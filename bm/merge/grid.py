@@ -70,7 +70,7 @@ class Run:
 
     def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
         if self.workers is None or len(tasks) < 2:
-            return [task(one) for one in tasks]
+            return [task(part) for part in tasks]
         return list(self.workers.map(task, tasks))
 
 

@@ -81,7 +81,7 @@ def _measure(tensors: Tensors, lam: float) -> tuple[Tensor, list[dict[str, Any]]
         updates = [(tile.models[k] - tile.kept).reshape(-1) for k in experts]
         signs = [update.sign() for update in updates]
         masks = [above(tile.of(importance[k]), thresholds[k]).reshape(-1) for k in experts]
-        found = torch.zeros(len(experts), len(experts), 5, dtype=torch.float64)
+        sums = torch.zeros(len(experts), len(experts), 5, dtype=torch.float64)
         for i in experts:
             for j in experts[i:]:
                 both = torch.dot(masks[i], masks[j])
@@ -89,17 +89,17 @@ def _measure(tensors: Tensors, lam: float) -> tuple[Tensor, list[dict[str, Any]]
                 changed, opposed = agreement.abs().sum(), (agreement < 0).sum()
                 either = masks[i].sum() + masks[j].sum() - both
                 measured = (torch.dot(updates[i], updates[j]), changed, opposed, both, either)
-                found[i, j] = torch.tensor([float(value) for value in measured], dtype=torch.float64)
-        return found
+                sums[i, j] = torch.tensor([float(value) for value in measured], dtype=torch.float64)
+        return sums
 
-    found = tensors.reduce(meet)
-    gram = found[..., 0].triu() + found[..., 0].triu(1).T
-    return gram, [_row(tensors, gram, found[i, j], i, j) for i, j in combinations(experts, 2)]
+    sums = tensors.reduce(meet)
+    gram = sums[..., 0].triu() + sums[..., 0].triu(1).T
+    return gram, [_row(tensors, gram, sums[i, j], i, j) for i, j in combinations(experts, 2)]
 
 
-def _row(tensors: Tensors, gram: Tensor, found: Tensor, i: int, j: int) -> dict[str, Any]:
+def _row(tensors: Tensors, gram: Tensor, sums: Tensor, i: int, j: int) -> dict[str, Any]:
     lengths = gram.diagonal().sqrt().tolist()
-    _, changed, opposed, both, either = found.tolist()
+    _, changed, opposed, both, either = sums.tolist()
     place = tensors.place
     return {
         "tensor": tensors.name, "layer": place.layer, "module": place.module, "elements": tensors.elements,

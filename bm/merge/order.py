@@ -42,7 +42,7 @@ def parse(text: str, names: Sequence[str]) -> Order:
         match = _TOKEN.match(text, position)
         if match is None:
             raise UserError(
-                f"merge.order '{text}': '{text[position:].strip()[0]}' is no part of an order such as 'a & (b & c)'"
+                f"merge.order '{text}': '{text[position:].strip()[0]}' is not part of an order such as 'a & (b & c)'"
             )
         tokens.append(match[1] or match[2])
         position = match.end()
@@ -83,8 +83,8 @@ def _operands(tokens: list[str], text: str) -> tuple[Order, list[str]]:
 
 def _operand(tokens: list[str], text: str) -> tuple[Order, list[str]]:
     if not tokens or tokens[0] in ")&*":
-        found = f"'{tokens[0]}'" if tokens else "the end"
-        raise UserError(f"merge.order '{text}': {found} where an expert's name should be")
+        instead = f"'{tokens[0]}'" if tokens else "the end"
+        raise UserError(f"merge.order '{text}': {instead} where an expert's name should be")
     if tokens[0] != "(":
         return tokens[0], tokens[1:]
     order, tokens = _operands(tokens[1:], text)
@@ -122,9 +122,9 @@ def _trees(names: tuple[str, ...]) -> Iterator[Order]:
     first, *rest = range(len(names))
     for chosen in range(2 ** len(rest) - 1):  # the part that holds the first name, never all of them
         inside = [first] + [i for bit, i in enumerate(rest) if chosen >> bit & 1]
-        one = tuple(names[i] for i in inside)
-        other = tuple(name for i, name in enumerate(names) if i not in inside)
-        for left in _trees(one):
-            for right in _trees(other):
+        inner = tuple(names[i] for i in inside)
+        outer = tuple(name for i, name in enumerate(names) if i not in inside)
+        for left in _trees(inner):
+            for right in _trees(outer):
                 yield Branch((left, right), 1)
                 yield Branch((right, left), 1)

@@ -36,12 +36,12 @@ def aligned(
 ) -> dict[str, dict[str, Stored]]:
     """The tensors of every model under the base's names; UserError names the first thing that cannot be merged."""
     configs = {name: _config(name, folder) for name, folder in folders.items()}
-    found = {}
+    tensors = {}
     for name in folders:
         _same_function(name, configs[name], base, configs[base])
         _same_tokenizer(name, folders[name], base, folders[base])
-        found[name] = _same_tensors(name, configs[name], opened[name], base, opened[base])
-    return found
+        tensors[name] = _same_tensors(name, configs[name], opened[name], base, opened[base])
+    return tensors
 
 
 def _config(name: str, folder: Path) -> dict[str, Any]:
@@ -69,9 +69,9 @@ def _same_function(name: str, config: Mapping[str, Any], base: str, kept: Mappin
 
 def _same_tokenizer(name: str, folder: Path, base: str, kept: Path) -> None:
     """Vocabulary, added tokens, segmentation and chat template; what one of the folders lacks is not compared."""
-    one, other = folder / "tokenizer.json", kept / "tokenizer.json"
-    if one.is_file() and other.is_file() and one.read_bytes() != other.read_bytes():
-        ours, theirs = json.loads(one.read_text()), json.loads(other.read_text())
+    file, base_file = folder / "tokenizer.json", kept / "tokenizer.json"
+    if file.is_file() and base_file.is_file() and file.read_bytes() != base_file.read_bytes():
+        ours, theirs = json.loads(file.read_text()), json.loads(base_file.read_text())
         vocabulary, expected = _vocabulary(ours), _vocabulary(theirs)
         for token in vocabulary | expected:
             if vocabulary.get(token) != expected.get(token):

@@ -52,7 +52,7 @@ class _Bracket:
 
 
 @dataclass
-class _Found:
+class _Counts:
     """What lies where around a bracket: scores below `low` (counted for a point only), up to `low`, and in between.
 
     `inside` is one buffer with room for as many as the sample lets expect, twice over. Many small arrays, alive between
@@ -80,7 +80,7 @@ def order_statistics(scores: Scores, ranks: Sequence[int]) -> list[float]:
     ordered = np.sort(sample.reshape(-1).cpu().numpy())
     brackets = [_bracket(ordered, rank, scores.elements, draws) for rank in ranks]
     room = min(scores.elements, 1024 + round(2 * SIGMAS * scores.elements / math.sqrt(draws)))
-    return [_value(scores, b, found) for b, found in zip(brackets, _look(scores, brackets, room), strict=True)]
+    return [_value(scores, b, counts) for b, counts in zip(brackets, _look(scores, brackets, room), strict=True)]
 
 
 def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
@@ -96,44 +96,44 @@ def _bracket(sample: Array, rank: int, elements: int, draws: int) -> _Bracket:
     )
 
 
-def _look(scores: Scores, brackets: Sequence[_Bracket], room: int) -> list[_Found]:
+def _look(scores: Scores, brackets: Sequence[_Bracket], room: int) -> list[_Counts]:
     """One pass over the scores for all brackets."""
     dtype = np.float32 if scores.bits == 32 else np.float64
-    found = [_Found(np.empty(0 if b.low == b.high else room, dtype)) for b in brackets]
+    counted = [_Counts(np.empty(0 if b.low == b.high else room, dtype)) for b in brackets]
 
     def look(tile: Tensor) -> None:
-        for bracket, one in zip(brackets, found, strict=True):
-            _count(tile, bracket, one)
+        for bracket, counts in zip(brackets, counted, strict=True):
+            _count(tile, bracket, counts)
 
     scores.each(look)
-    return found
+    return counted
 
 
-def _count(tile: Tensor, bracket: _Bracket, found: _Found) -> None:
+def _count(tile: Tensor, bracket: _Bracket, counts: _Counts) -> None:
     on_cpu = tile.device.type == "cpu"  # where numpy compares several times as fast as torch
     scores: Any = tile.reshape(-1).numpy() if on_cpu else tile.reshape(-1)
     count = np.count_nonzero if on_cpu else torch.count_nonzero
     above = scores > bracket.low
     up_to = tile.numel() - int(count(above))
     if bracket.low == bracket.high:
-        found.add(int(count(scores < bracket.low)), up_to, found.inside)
+        counts.add(int(count(scores < bracket.low)), up_to, counts.inside)
     else:
         chosen = above & (scores < bracket.high)  # numpy's compress is faster than its indexing
-        found.add(0, up_to, np.compress(chosen, scores) if on_cpu else scores[chosen].cpu().numpy())
+        counts.add(0, up_to, np.compress(chosen, scores) if on_cpu else scores[chosen].cpu().numpy())
 
 
-def _value(scores: Scores, bracket: _Bracket, found: _Found) -> float:
+def _value(scores: Scores, bracket: _Bracket, counts: _Counts) -> float:
     """The score of the bracket's rank. Where it is not in between, an end of the bracket may be a tie that has it."""
     rank = bracket.rank
     if bracket.low == bracket.high:
-        return bracket.low if found.below <= rank < found.up_to else _radix(scores, rank)
-    if found.between > len(found.inside):
+        return bracket.low if counts.below <= rank < counts.up_to else _radix(scores, rank)
+    if counts.between > len(counts.inside):
         return _radix(scores, rank)
-    if 0 <= rank - found.up_to < found.between:
-        inside = found.inside[: found.between]
+    if 0 <= rank - counts.up_to < counts.between:
+        inside = counts.inside[: counts.between]
         inside.sort()
-        return float(inside[rank - found.up_to])
-    end = bracket.low if rank < found.up_to else bracket.high
+        return float(inside[rank - counts.up_to])
+    end = bracket.low if rank < counts.up_to else bracket.high
     point = _Bracket(rank, end, end)
     return _value(scores, point, _look(scores, [point], 0)[0])
 

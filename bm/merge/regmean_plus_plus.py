@@ -64,9 +64,7 @@ class Climb:
         self.network, self.sources, self.alpha = network, sources, alpha
         self.layers: Sequence[nn.Module] = getattr(network.base_model, "layers", ())
         if not self.layers:
-            raise UserError(
-                f"{type(network).__name__}: no decoder layers to climb, so regmean_plus_plus cannot merge it"
-            )
+            raise UserError(f"{type(network).__name__}: no decoder layers, so regmean_plus_plus cannot merge it")
         self.names = {id(parameter): name for name, parameter in network.named_parameters()}
 
     def named(self, module: nn.Module) -> dict[str, nn.Parameter]:

@@ -35,7 +35,7 @@ class Rule(BaseModel):
 
 Setting: TypeAlias = Scalar | Rule | tuple[Rule, ...] | tuple[Scalar, ...]
 Schedule: TypeAlias = Mapping[str, Setting | Mapping[str, Setting]]
-"""A setting for each parameter named, or for a parameter with one value a model, one for each model by its name."""
+"""A setting for each parameter named, or for a parameter with one value per model, one for each model by its name."""
 
 
 def value_at(setting: Setting, tensor: str, depth: float, kind: type | None = None) -> Any:

@@ -115,7 +115,7 @@ def kind_of(method: Any) -> Kind:
     method = _function(method)
     if not hasattr(method, "kind"):
         raise UserError(
-            f"{method!r} is no merge method: mark it with @pair, @two, @models, @directions or @task_vectors"
+            f"{method!r} is not a merge method: mark it with @pair, @two, @models, @directions or @task_vectors"
         )
     kind: Kind = method.kind
     return kind

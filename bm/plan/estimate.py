@@ -115,7 +115,7 @@ class Estimates:
             "distill", label, seconds, gpus=spent.gpus, tokens=asked, flops=spent.flops, disk=disk,
             money=self._money(spent.gpus, seconds, asked * float(price) / 1e6), basis={
                 "tokens": f"assumed: {length:,} a trace (plan.trace_tokens); none is generated for published traces",
-                "seconds": "assumed: plan.utilisation, plan.judged_per_second", "disk": "assumed: 5 bytes a token",
+                "seconds": "assumed: plan.utilisation, plan.judged_per_second", "disk": "assumed: 5 bytes per token",
             },
         )  # fmt: skip
 
@@ -130,13 +130,13 @@ class Estimates:
         peak = gpus * self.of.card.tflops * 1e12 or self.cpu
         share = self.of.utilisation["gpu" if gpus else "cpu"].train
         seconds = flops / (peak * share)
-        found = self._fit(settings) if gpus else None
+        fit = self._fit(settings) if gpus else None
         trained = self._trained(settings)
         disk = self.bytes + 2 * TRAINED_BYTES * trained
         return Stage(
             "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops, disk=disk,
-            memory=found.memory if found else None, gpu_bytes=found.memory.peak if found else 0.0,
-            fits=found is None or found.fits, change=found.change if found else None,
+            memory=fit.memory if fit else None, gpu_bytes=fit.memory.peak if fit else 0.0,
+            fits=fit is None or fit.fits, change=fit.change if fit else None,
             money=self._money(gpus, seconds), basis={
                 "peak": "simulated: two steps of the real module on one of the ranks, every pack full",
                 "tokens": "assumed: plan.trace_tokens x traces x epochs",
@@ -213,7 +213,7 @@ class Estimates:
             gpu_bytes=peak, fits=fits, change=change, money=self._money(spent.gpus, seconds), basis={
                 "peak": "computed: the share that the engine takes, in which weights and keys of 8 sequences must fit",
                 "tokens": "assumed: plan.tasks, plan.response_tokens", "flops": "computed: 2 a parameter and token",
-                "seconds": "assumed: plan.utilisation, plan.disk_gb_per_second", "disk": "assumed: 5 bytes a token",
+                "seconds": "assumed: plan.utilisation, plan.disk_gb_per_second", "disk": "assumed: 5 bytes per token",
             },
         )  # fmt: skip
 
@@ -282,13 +282,13 @@ def architecture(config: Experiment) -> PreTrainedConfig:
     try:
         if name is None:
             raise ValueError("its builder names no model")
-        found: PreTrainedConfig = AutoConfig.from_pretrained(str(name))
+        read: PreTrainedConfig = AutoConfig.from_pretrained(str(name))
     except (OSError, ValueError) as problem:
         raise UserError(
             f"student.architecture: what `{student.name}` is made of is not known before it is built; give the figures "
             "of its config.json there, {model_type: …, hidden_size: …}"
         ) from problem
-    return found
+    return read
 
 
 def _shaped(config: PreTrainedConfig) -> PreTrainedModel:

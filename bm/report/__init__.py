@@ -86,16 +86,16 @@ def report(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings:
     from bm.report.pages.tables import of_run, of_verdicts
     from bm.report.pages.terminal import show
 
-    found, ledger = results(subjects, artefacts, settings), _ledger(subjects, artefacts, settings)
-    write(found, folder / "results.json")
+    reported, ledger = results(subjects, artefacts, settings), _ledger(subjects, artefacts, settings)
+    write(reported, folder / "results.json")
     evidence = gather(settings.title, subjects, artefacts, settings.run.command, settings.config, ledger)
-    publish(found, evidence, folder / "report" / "index.html")
-    export_table("models", of_run(found), folder / "report")
-    export_table("verdicts", of_verdicts(found), folder / "report")
+    publish(reported, evidence, folder / "report" / "index.html")
+    export_table("models", of_run(reported), folder / "report")
+    export_table("verdicts", of_verdicts(reported), folder / "report")
     shown = Console(record=True)
-    show(found, shown)
+    show(reported, shown)
     write_text(folder / "report" / "summary.txt", shown.export_text())
-    return found
+    return reported
 
 
 def _ledger(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings: Settings) -> Ledger:
@@ -153,12 +153,12 @@ def compare(runs: Mapping[str, Path], folder: Path) -> None:
     from bm.report.pages.tables import tabled
     from bm.report.pages.terminal import show_comparison
 
-    found = {name: read(path) for name, path in runs.items()}
-    publish_comparison(found, folder / "index.html")
-    for grid in sweeps({runs[name]: results for name, results in found.items()}):
+    by_name = {name: read(path) for name, path in runs.items()}
+    publish_comparison(by_name, folder / "index.html")
+    for grid in sweeps({runs[name]: results for name, results in by_name.items()}):
         stem = slug(f"{grid.experiment} {grid.recipe}")
         export_table(stem, tabled(grid, None), folder / "tables")
-    show_comparison(found, Console())
+    show_comparison(by_name, Console())
 
 
 def report_grid(

@@ -44,7 +44,7 @@ def build(output: Path, *, path: Annotated[Path, Content]) -> dict[str, Any]:
     if splitting in SPLITTING:
         tokenizer.backend_tokenizer.pre_tokenizer = SPLITTING[splitting]
     elif splitting not in (None, "default"):
-        say(f"{path.name}: text is split by its architecture's own rule; how `{splitting}` splits it is not known here")
+        say(f"{path.name}: the rule `{splitting}` for splitting text is unknown; its architecture's own is used")
     tokenizer.save_pretrained(output)
     return {"parameters": model.num_parameters(), "file": path.name}
 

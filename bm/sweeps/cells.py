@@ -30,13 +30,15 @@ Condition = Mapping[str, Any]
 def axes(overrides: Sequence[Override], parser: OverridesParser) -> dict[str, list[Choice]]:
     """What is chosen for each setting; of two overrides of one setting the later counts."""
     swept = {}
-    for one in overrides:
-        if one.is_sweep_override() and not one.is_discrete_sweep():
-            raise UserError(f"{one.input_line}: an interval is for hydra/sweeper=optuna; a grid needs a list of values")
-        words = [str(one.input_line)]
-        if one.is_sweep_override():
-            words = [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        swept[one.key_or_group] = [Choice(word, parser.parse_override(word).value()) for word in words]
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{override.input_line}: an interval is for hydra/sweeper=optuna; a grid needs a list of values"
+            )
+        words = [str(override.input_line)]
+        if override.is_sweep_override():
+            words = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        swept[override.key_or_group] = [Choice(word, parser.parse_override(word).value()) for word in words]
     return swept
 
 
@@ -83,4 +85,4 @@ def _is(value: Any, wanted: Any) -> bool:
     if value == wanted:
         return True
     values = value if isinstance(value, list) else [value]
-    return any(one in wanted if isinstance(wanted, list) else one == wanted for one in values)
+    return any(option in wanted if isinstance(wanted, list) else option == wanted for option in values)

@@ -108,7 +108,7 @@ def _shown(composed: DictConfig, done: Mapping[str, Any]) -> float | None:
     """What a run said when it ended that has nothing to do now."""
     home, mean = Path(done["home"]), done["mean"]
     print((home / "report" / SUMMARY).read_text())
-    say("nothing to do: all that this run rests on is as it left it")
+    say("nothing to do: nothing that this run depends on has changed")
     say_where(home, Path(composed.paths.outputs) / "store")
     return None if mean is None else float(mean)
 

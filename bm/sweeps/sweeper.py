@@ -80,7 +80,7 @@ class Sweep(Sweeper):
     def _composed(self, words: Sequence[str]) -> DictConfig:
         """A cell as Hydra composes it. What chooses files is composed once: that takes nearly all of the time."""
         loader, overrides = self.context.config_loader, [self._parsed(word) for word in words]
-        groups = [bool(loader.get_group_options(one.key_or_group)) for one in overrides]
+        groups = [bool(loader.get_group_options(override.key_or_group)) for override in overrides]
         files = tuple(word for word, group in zip(words, groups, strict=True) if group)
         if files not in self._files:
             composed = loader.load_sweep_config(self.composed, list(files))
@@ -88,7 +88,7 @@ class Sweep(Sweeper):
                 del composed["hydra"]
             self._files[files] = composed
         cell = copy.deepcopy(self._files[files])
-        values = [one for one, group in zip(overrides, groups, strict=True) if not group]
+        values = [override for override, group in zip(overrides, groups, strict=True) if not group]
         ConfigLoaderImpl._apply_overrides_to_config(values, cell)
         return cell
 
@@ -143,9 +143,11 @@ class GridSweep(Sweep):
             self._launch(ahead[first : first + size], first)
         outcomes = {job.name: jobs.outcome(job.folder) for job in planned}
         Console().print(table(outcomes))
-        wrong = {name: one for name, one in outcomes.items() if one.state not in ("done", "kept")}
-        for name, one in wrong.items():
-            said = f"{one.error} ({Path(one.folder) / TRACEBACK})" if one.state == "failed" else one.state
+        wrong = {name: outcome for name, outcome in outcomes.items() if outcome.state not in ("done", "kept")}
+        for name, outcome in wrong.items():
+            said = (
+                f"{outcome.error} ({Path(outcome.folder) / TRACEBACK})" if outcome.state == "failed" else outcome.state
+            )
             say(escape(f"bm: {name}: {said}"))
         if wrong:
             say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; rerun the command to try them again")
@@ -210,14 +212,14 @@ def table(outcomes: Mapping[str, Outcome]) -> Table:
     """The sweep at a glance; best: the mean score of the best merge."""
     shown = Table("job", "state", "best", "seconds", Column("folder", overflow="fold"), box=None)
     colours = {"done": "green", "kept": "green", "failed": "red", "lost": "red", "stopped": "yellow"}
-    for name, one in outcomes.items():
-        mean = "" if one.mean is None else f"{one.mean:.1%}"
+    for name, outcome in outcomes.items():
+        mean = "" if outcome.mean is None else f"{outcome.mean:.1%}"
         shown.add_row(
             escape(name),
-            f"[{colours[one.state]}]{one.state}[/]",
+            f"[{colours[outcome.state]}]{outcome.state}[/]",
             mean,
-            f"{one.seconds:.1f}",
-            os.path.relpath(one.folder),
+            f"{outcome.seconds:.1f}",
+            os.path.relpath(outcome.folder),
         )
     return shown
 

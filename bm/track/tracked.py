@@ -57,7 +57,7 @@ class Tracked:
 
     def _lost(self, problem: Exception) -> None:
         said = " ".join(str(problem).split()) or type(problem).__name__
-        say(f"[yellow]tracker:[/] {said}; the run goes on, the local files have everything")
+        say(f"[yellow]tracker:[/] {said}; the run continues, and the local files have everything")
         self._backend = None
 
 

@@ -46,7 +46,7 @@ def verify_all(cases: Sequence[Case], settings: Verify, bar: Bar | None = None) 
     said = llm.judge_all([(texts[k], cases[k]) for k in asked], settings) if asked else []
     judged = dict(zip(asked, said, strict=True))
 
-    def one(place: int) -> Verdict:
+    def verdict_of(place: int) -> Verdict:
         verdict = judged.get(place) or _verdict(cases[place], texts[place], settings)
         if bar:
             bar.advance(1)
@@ -54,9 +54,9 @@ def verify_all(cases: Sequence[Case], settings: Verify, bar: Bar | None = None) 
 
     apart = [k for k, case in enumerate(cases) if case.verifier in APART]
     with ThreadPoolExecutor(settings.parallel or len(os.sched_getaffinity(0))) as pool:
-        under_way = {k: pool.submit(one, k) for k in apart}
+        under_way = {k: pool.submit(verdict_of, k) for k in apart}
         try:
-            return [under_way[k].result() if k in under_way else one(k) for k in range(len(cases))]
+            return [under_way[k].result() if k in under_way else verdict_of(k) for k in range(len(cases))]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

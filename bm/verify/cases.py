@@ -26,12 +26,12 @@ class Case(NamedTuple):
     def fields(self) -> Metadata:
         """The metadata as an object, empty where there is none; BrokenCaseError if it is no such thing."""
         try:
-            found = json.loads(self.metadata or "{}")
+            fields = json.loads(self.metadata or "{}")
         except (ValueError, RecursionError) as problem:
             raise BrokenCaseError("metadata must be JSON") from problem
-        if not isinstance(found, dict):
+        if not isinstance(fields, dict):
             raise BrokenCaseError("metadata must be a JSON object")
-        return found
+        return fields
 
 
 class Verdict(NamedTuple):

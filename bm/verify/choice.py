@@ -33,7 +33,7 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
         raise BrokenCaseError("choices must be a list of strings")
     known = chosen(reference, choices)
     if not known:
-        raise BrokenCaseError("the reference answer is none of the choices")
+        raise BrokenCaseError("the reference answer is not one of the choices")
     stated = final.stated(text)
     given = chosen(stated, choices)
     return decided(given == known, given or stated) if given else Verdict(False, "no choice", stated)
@@ -57,8 +57,8 @@ def chosen(statement: str, choices: Sequence[str]) -> str:
         rest = plain[labelled.end() :]
         clear = _letters(rest) <= {letter} or any(_alike(rest, choice) for choice in choices)
         return letter if letter in letters and clear else ""
-    found = _letters(plain)
-    return found.pop() if len(found) == 1 and found <= set(letters) else ""
+    mentioned = _letters(plain)
+    return mentioned.pop() if len(mentioned) == 1 and mentioned <= set(letters) else ""
 
 
 def _letters(text: str) -> set[str]:

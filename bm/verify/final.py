@@ -21,8 +21,8 @@ def boxed(text: str) -> str | None:
     r"""What the last \boxed{…} or \fbox{…} holds, with those that belong to it ("\boxed{1} and \boxed{2}"); or None."""
     boxes: list[str] = []
     end = len(text)
-    while found := list(re.finditer(r"\\(?:boxed|fbox)\s*(?=\{|\s?\S)", text[:end])):
-        start, inside = found[-1].start(), found[-1].end()
+    while matches := list(re.finditer(r"\\(?:boxed|fbox)\s*(?=\{|\s?\S)", text[:end])):
+        start, inside = matches[-1].start(), matches[-1].end()
         close = _closing(text, inside)
         if close is None:
             break
@@ -70,7 +70,7 @@ def stated(text: str) -> str:
 def mathematical(text: str) -> str:
     """A statement reduced to its formula: the span between dollars, if there is one, else the statement as it is."""
     text = conclusion(text)
-    spans = [_inside(found) for found in SPAN.finditer(text)]
+    spans = [_inside(span) for span in SPAN.finditer(text)]
     if not spans:
         return text.strip()
     outside = SPAN.sub(" ", text)

@@ -1,6 +1,6 @@
 """Whether a response keeps to the letter of an instruction that can be checked without understanding it.
 
-The kinds are some of IFEval's (Zhou et al., 2023, arXiv:2311.07911), one a question.
+The kinds are some of IFEval's (Zhou et al., 2023, arXiv:2311.07911), one per question.
 """
 
 import json
@@ -57,10 +57,10 @@ def _object_with(text: str, key: str) -> bool:
     """A JSON object and nothing else, a code fence around it aside."""
     fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
     try:
-        found = json.loads(fenced[1] if fenced else text)
+        value = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and bool(found.get(key))
+    return isinstance(value, dict) and bool(value.get(key))
 
 
 KINDS = {
@@ -75,5 +75,5 @@ KINDS = {
     "sentences": Kind(int, lambda text, count: _sentences(text) == count, "wrong number of sentences"),
     "starts": Kind(str, lambda text, phrase: text.lstrip("\"'“*").startswith(phrase), "begins otherwise"),
     "ends": Kind(str, lambda text, phrase: text.rstrip("\"'”*").endswith(phrase), "ends otherwise"),
-    "json_key": Kind(str, _object_with, "is no JSON object with the key"),
+    "json_key": Kind(str, _object_with, "is not a JSON object with the key"),
 }

@@ -87,8 +87,8 @@ def _elements(text: str) -> int:
 
 def _variables_agree(reference: str, answer: str) -> bool:
     """3t is not 3, though t may be taken for a unit: a last letter of one must occur in the other."""
-    for one, other, units in ((reference, answer, set()), (answer, reference, set(numbers.UNITS))):
-        last = re.search(r"(?:[\d})]|[\d})]\s+)([A-Za-z])$", one.strip())
+    for text, other, units in ((reference, answer, set()), (answer, reference, set(numbers.UNITS))):
+        last = re.search(r"(?:[\d})]|[\d})]\s+)([A-Za-z])$", text.strip())
         if last and last[1] not in other and last[1] not in units:
             return False
     return True
@@ -99,10 +99,10 @@ def _words(text: str, marked: bool = False) -> str:
     if re.search(r"\d", text):
         return ""
     bare = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf|mathit|textit|bf|rm)\b\s*|[{}$]|\\[ ,;!]", " ", text).strip()
-    found = TEXT.fullmatch(bare)
-    if not found:
+    match = TEXT.fullmatch(bare)
+    if not match:
         return ""
-    words = re.sub(r"[\s,]+", " ", found[1]).lower()
+    words = re.sub(r"[\s,]+", " ", match[1]).lower()
     marked = marked or "\\text" in text or "\\mbox" in text or "\\mathrm" in text or "\\mathbf" in text
     is_formula = (len(words) < 3 and not marked) or bool(FUNCTIONS & set(words.split()) and not marked)
     return "" if is_formula else words

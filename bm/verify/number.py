@@ -9,7 +9,7 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
     """The number that `text` states last against the reference; their units, if both have one, must be the same."""
     known = numbers.parse(final.mathematical(reference))
     if known is None:
-        raise BrokenCaseError("the reference answer is no number")
+        raise BrokenCaseError("the reference answer is not a number")
     stated = final.mathematical(final.stated(text)).rpartition("=")[2].strip()
     stated = stated if numbers.parse(stated) else numbers.last_in(stated)
     given = numbers.parse(stated)

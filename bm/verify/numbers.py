@@ -103,15 +103,15 @@ def parse(text: str) -> Number | None:
     currency = re.match(r"([+-]?)\s*([$€£])\s*", text)
     if currency:
         text = currency[1] + text[currency.end() :]
-    found = NUMBER.fullmatch(text)
-    value = _value(found) if found else None
-    if found is None or value is None:
+    match = NUMBER.fullmatch(text)
+    value = _value(match) if match else None
+    if match is None or value is None:
         return None
-    rest = found["rest"].strip()
+    rest = match["rest"].strip()
     if currency:
         rest = rest if _known(rest) else f"{rest} {currency[2]}".strip()
-    number = _with_unit(value, rest, touching=found["rest"][:1].isalpha())
-    digits = re.fullmatch(rf"{DIGITS}(?:\.0*)?", found["decimal"] or "") and not _exponent(found)
+    number = _with_unit(value, rest, touching=match["rest"][:1].isalpha())
+    digits = re.fullmatch(rf"{DIGITS}(?:\.0*)?", match["decimal"] or "") and not _exponent(match)
     return number and number._replace(counted=bool(digits) and number.value == value)
 
 
@@ -130,8 +130,8 @@ def _pairs(reference: Number, answer: Number) -> list[tuple[Fraction, Fraction]]
     """The values to compare, in one unit; none where the two measure different things."""
     measures = [number.unit or "%" * number.percent for number in (reference, answer)]
     if all(measures) and measures[0] != measures[1]:
-        (one, size), (other, scale) = _measure(reference.unit), _measure(answer.unit)
-        return [(reference.value * size, answer.value * scale)] if one and one == other else []
+        (quantity, size), (other, scale) = _measure(reference.unit), _measure(answer.unit)
+        return [(reference.value * size, answer.value * scale)] if quantity and quantity == other else []
     if reference.percent == answer.percent:
         return [(reference.value, answer.value)]
     return [(r, a) for r in _readings(reference) for a in _readings(answer)]
@@ -152,8 +152,12 @@ def last_in(text: str) -> str:
     if re.search(r"\bor\b|[\\^√π]", unscaled) or re.search(RANGE, unscaled):
         return ""
     text = re.sub(r"(?<=[\w%$.])\s*\([^()]*\)$", "", text)  # a remark behind the statement
-    found = re.finditer(rf"(?<![\w.])(?:[-+]?[$€£]?|[$€£]-){DECIMAL}(?:\s*/\s*\d+|[eE][+-]?\d+|{POWER})?\s*%?", text)
-    whole = [one for one in found if not re.match(FACTOR, text[one.end() :]) and not DENIED.search(text[: one.start()])]
+    matches = re.finditer(rf"(?<![\w.])(?:[-+]?[$€£]?|[$€£]-){DECIMAL}(?:\s*/\s*\d+|[eE][+-]?\d+|{POWER})?\s*%?", text)
+    whole = [
+        match
+        for match in matches
+        if not re.match(FACTOR, text[match.end() :]) and not DENIED.search(text[: match.start()])
+    ]
     if not whole or PART.search(text[: whole[-1].start()]) or AFTER.match(text[whole[-1].end() :]):
         return ""
     return whole[-1][0].strip().rstrip(".")
@@ -175,24 +179,24 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace("\\ ", " ").replace("~", " ")).strip().rstrip(".").strip()
 
 
-def _fraction(found: "re.Match[str]") -> str:
-    return f"\\frac{{{found[1] or found[2]}}}{{{found[3] or found[4]}}}"
+def _fraction(match: "re.Match[str]") -> str:
+    return f"\\frac{{{match[1] or match[2]}}}{{{match[3] or match[4]}}}"
 
 
-def _value(found: "re.Match[str]") -> Fraction | None:
-    sign = -1 if found["sign"] == "-" else 1
-    if found["decimal"]:
-        power = int(_exponent(found) or 0)
-        return sign * _decimal(found["decimal"]) * Fraction(10) ** power if abs(power) <= LONGEST else None
-    whole, a, b = found["whole"] or found["whole2"], found["a"] or found["a2"], found["b"] or found["b2"]
+def _value(match: "re.Match[str]") -> Fraction | None:
+    sign = -1 if match["sign"] == "-" else 1
+    if match["decimal"]:
+        power = int(_exponent(match) or 0)
+        return sign * _decimal(match["decimal"]) * Fraction(10) ** power if abs(power) <= LONGEST else None
+    whole, a, b = match["whole"] or match["whole2"], match["a"] or match["a2"], match["b"] or match["b2"]
     bottom = _decimal(b)
     if not bottom or (whole and a.startswith("-")):
         return None
     return sign * (_decimal(whole or "0") + _decimal(a) / bottom)
 
 
-def _exponent(found: "re.Match[str]") -> str:
-    return found[found.re.groups - 2] or found[found.re.groups - 1] or ""
+def _exponent(match: "re.Match[str]") -> str:
+    return match[match.re.groups - 2] or match[match.re.groups - 1] or ""
 
 
 def _decimal(digits: str) -> Fraction:

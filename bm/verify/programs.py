@@ -61,7 +61,7 @@ def program(text: str) -> str:
 def read_tests(metadata: Metadata) -> Tests:
     """`tests` of the metadata in the layout of APPS and LiveCodeBench, or JSON of that; BrokenCaseError if it is not.
 
-    Arguments of a function are a list, or JSON values, one a line; expected results are values, or JSON of them.
+    Arguments of a function are a list, or JSON values, one per line; expected results are values, or JSON of them.
     """
     tests = _parsed(metadata.get("tests"), "tests must be JSON")
     if not isinstance(tests, dict):
@@ -70,10 +70,10 @@ def read_tests(metadata: Metadata) -> Tests:
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
         raise BrokenCaseError("inputs and outputs must be lists of the same length, and not empty")
     if function is None:
-        return Tests(None, [_text(one) for one in inputs], [_text(one) for one in outputs])
+        return Tests(None, [_text(case) for case in inputs], [_text(case) for case in outputs])
     if not isinstance(function, str) or not function.isidentifier():
         raise BrokenCaseError("fn_name must be the name of a function")
-    return Tests(function, [_arguments(one) for one in inputs], [_value(one) for one in outputs])
+    return Tests(function, [_arguments(case) for case in inputs], [_value(case) for case in outputs])
 
 
 def _text(lines: Any) -> str:
@@ -86,7 +86,7 @@ def _text(lines: Any) -> str:
 
 def _arguments(given: Any) -> list[Any]:
     if isinstance(given, str):
-        return [_parsed(line, "arguments must be JSON, one a line") for line in given.splitlines() if line.strip()]
+        return [_parsed(line, "arguments must be JSON, one per line") for line in given.splitlines() if line.strip()]
     if not isinstance(given, list):
         raise BrokenCaseError("inputs of a function must be lists of arguments, or JSON lines")
     return given

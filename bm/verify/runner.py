@@ -1,4 +1,4 @@
-"""What runs inside the sandbox: a program once a test, in a process of its own that can neither fork nor connect.
+"""What runs inside the sandbox: a program once per test, in a process of its own that can neither fork nor connect.
 
 Its source is handed to `python -c`; it knows neither `bm` nor any expected result. A message is one line of JSON.
 First comes {"source", "function", "libraries", "memory", "output", "seconds"}, answered by "ready" before a model's
@@ -87,8 +87,8 @@ def supervise(child: int, channel: socket.socket) -> None:
     while ended not in (ready := dict(poll.poll())):
         if channel.fileno() in ready:
             poll.unregister(channel)
-            files += (found := socket.recv_fds(channel, 1, 1)[1])
-            for listener in found:
+            files += (listeners := socket.recv_fds(channel, 1, 1)[1])
+            for listener in listeners:
                 poll.register(listener, select.POLLIN)
         for listener in files[1:]:
             if ready.get(listener, 0) & select.POLLIN:

@@ -89,9 +89,9 @@ def prepare(function: Callable[..., bool]) -> None:
         return
     import reasoning_gym  # noqa: F401
 
-    for name, found in list(sys.modules.items()):
+    for name, loaded in list(sys.modules.items()):
         if name.startswith("reasoning_gym."):
-            vars(found)["eval"] = _value
+            vars(loaded)["eval"] = _value
 
 
 def _check(text: str, names: "dict[str, Any]") -> None:

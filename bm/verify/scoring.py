@@ -77,8 +77,8 @@ def _start(function: str, settings: Verify) -> tuple[ExitStack, Sandbox]:
 @cache
 def _libraries() -> tuple[str, ...]:
     """The folders that the libraries are installed in."""
-    found = [find_spec(name) for name in LIBRARIES]
-    return tuple(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin))
+    specs = [find_spec(name) for name in LIBRARIES]
+    return tuple(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin))
 
 
 judgement = Scoring()

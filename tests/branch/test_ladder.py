@@ -73,7 +73,9 @@ def test_losses_on_the_line_between_two_experts(student: Path, traces: list[Trac
     (work := tmp_path / "work").mkdir()
     barrier({**experts, "middle": middle}, student, list(experts), traces, 1, config, trainer(), work)
     found = json.loads((work / "losses.json").read_text())
-    (point,) = found["lines"]["math & science"]
+    (line,) = found["lines"]
+    assert line["experts"] == ["math", "science"]
+    (point,) = line["losses"]
     assert point == pytest.approx(found["models"]["middle"]["losses"], rel=1e-5)
     start = load_file(student / "model.safetensors")
     far = sum((one[n].double() - t.double()).square().sum() for n, t in start.items()) ** 0.5

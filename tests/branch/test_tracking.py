@@ -110,4 +110,4 @@ def test_a_broken_tracker_does_not_stop_the_run(
     (tmp_path / "file").write_text("not a folder")
     facts = trained(student, traces, tmp_path / "work", tmp_path / "file", key)
     assert facts["steps"] == len(rows(tmp_path / "work"))
-    assert "the run goes on" in capsys.readouterr().err
+    assert "the run continues" in capsys.readouterr().err

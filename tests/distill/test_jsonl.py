@@ -101,12 +101,16 @@ def test_a_field_within_a_row_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("row", "fields", "line"),
     [
-        ({"question": "a", "answer": {"gold": 1}}, {}, "field 'answer' is no text or number"),
-        ({"question": "a", "answer": "1", "said": {"text": "x"}}, {"responses": "said"}, "field 'said' is no list"),
-        ({"question": "a", "answer": "1", "said": [{"text": "x"}]}, {"responses": "said"}, "response that is no text"),
-        ({"question": "a", "answer": "1", "said": 7}, {"responses": "said"}, "field 'said' is no list"),
-        ({"question": "a", "answer": "B", "options": "A)5 B)6"}, {"choices": "options"}, "field 'options' is no list"),
-        ({"question": "a", "answer": "1"}, {"answer_pattern": "#### (.+"}, "is no regular expression"),
+        ({"question": "a", "answer": {"gold": 1}}, {}, "field 'answer' is neither text nor a number"),
+        ({"question": "a", "answer": "1", "said": {"text": "x"}}, {"responses": "said"}, "field 'said' is not a list"),
+        ({"question": "a", "answer": "1", "said": [{"text": "x"}]}, {"responses": "said"}, "response that is not text"),
+        ({"question": "a", "answer": "1", "said": 7}, {"responses": "said"}, "field 'said' is not a list"),
+        (
+            {"question": "a", "answer": "B", "options": "A)5 B)6"},
+            {"choices": "options"},
+            "field 'options' is not a list",
+        ),
+        ({"question": "a", "answer": "1"}, {"answer_pattern": "#### (.+"}, "is not a regular expression"),
         ({"question": "a", "answer": "1"}, {"answer_pattern": "####"}, "has no group"),
         ({"question": "a", "answer": "1"}, {"name": "openai/gsm8k"}, "has both `name`"),
     ],

@@ -172,7 +172,7 @@ def test_a_missing_column_is_named_beside_those_that_there_are(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "row 1 is no JSON"), ("[1]", "row 1 is no JSON object"), (None, "no JSON Lines or Parquet here")],
+    [("{", "row 1 is not JSON"), ("[1]", "row 1 is not a JSON object"), (None, "no JSON Lines or Parquet here")],
 )
 def test_what_cannot_be_read_is_one_line(content, said, tmp_path):
     if content:

@@ -186,7 +186,7 @@ def test_tests_that_are_damaged_or_explode_are_refused(monkeypatch):
 
 
 def test_what_a_file_lacks_is_said_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"task gsm8k: .*columns problem, answer, and \{\{question\}\} was looked for"):
+    with pytest.raises(UserError, match=r"task gsm8k: .*columns problem, answer, but not \{\{question\}\}"):
         loaded("gsm8k", written(tmp_path, "x", [{"problem": "p", "answer": "#### 1"}]))
     with pytest.raises(UserError, match=r"task livecodebench: .*no problem from 2024-08-01 to 2025-02-28"):
         loaded("livecodebench", written(tmp_path, "y", LCB[:1]))
@@ -311,7 +311,8 @@ def test_ours_and_lm_evals_of_the_same_name_are_told_apart(tmp_path, capsys):
     }
     found = loading.load(list(files), {}, tiny(data=files))
     said = " ".join(capsys.readouterr().err.split())
-    assert "task gsm8k is bm's, which asks and grades otherwise than lm-eval's of that name (lm_eval_gsm8k)" in said
+    assert "task gsm8k is bm's, which asks and grades differently from lm-eval's task of that name" in said
+    assert "(lm_eval_gsm8k)" in said
     assert found["whose"] == {"gsm8k": "bm", "lm_eval_gsm8k": "lm-eval"}
     ours, theirs = found["tasks"].values()
     assert "boxed" in ours.config.description and ours.config.num_fewshot == 0

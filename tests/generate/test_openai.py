@@ -116,7 +116,7 @@ def test_a_request_that_always_fails_does_not_lose_the_others(server, tmp_path):
     journal, questions = tmp_path / "j.jsonl", [f"q{i}" for i in range(40)]
     bad = {"q3", "q17"}
     server.fault = lambda number: "busy" if server.requests[-1]["messages"][0]["content"] in bad else None
-    with pytest.raises(UserError, match=r"2 of 40 responses are missing \(.*busy.*the same command goes on") as said:
+    with pytest.raises(UserError, match=r"2 of 40 responses are missing \(.*busy.*rerun the command to resume") as said:
         sample(engine(server), questions, ONE, journal)
     assert str(said.value).count("\n") == 0
     assert len(journal.read_text().splitlines()) == 38
@@ -275,7 +275,7 @@ def test_a_server_that_dies_is_asked_again_and_that_is_shown(server, tmp_path, c
     sample(asked, ["a"], ONE, tmp_path / "j.jsonl")
     server.shutdown()
     server.server_close()
-    with pytest.raises(UserError, match=r"2 of 2 responses are missing .*refused.*the same command goes on"):
+    with pytest.raises(UserError, match=r"2 of 2 responses are missing .*refused.*rerun the command to resume"):
         sample(asked, ["b", "c"], ONE, tmp_path / "j.jsonl")
     shown = capsys.readouterr().err.split("asked again in")
     assert len(shown) == 2, "one line for all in ten seconds"

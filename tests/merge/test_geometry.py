@@ -9,7 +9,7 @@ import torch
 from bm.merge import geometry
 from bm.report.findings import forecast
 from bm.report.findings.forecast import fit
-from bm.report.findings.law import Found
+from bm.report.findings.law import Observation
 from bm.report.findings.regimes import Regime
 from tests.merge.folders import load, save, weights
 
@@ -53,7 +53,7 @@ def test_a_merge_of_folders_says_how_it_would_stand_to_a_mixture(student, expert
         cells = []
         for i in range(25):
             near = {name: value + spread * (i % 3 - 1) * (i + 1) for name, value in vars(found).items()}
-            cells.append(Found(Regime("linear", **near, gap=-0.01 * (i % 2)), i % 5, i // 5, 1))
+            cells.append(Observation(Regime("linear", **near, gap=-0.01 * (i % 2)), i % 5, i // 5, 1))
         return (fit(cells, "weights"),)
 
     words = ("merge", "merge=task_arithmetic", f"base={student}", f"models=[{experts['math']},{experts['coding']}]")

@@ -50,7 +50,7 @@ def test_a_star_names_the_base():
         ("math science", "unexpected token 'science'"),
         ("math & math", "'math' occurs twice"),
         ("math* & science*", "two bases"),
-        ("math + science", "'\\+' is no part of an order"),
+        ("math + science", "'\\+' is not part of an order"),
         ("", "the end"),
         ("(math & science))", "unexpected token '\\)'"),
     ],

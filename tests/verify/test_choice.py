@@ -83,4 +83,5 @@ def test_the_tolerance_is_a_setting():
     case = Case("number", "101.101", "100.1", "")
     assert verify(case, verifying(tolerance=0.01)).accepted
     assert not verify(case, verifying(tolerance=0.0099)).accepted
-    assert verify(Case("number", "1", "x", ""), SETTINGS).reason == "broken question: the reference answer is no number"
+    refused = verify(Case("number", "1", "x", ""), SETTINGS)
+    assert refused.reason == "broken question: the reference answer is not a number"

@@ -39,10 +39,10 @@ BROKEN = [
     ("sentences", 2, "The sea is wide. It is deep. It is blue.", "wrong number of sentences"),
     ("starts", "In short", "The sea, in short, is wide", "begins otherwise"),
     ("ends", "The end.", "The end. The sea is wide", "ends otherwise"),
-    ("json_key", "title", 'Here it is: {"title": "Sea"}', "is no JSON object with the key"),
-    ("json_key", "title", '{"name": "Sea"}', "is no JSON object with the key"),
-    ("json_key", "title", '["title"]', "is no JSON object with the key"),
-    ("json_key", "title", '{"title": ""}', "is no JSON object with the key"),
+    ("json_key", "title", 'Here it is: {"title": "Sea"}', "is not a JSON object with the key"),
+    ("json_key", "title", '{"name": "Sea"}', "is not a JSON object with the key"),
+    ("json_key", "title", '["title"]', "is not a JSON object with the key"),
+    ("json_key", "title", '{"title": ""}', "is not a JSON object with the key"),
     ("no_commas", True, "a a", "says nothing"),
 ]  # fmt: skip
 

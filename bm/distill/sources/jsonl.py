@@ -36,7 +36,7 @@ def stream(
     verifier: str,
     system: str,
 ) -> Stream:
-    """One question a row. Fields are named by their paths (`meta.level`, `turns.0.text`).
+    """One question per row. Fields are named by their paths (`meta.level`, `turns.0.text`).
 
     prompt: one or several fields, joined by `join`. answer: the reference; answer_pattern: a regular expression whose
     first group is the reference within that field (`#### (.+)`). choices: a field with a list of options, which are
@@ -55,7 +55,7 @@ def stream(
         options = _options(_listed(_field(row, choices, where), choices, where)) if choices else []
         given = _field(row, answer, where) if answer else None
         if isinstance(given, Mapping | list):
-            raise UserError(f"{where}: a row's field '{answer}' is no text or number; name a field within it")
+            raise UserError(f"{where}: a row's field '{answer}' is neither text nor a number; name a field within it")
         reference = _reference(given, pattern, len(options)) if answer else ""
         if reference is None:
             yield None
@@ -69,7 +69,7 @@ def stream(
         said = _field(row, responses, where) if responses else ()
         texts = _listed([said] if isinstance(said, str) else said or (), responses or "", where)
         if any(not isinstance(text, str) for text in texts):
-            raise UserError(f"{where}: a row's field '{responses}' has a response that is no text")
+            raise UserError(f"{where}: a row's field '{responses}' has a response that is not text")
         published = tuple(map(normalised, texts))
         source = Path(where).stem if path else where
         said_of = json.dumps(metadata, ensure_ascii=False)
@@ -80,7 +80,7 @@ def _pattern(given: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(given) if given else None
     except re.error as problem:
-        raise UserError(f"answer_pattern: {given!r} is no regular expression ({problem})") from None
+        raise UserError(f"answer_pattern: {given!r} is not a regular expression ({problem})") from None
     if pattern and not pattern.groups:
         raise UserError(f"answer_pattern: {given!r} has no group; put the reference in parentheses, as in '#### (.+)'")
     return pattern
@@ -88,29 +88,29 @@ def _pattern(given: str | None) -> re.Pattern[str] | None:
 
 def _field(row: Row, field: str, where: str) -> Any:
     """What a row has at a dotted path; list places are numbers."""
-    found: Any = row
+    value: Any = row
     for part in field.split("."):
         try:
-            found = found[int(part)] if isinstance(found, list) else found[part]
+            value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, TypeError, ValueError):
-            there = f"; there are {', '.join(found)}" if isinstance(found, Mapping) else ""
+            there = f"; there are {', '.join(value)}" if isinstance(value, Mapping) else ""
             raise UserError(f"{where}: a row has no field '{field}'{there}") from None
-    return found
+    return value
 
 
-def _listed(found: Any, field: str, where: str) -> Sequence[Any]:
+def _listed(value: Any, field: str, where: str) -> Sequence[Any]:
     """A list, or UserError: the letters of a text are no options."""
-    if isinstance(found, str | Mapping) or not isinstance(found, Sequence):
-        raise UserError(f"{where}: a row's field '{field}' is no list")
-    return found
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise UserError(f"{where}: a row's field '{field}' is not a list")
+    return value
 
 
-def _reference(found: Any, pattern: re.Pattern[str] | None, options: int) -> str | None:
+def _reference(value: Any, pattern: re.Pattern[str] | None, options: int) -> str | None:
     """The reference answer as text: a whole number without its `.0`, a choice by its letter; None if there is none."""
-    if isinstance(found, int) and options:
-        return LETTERS[found] if 0 <= found < options else None
+    if isinstance(value, int) and options:
+        return LETTERS[value] if 0 <= value < options else None
     text = (
-        str(int(found)) if isinstance(found, float) and found.is_integer() else str(found if found is not None else "")
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value if value is not None else "")
     )
     if pattern:
         match = pattern.search(text)
@@ -118,9 +118,9 @@ def _reference(found: Any, pattern: re.Pattern[str] | None, options: int) -> str
     return text.strip() or None
 
 
-def _options(found: Sequence[Any]) -> list[str]:
+def _options(given: Sequence[Any]) -> list[str]:
     """Options without the letters that some sets write before them (`A)5`)."""
-    options = [str(option) for option in found]
+    options = [str(option) for option in given]
     labels = [LABEL.match(option) for option in options]
     if all(label and label[1] == letter for label, letter in zip(labels, LETTERS, strict=False)):
         return [option[label.end() :] for option, label in zip(options, labels, strict=True) if label]
@@ -136,9 +136,9 @@ def _runnable(metadata: dict[str, Any], field: str | None, where: str) -> None:
         raise UserError(f"{where}: {named}: {problem}") from None
 
 
-def _object(found: Any, field: str, where: str) -> Any:
+def _object(value: Any, field: str, where: str) -> Any:
     """Tests as an object; some sets have them as JSON."""
     try:
-        return json.loads(found) if isinstance(found, str) else found
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        raise UserError(f"{where}: a row's field '{field}' is no JSON") from None
+        raise UserError(f"{where}: a row's field '{field}' is not JSON") from None

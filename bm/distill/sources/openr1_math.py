@@ -49,5 +49,5 @@ def _responses(row: Row, correct: bool) -> tuple[str, ...]:
     generations = row["generations"] or []
     complete = row.get("is_reasoning_complete") or [True] * len(generations)
     good = row["correctness_math_verify"] or [False] * len(generations)
-    found = zip(generations, complete, good, strict=False)
-    return tuple(normalised(text) for text, ended, right in found if ended and (right or not correct))
+    marked = zip(generations, complete, good, strict=False)
+    return tuple(normalised(text) for text, ended, right in marked if ended and (right or not correct))

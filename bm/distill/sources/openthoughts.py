@@ -53,10 +53,10 @@ def _question(domain: str, row: Row, verifier: str, system: str) -> Question | N
 def _tests(cases: str | None) -> dict[str, Any]:
     """The tests as an object; none where there is none, or a broken one."""
     try:
-        found = json.loads(cases or "{}")
+        tests = json.loads(cases or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return tests if isinstance(tests, dict) else {}
 
 
 def _program(row: Row, function: str | None) -> str:

@@ -42,14 +42,14 @@ def rows(
     if not len(table):
         raise UserError(f"{where} has no rows")
     for row in np.random.default_rng(seed).random(len(table)).argsort(kind="stable").tolist():
-        found = table[row]
+        values = table[row]
         for column in columns:
-            if column not in found:
-                there = ", ".join(sorted(found))
+            if column not in values:
+                there = ", ".join(sorted(values))
                 raise UserError(
-                    f"{where}: row {row + 1} has no column '{column}'{nearest(column, found)} (it has {there})"
+                    f"{where}: row {row + 1} has no column '{column}'{nearest(column, values)} (it has {there})"
                 )
-        yield found
+        yield values
 
 
 def _local(path: Path) -> Table:
@@ -110,9 +110,9 @@ class Lines:
             opened.seek(start)
             line = opened.readline()
         try:
-            found = json.loads(whole_characters(json.dumps(json.loads(line), ensure_ascii=False)))
+            value = json.loads(whole_characters(json.dumps(json.loads(line), ensure_ascii=False)))
         except ValueError as problem:
-            raise UserError(f"{file}: row {row + 1} is no JSON ({problem})") from problem
-        if not isinstance(found, dict):
-            raise UserError(f"{file}: row {row + 1} is no JSON object")
-        return found
+            raise UserError(f"{file}: row {row + 1} is not JSON ({problem})") from problem
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: row {row + 1} is not a JSON object")
+        return value

@@ -166,8 +166,8 @@ def _layers(part: Part, stack: str, checkpoints: Checkpoints) -> int:
 
 
 def _count(names: Mapping[str, Source], stack: str) -> int:
-    found = [int(match[2]) for name in names if name.startswith(stack) and (match := LAYER.search(name))]
-    return 1 + max(found, default=-1)
+    layers = [int(match[2]) for name in names if name.startswith(stack) and (match := LAYER.search(name))]
+    return 1 + max(layers, default=-1)
 
 
 def _layer(part: Part, leader: Origin, stack: str, layer: int, checkpoints: Checkpoints) -> list[str]:
@@ -198,9 +198,9 @@ def _item(output: Output, entry: Entry, config: Config, checkpoints: Checkpoints
     shape = sources[0].shape
     for origin, source in zip(part.origins, sources, strict=True):
         if source.shape != shape:
-            one, other = f"{list(shape)} in {part.origins[0].folder}", f"{list(source.shape)} in {origin.folder}"
+            first, second = f"{list(shape)} in {part.origins[0].folder}", f"{list(source.shape)} in {origin.folder}"
             hint = "; `tokenizer_source: base` aligns vocabularies" if INDEXED.search(output.name) else ""
-            raise UserError(f"{output.name}: shape {one}, {other}{hint}")
+            raise UserError(f"{output.name}: shape {first}, {second}{hint}")
     if not all(source.dtype.is_floating_point for source in sources) or not math.prod(shape):
         return Item(output.name, shape, sources[0].dtype, (_same(output.name, sources),))
     values = _values(output, entry, config)
@@ -228,7 +228,7 @@ def _promoted(sources: Sequence[Source]) -> Dtype:
 def _same(name: str, sources: Sequence[Source]) -> Source:
     """A buffer of integers or truth values, which all models must share."""
     whole = [source.read(0, math.prod(source.shape)) for source in sources]
-    if any(not torch.equal(one, whole[0]) for one in whole[1:]):
+    if any(not torch.equal(buffer, whole[0]) for buffer in whole[1:]):
         raise UserError(f"{name}: it holds {whole[0].dtype} and differs between models; it cannot be merged")
     return sources[0]
 

@@ -162,15 +162,15 @@ def _chat_template(config: Config) -> str | None:
         return given
     if given != "auto":
         return named_template(given)
-    found = [template.strip() for path in config.folders if (template := _template_of(path))]
-    return Counter(found).most_common(1)[0][0] if found else None
+    templates = [template.strip() for path in config.folders if (template := _template_of(path))]
+    return Counter(templates).most_common(1)[0][0] if templates else None
 
 
-def _say_differing(found: Sequence[tuple[Path, str]]) -> None:
+def _say_differing(templates: Sequence[tuple[Path, str]]) -> None:
     """One model's template is kept, as mergekit does; which, should not be a surprise."""
-    for path, template in found[1:]:
-        if template != found[0][1]:
-            say(f"mergekit config: the chat template of {path} differs from that of {found[0][0]}, which is kept")
+    for path, template in templates[1:]:
+        if template != templates[0][1]:
+            say(f"mergekit config: the chat template of {path} differs from that of {templates[0][0]}, which is kept")
 
 
 def _template_of(path: Path) -> str | None:

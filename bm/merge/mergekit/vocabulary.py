@@ -187,10 +187,10 @@ def _output(section: Tokenizer, lead: Path, tokenizers: Mapping[Path, Any]) -> A
     """A folder's tokenizer, the base's (or first model's), or that with all others' tokens; and the tokens named."""
     output = _tokenizer(section.source if isinstance(section.source, Path) else lead)
     if section.source == "union":
-        special = [token for one in tokenizers.values() for token in one.added_tokens_decoder.values()]
+        special = [token for tokenizer in tokenizers.values() for token in tokenizer.added_tokens_decoder.values()]
         names = {token.content for token in special}
-        for one in tokenizers.values():
-            output.add_tokens(_missing(output, [token for token in _in_order(one) if token not in names]))
+        for tokenizer in tokenizers.values():
+            output.add_tokens(_missing(output, [token for token in _in_order(tokenizer) if token not in names]))
         output.add_tokens([token for token in special if token.content not in output.get_vocab()])
     output.add_tokens(_missing(output, section.tokens))
     return output

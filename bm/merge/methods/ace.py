@@ -44,8 +44,8 @@ def ace(
     unlike = bool(models > 1 and logs.var() / (logs.mean() ** 2 + TINY) > heterogeneity)
     traces = [gram.trace() + TINY if unlike else gram.new_ones(()) for _, _, gram in moments]
     raw = [gram / trace for (_, _, gram), trace in zip(moments, traces, strict=True)]
-    one = torch.eye(width, dtype=torch.float64, device=means.device)
-    estimates = [gram + epsilon / trace * one for gram, trace in zip(raw, traces, strict=True)]
+    identity = torch.eye(width, dtype=torch.float64, device=means.device)
+    estimates = [gram + epsilon / trace * identity for gram, trace in zip(raw, traces, strict=True)]
     prior = sum_of(raw).mean(0, keepdim=True) / (sizes.mean() + TINY if unlike else 1)
     whole = sum_of(estimates)
     inverted: Tensor = torch.linalg.inv(whole + prior)

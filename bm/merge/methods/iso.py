@@ -58,8 +58,8 @@ def iso_cts(tensors: Tensors, *, weights: Weights, lam: float, common: Share) ->
         """[rows, s]: what is left of task k's update outside the common left vectors."""
         return strip[k] - (strip[k] @ within if strips.turned else common_rows(strip) @ seen[k])
 
-    found = [spectrum(strips.gram(partial(outside, k=k))) for k in range(models)]
-    leading = [(s[:own], v[:, :own]) for s, v in found]
+    spectra = [spectrum(strips.gram(partial(outside, k=k))) for k in range(models)]
+    leading = [(s[:own], v[:, :own]) for s, v in spectra]
     short = torch.cat([*(v for _, v in leading), vectors], 1)
     mean = torch.cat([*(s for s, _ in leading), values]).mean()
 

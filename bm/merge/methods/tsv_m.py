@@ -19,8 +19,8 @@ def tsv_m(tensors: Tensors, *, weights: Weights, lam: float) -> Apply:
         return averaged(tensors, weights, lam)
     strips = Strips(tensors, weights)
     rank = max(1, strips.width // strips.models)
-    found = [spectrum(strips.gram(of(k))) for k in range(strips.models)]
-    leading = [(values[:rank], vectors[:, :rank]) for values, vectors in found]
+    spectra = [spectrum(strips.gram(of(k))) for k in range(strips.models)]
+    leading = [(values[:rank], vectors[:, :rank]) for values, vectors in spectra]
     values, short = torch.cat([s for s, _ in leading]), torch.cat([v for _, v in leading], 1)
 
     def long(strip: Strip) -> Tensor:

@@ -23,7 +23,7 @@ from bm.merge.tensors import Apply, Tensors, Tile
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Weights: TypeAlias = float | Sequence[float]
-"""One weight for every model, or one a model in the merge's order."""
+"""One weight for every model, or one per model in the merge's order."""
 Shares: TypeAlias = Share | Sequence[Share]
 Rescale: TypeAlias = Literal["none", "probability", "l1"]
 """What makes up for dropped entries: nothing, 1 / (the probability of being kept), or the update's L1 norm kept."""
@@ -32,11 +32,13 @@ Update: TypeAlias = Callable[[Tile], Tensor]
 
 
 def each(value: float | Sequence[float], tensors: Tensors) -> list[float]:
-    """One value a model; UserError when a list has another length."""
+    """One value per model; UserError when a list has another length."""
     if isinstance(value, int | float):
         return [float(value)] * len(tensors.models)
     if len(value) != len(tensors.models):
-        raise UserError(f"{len(value)} values {list(value)} for {len(tensors.models)} models; give one, or one a model")
+        raise UserError(
+            f"{len(value)} values {list(value)} for {len(tensors.models)} models; give one, or one per model"
+        )
     return list(value)
 
 

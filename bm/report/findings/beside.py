@@ -23,9 +23,9 @@ def pairs(grid: Grid, published: Published | None) -> list[Pair]:
     """Every model of the grid in its order, then what only the paper has."""
     columns = paper_columns(grid, published)
     told = published.rows if published and columns else ()
-    found = [Pair(entry.label, entry.kind, entry, _values(columns, _row(entry, told))) for entry in grid.entries]
+    measured = [Pair(entry.label, entry.kind, entry, _values(columns, _row(entry, told))) for entry in grid.entries]
     known = {id(_row(entry, told)) for entry in grid.entries}
-    return [*found, *(Pair(row.name, row.kind, None, _values(columns, row)) for row in told if id(row) not in known)]
+    return [*measured, *(Pair(row.name, row.kind, None, _values(columns, row)) for row in told if id(row) not in known)]
 
 
 def paper_columns(grid: Grid, published: Published | None) -> dict[str, tuple[int, str]]:

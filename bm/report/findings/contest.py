@@ -43,11 +43,11 @@ def contest(grid: Grid) -> Contest | None:
     if len(varied) > 1 or len(methods) < FEWEST or REFERENCE not in methods:
         return None
     axis = varied[0] if varied else None
-    found = list(_standings(grid, axis))
-    raw = [p for _, _, p in found if p is not None]
+    compared = list(_standings(grid, axis))
+    raw = [p for _, _, p in compared if p is not None]
     adjusted = iter(holm(raw))
     standings = tuple(
-        Standing(*known, difference, None if p is None else next(adjusted)) for known, difference, p in found
+        Standing(*known, difference, None if p is None else next(adjusted)) for known, difference, p in compared
     )
     return Contest(axis, tuple(grid.axes[axis]) if axis else (None,), standings)
 

@@ -208,16 +208,20 @@ def cosines(subjects: Sequence[Subject], artefacts: Sequence[Artefact]) -> dict[
 
 def losses(artefacts: Sequence[Artefact]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """By model, its held-out loss on every domain, and how far it went from the student; of those measured."""
-    models = {name: of for found in _measured(artefacts) for name, of in found["models"].items()}
+    models = {name: of for record in _measured(artefacts) for name, of in record["models"].items()}
     return {name: of["losses"] for name, of in models.items()}, {name: of["distance"] for name, of in models.items()}
 
 
 def met(artefacts: Sequence[Artefact]) -> dict[str, dict[str, float]]:
     """By pair of experts, `conflict` and `barrier`, as far as they were measured."""
     tables = [m for a in artefacts if a.manifest["stage"] == "interference" for m in meetings(a.path)]
-    barriers = {pair: _barrier(pair, of) for of in _measured(artefacts) for pair in of["lines"]}
-    found = {"conflict": {m.pair: m.conflict for m in tables}, "barrier": barriers}
-    return {name: of for name, of in found.items() if of}
+    barriers = {
+        " & ".join(line["experts"]): _barrier(line, record["models"])
+        for record in _measured(artefacts)
+        for line in record["lines"]
+    }
+    by_measure = {"conflict": {m.pair: m.conflict for m in tables}, "barrier": barriers}
+    return {name: of for name, of in by_measure.items() if of}
 
 
 def _measured(artefacts: Sequence[Artefact]) -> Iterator[dict[str, Any]]:
@@ -226,11 +230,11 @@ def _measured(artefacts: Sequence[Artefact]) -> Iterator[dict[str, Any]]:
             yield json.loads((artefact.path / "losses.json").read_text())
 
 
-def _barrier(pair: str, measured: Mapping[str, Any]) -> float:
+def _barrier(line: Mapping[str, Any], models: Mapping[str, Any]) -> float:
     """How far the loss, mean over both experts' domains, rises above the line between its ends; at least 0."""
-    ends = pair.split(" & ")
-    first, last = (fmean(measured["models"][end]["losses"][of] for of in ends) for end in ends)
-    inner = [fmean(point[of] for of in ends) for point in measured["lines"][pair]]
+    experts = line["experts"]
+    first, last = (fmean(models[end]["losses"][domain] for domain in experts) for end in experts)
+    inner = [fmean(point[domain] for domain in experts) for point in line["losses"]]
     shares = [place / (len(inner) + 1) for place in range(1, len(inner) + 1)]
     return max([0.0, *(loss - first - share * (last - first) for share, loss in zip(shares, inner, strict=True))])
 
@@ -270,15 +274,15 @@ def hardware(artefacts: Sequence[Artefact]) -> dict[str, str]:
 
 def environment(artefacts: Sequence[Artefact]) -> dict[str, str]:
     """Versions, commit and machines behind some artefacts; several values where they were made under several."""
-    found: dict[str, set[str]] = defaultdict(set)
+    gathered: dict[str, set[str]] = defaultdict(set)
     for manifest in (a.manifest for a in artefacts):
         hardware = manifest["hardware"]
-        found["processor"].add(f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gb']} GB")
-        found["GPUs"].add(", ".join(hardware["gpus"]) or "none")
-        found["commit"].add(manifest["git_commit"] or "installed package")
+        gathered["processor"].add(f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gb']} GB")
+        gathered["GPUs"].add(", ".join(hardware["gpus"]) or "none")
+        gathered["commit"].add(manifest["git_commit"] or "installed package")
         for library, version in {"python": manifest["python"], **manifest["versions"]}.items():
-            found[library].add(version)
-    return {name: "; ".join(sorted(values)) for name, values in found.items()}
+            gathered[library].add(version)
+    return {name: "; ".join(sorted(values)) for name, values in gathered.items()}
 
 
 def lineage_of(keys: Iterable[str], lineage: Iterable[Node]) -> tuple[Node, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bm.report.findings.law import LEAST, MARGIN, Found
+from bm.report.findings.law import LEAST, MARGIN, Observation
 from bm.report.findings.published import experiments_dir
 from bm.report.findings.regimes import MEASURES, Regime
 from bm.statistics import NORMAL, Array
@@ -75,17 +75,17 @@ class Forecast:
     """The gap, where there is a mixture after all."""
 
 
-def fit(found: Sequence[Found], kind: str) -> Fit | None:
+def fit(merges: Sequence[Observation], kind: str) -> Fit | None:
     """None where there are too few cells, three for each coefficient at least, or some lack a measure."""
     from scipy import stats
 
     measures = KINDS[kind]
-    known = [one.regime.known(*measures) for one in found]
-    cells = len({(one.student, one.length) for one in found})
+    known = [merge.regime.known(*measures) for merge in merges]
+    cells = len({(merge.student, merge.length) for merge in merges})
     if cells < max(LEAST, 3 * (1 + len(measures))) or not all(known):
         return None
     values = np.array(known, float)
-    design, gaps = _design(values), np.array([one.regime.gap for one in found], float)
+    design, gaps = _design(values), np.array([merge.regime.gap for merge in merges], float)
     inverse = np.linalg.pinv(design.T @ design)
     coefficients = inverse @ design.T @ gaps
     freedom = cells - design.shape[1]  # merges of one cell share experts and mixture
@@ -96,30 +96,36 @@ def fit(found: Sequence[Found], kind: str) -> Fit | None:
     return Fit(kind, measures, tuple(map(float, coefficients)), rows, spread, quantile, low, high)
 
 
-def fits(found: Sequence[Found]) -> list[Fit]:
+def fits(merges: Sequence[Observation]) -> list[Fit]:
     """Every kind that can be fitted, with its coverage and error on regimes that were left out."""
-    made = [one for kind in KINDS if (one := fit(found, kind))]
-    tried = [_tried(found, one.kind) for one in made]
+    made = [fitted for kind in KINDS if (fitted := fit(merges, kind))]
+    tried = [_tried(merges, fitted.kind) for fitted in made]
     return [
-        replace(one, coverage=of[0], error=of[1], spread=max(one.spread, of[1])) if of else one
-        for one, of in zip(made, tried, strict=True)
+        replace(fitted, coverage=of[0], error=of[1], spread=max(fitted.spread, of[1])) if of else fitted
+        for fitted, of in zip(made, tried, strict=True)
     ]
 
 
-def left_out(found: Sequence[Found], kind: str) -> list[tuple[Found, Forecast]]:
-    """Each strength and seed, foretold from other strengths and other seeds alone; from the same seed's other strengths
+def left_out(merges: Sequence[Observation], kind: str) -> list[tuple[Observation, Forecast]]:
+    """Each strength and seed, predicted from other strengths and other seeds alone; from the same seed's other strengths
     too as long as there are too few cells of other seeds."""
-    told: list[tuple[Found, Fit]] = []
-    for student in dict.fromkeys(one.student for one in found):
+    told: list[tuple[Observation, Fit]] = []
+    for student in dict.fromkeys(merge.student for merge in merges):
         strength, seed = student
-        stronger_or_weaker = [one for one in found if one.strength != strength]
-        others = [one for one in stronger_or_weaker if one.seed != seed]
+        stronger_or_weaker = [merge for merge in merges if merge.strength != strength]
+        others = [merge for merge in stronger_or_weaker if merge.seed != seed]
         if fitted := fit(others, kind) or fit(stronger_or_weaker, kind):
-            told += [(one, fitted) for one in found if one.student == student]
-    errors = np.array([(one.regime.gap or 0.0) - foretell(one.regime, fitted).gap for one, fitted in told])
+            told += [(merge, fitted) for merge in merges if merge.student == student]
+    errors = np.array([(merge.regime.gap or 0.0) - predict(merge.regime, fitted).gap for merge, fitted in told])
     return [
-        (one, foretell(one.regime, _widened(fitted, errors[[other.student != one.student for other, _ in told]])))
-        for one, fitted in told
+        (
+            merge,
+            predict(
+                merge.regime,
+                _widened(fitted, errors[[other.student != merge.student for other, _ in told]]),
+            ),
+        )
+        for merge, fitted in told
     ]
 
 
@@ -129,18 +135,18 @@ def _widened(fitted: Fit, errors: Array) -> Fit:
     return replace(fitted, spread=max(fitted.spread, seen))
 
 
-def _tried(found: Sequence[Found], kind: str) -> tuple[float, float] | None:
+def _tried(merges: Sequence[Observation], kind: str) -> tuple[float, float] | None:
     """Coverage and error of the forecasts of left-out regimes."""
-    told = left_out(found, kind)
+    told = left_out(merges, kind)
     if not told:
         return None
-    gaps = np.array([one.regime.gap for one, _ in told], float)
+    gaps = np.array([merge.regime.gap for merge, _ in told], float)
     low, high, mean = (np.array([getattr(f, name) for _, f in told]) for name in ("low", "high", "gap"))
     covered = (low <= gaps) & (gaps <= high)
     return float(covered.mean()), float(np.sqrt(((gaps - mean) ** 2).mean()))
 
 
-def foretell(regime: Regime, fitted: Fit) -> Forecast:
+def predict(regime: Regime, fitted: Fit) -> Forecast:
     """A forecast from the measures that a fit needs, which must be known."""
     values = np.array(regime.known(*fitted.measures), float)
     row = _design(values[None])[0]
@@ -155,15 +161,15 @@ def foretell(regime: Regime, fitted: Fit) -> Forecast:
 
 def forecast(regime: Regime, known: Sequence[Fit] | None = None) -> Forecast | None:
     """By the best of the fits whose measures are known; None where there is none."""
-    usable = best([one for one in (recorded() if known is None else known) if regime.known(*one.measures)])
-    return foretell(regime, usable[0]) if usable else None
+    usable = best([fitted for fitted in (recorded() if known is None else known) if regime.known(*fitted.measures)])
+    return predict(regime, usable[0]) if usable else None
 
 
 def best(known: Sequence[Fit]) -> list[Fit]:
     """The least error first; behind them those whose intervals held too few of the gaps left out, or were not tried."""
 
-    def place(one: Fit) -> tuple[bool, float]:
-        return (one.coverage or 0.0) < ENOUGH, one.error if one.error is not None else np.inf
+    def place(fitted: Fit) -> tuple[bool, float]:
+        return (fitted.coverage or 0.0) < ENOUGH, fitted.error if fitted.error is not None else np.inf
 
     return sorted(known, key=place)
 
@@ -172,7 +178,7 @@ def best(known: Sequence[Fit]) -> list[Fit]:
 def recorded() -> tuple[Fit, ...]:
     """The fits that come with the package; none before they were made."""
     path: Path = experiments_dir() / "phase" / FILE
-    return tuple(_read(one) for one in json.loads(path.read_text())["forecasts"]) if path.is_file() else ()
+    return tuple(_read(entry) for entry in json.loads(path.read_text())["forecasts"]) if path.is_file() else ()
 
 
 def _read(values: Mapping[str, object]) -> Fit:
@@ -186,7 +192,7 @@ def _tuples(value: object) -> object:
 
 def told(fitted: Sequence[Fit]) -> list[dict[str, object]]:
     """The fits as JSON has them."""
-    return [asdict(one) for one in fitted]
+    return [asdict(entry) for entry in fitted]
 
 
 def _design(values: Array) -> Array:

@@ -60,7 +60,7 @@ class Entry:
     kind: Kind
     settings: Mapping[str, Any]
     """The settings that all its cells agree on."""
-    found: Mapping[int, tuple[Row, Results]]
+    by_seed: Mapping[int, tuple[Row, Results]]
     """Its row and the results that hold it, by seed."""
     label: str = ""
     """Its name, and the settings that tell it from others of that name."""
@@ -70,25 +70,25 @@ class Entry:
     @property
     def row(self) -> Row:
         """Its row with the first seed."""
-        return next(iter(self.found.values()))[0]
+        return next(iter(self.by_seed.values()))[0]
 
     def score(self, task: str, early: bool = False) -> Interval | None:
         """pass@1 on a task: mean, and an interval over seeds no narrower than that over questions; None: untested.
 
         `early`: of rows that left a race, on the questions that they were asked, and of no others.
         """
-        rows = [row for row, _ in self.found.values() if task in row.scores and (row.out_after is not None) == early]
+        rows = [row for row, _ in self.by_seed.values() if task in row.scores and (row.out_after is not None) == early]
         return _interval([[row.scores[task]] for row in rows])
 
     @cached_property
     def mean(self) -> Interval | None:
         """The same of the mean over a run's tasks."""
-        complete = [(row, results) for row, results in self.found.values() if results.mean(row) is not None]
+        complete = [(row, results) for row, results in self.by_seed.values() if results.mean(row) is not None]
         return _interval([[row.scores[task] for task in results.compared] for row, results in complete])
 
     def cost(self, of: Callable[[Row], float]) -> float:
         """Mean over seeds of what a row cost."""
-        return sum(of(row) for row, _ in self.found.values()) / len(self.found)
+        return sum(of(row) for row, _ in self.by_seed.values()) / len(self.by_seed)
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Grid:
             place = _sorting(cell.settings)
             for row in cell.rows:
                 holding.setdefault((row.kind, row.name), []).append((place, cell, row))
-        found = [entry for of, held in holding.items() for entry in self._labelled(list(_named(*of, held)))]
-        return tuple(sorted(found, key=lambda e: (KINDS.index(e.kind), e.name, _sorting(e.settings))))
+        labelled = [entry for of, held in holding.items() for entry in self._labelled(list(_named(*of, held)))]
+        return tuple(sorted(labelled, key=lambda e: (KINDS.index(e.kind), e.name, _sorting(e.settings))))
 
     def short(self, setting: str) -> str:
         """The last part of a setting's dotted name, or all of it where that is not clear."""
@@ -149,9 +149,9 @@ def _named(kind: Kind, name: str, holding: Sequence[Held]) -> Iterator[Entry]:
     groups = {place: [place] for place, _, _ in holding}
     first: dict[Any, tuple[Any, ...]] = {}
     for place, cell, row in holding:
-        one, other = groups[first.setdefault((cell.seed, row.key, repr(row.scores)), place)], groups[place]
-        if one is not other:
-            small, large = sorted((one, other), key=len)
+        before, own = groups[first.setdefault((cell.seed, row.key, repr(row.scores)), place)], groups[place]
+        if before is not own:
+            small, large = sorted((before, own), key=len)
             large += small
             groups.update(dict.fromkeys(small, large))
     inside: dict[int, list[tuple[Cell, Row]]] = {}
@@ -171,7 +171,7 @@ def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
     """
     runs = [(path, results, results.run) for path, results in _runs(outputs) if results.run is not None]
     known = sorted({run.experiment for _, _, run in runs if run.experiment})
-    of = [found for found in runs if found[2].experiment == experiment]
+    of = [entry for entry in runs if entry[2].experiment == experiment]
     if not of:
         near = nearest(experiment, known) or (f"; there are {', '.join(known)}" if known else "")
         make = f"make one with `bm run -m experiment={experiment}`"
@@ -184,7 +184,7 @@ def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
     chosen = recipe or recipes[0]
     if chosen not in recipes:
         raise UserError(f"experiment {experiment} was not run with recipe '{chosen}', but with {', '.join(recipes)}")
-    return _grid(experiment, chosen, [found for found in of if found[2].recipe == chosen])
+    return _grid(experiment, chosen, [entry for entry in of if entry[2].recipe == chosen])
 
 
 def alone(results: Results) -> Grid:
@@ -193,10 +193,10 @@ def alone(results: Results) -> Grid:
     return Grid("", results.run.recipe if results.run else "", (cell,))
 
 
-def sweeps(found: Mapping[Path, Results]) -> list[Grid]:
+def sweeps(by_file: Mapping[Path, Results]) -> list[Grid]:
     """Runs by their results.json, the latest last, as grids: one per experiment (or none) and recipe."""
     groups: dict[tuple[str, str], list[tuple[Path, Results, Run]]] = {}
-    for file, results in found.items():
+    for file, results in by_file.items():
         if results.run is not None and (file.parent / "config.yaml").is_file():
             named = results.run.experiment or "", results.run.recipe
             groups.setdefault(named, []).append((file.parent, results, results.run))
@@ -206,8 +206,8 @@ def sweeps(found: Mapping[Path, Results]) -> list[Grid]:
 def files(outputs: Path) -> list[Path]:
     """The results.json of every run, the latest last. The store and W&B's files hold none, and are not walked."""
     rooms = [folder for folder in outputs.glob("*") if folder.is_dir() and folder.name not in ("store", "wandb")]
-    found = [*outputs.glob("results.json"), *(file for folder in rooms for file in folder.glob("**/results.json"))]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
+    paths = [*outputs.glob("results.json"), *(file for folder in rooms for file in folder.glob("**/results.json"))]
+    return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def _runs(outputs: Path) -> Iterator[tuple[Path, Results]]:
@@ -223,12 +223,12 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
         config: Any = yaml.load((path / "config.yaml").read_text(), _Loader)  # a safe loader
         settings = {name: value for name, value in config.items() if name not in APART}
         latest[repr((run.seed, settings))] = (path, results, run, settings)
-    found = list(latest.values())
-    differ = differing([config for *_, config in found], [run.seed for _, _, run, _ in found])
+    distinct = list(latest.values())
+    differ = differing([config for *_, config in distinct], [run.seed for _, _, run, _ in distinct])
     cells = [
         Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines,
              results.domains, results.meetings, run)
-        for (path, results, run, _), settings in zip(found, differ, strict=True)
+        for (path, results, run, _), settings in zip(distinct, differ, strict=True)
     ]  # fmt: skip
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
 
@@ -246,7 +246,7 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
     stands below a key is then compared among those that have it. What follows the run's seed, or another setting that
     was named before, is left out.
     """
-    found: list[dict[str, Any]] = [{} for _ in configs]
+    differences: list[dict[str, Any]] = [{} for _ in configs]
     seeded, known = dict(enumerate(seeds)), set[frozenset[tuple[int, ...]]]()
 
     def compare(path: str, values: Mapping[int, Any]) -> None:
@@ -258,13 +258,13 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
         if path and not alike and len(set(told.values())) > 1 and not follows:
             known.add(parts)
             for i, value in told.items():
-                found[i][path] = value
+                differences[i][path] = value
         for key in dict.fromkeys(key for node in nodes.values() for key in node):
             below = {i: node[key] for i, node in nodes.items() if key in node}
             compare(f"{path}.{key}" if path else key, below)
 
     compare("", dict(enumerate(configs)))
-    return found
+    return differences
 
 
 def _parts(values: Mapping[int, Any]) -> frozenset[tuple[int, ...]]:

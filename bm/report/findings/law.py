@@ -28,7 +28,7 @@ Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Found:
+class Observation:
     """A merge of the grid: its regime, and which student, training length and seed it is of."""
 
     regime: Regime
@@ -71,10 +71,10 @@ class Explained:
     correlation: Interval
 
 
-def measured(grid: Grid) -> list[Found]:
+def measured(grid: Grid) -> list[Observation]:
     """Every merge of a grid that varies strength and length and has a mixture beside it; of another grid none."""
     return [
-        Found(regime, float(cell.settings[STRENGTH]), float(cell.settings[LENGTH]), cell.seed)
+        Observation(regime, float(cell.settings[STRENGTH]), float(cell.settings[LENGTH]), cell.seed)
         for cell in grid.cells
         if {STRENGTH, LENGTH} <= cell.settings.keys()
         for regime in regimes(cell.results)
@@ -82,29 +82,29 @@ def measured(grid: Grid) -> list[Found]:
     ]
 
 
-def laws(found: Sequence[Found]) -> list[Law]:
+def laws(merges: Sequence[Observation]) -> list[Law]:
     """A law for each method, the one that stays above −MARGIN furthest first."""
-    methods = dict.fromkeys(one.regime.method for one in found)
-    by_method = [[one for one in found if one.regime.method == method] for method in methods]
+    methods = dict.fromkeys(merge.regime.method for merge in merges)
+    by_method = [[merge for merge in merges if merge.regime.method == method] for method in methods]
     fitted = [_law(of) for of in by_method if len(of) >= LEAST]
     return sorted(fitted, key=lambda law: (-(law.crossing.mean if law.crossing else inf), law.method))
 
 
-def _law(found: Sequence[Found]) -> Law:
-    gains, gaps = _columns(found, "gain"), _columns(found, "gap")
+def _law(merges: Sequence[Observation]) -> Law:
+    gains, gaps = _columns(merges, "gain"), _columns(merges, "gap")
 
     def line(chosen: Indices) -> Array:
         design = np.stack([np.ones(len(chosen)), gains[chosen]], 1)
         return np.asarray(np.linalg.lstsq(design, gaps[chosen], rcond=None)[0], np.float64)
 
-    best, lines = line(np.arange(len(found))), bootstrapped(found, line)
-    spread = float(np.sqrt(((gaps - best[0] - best[1] * gains) ** 2).sum() / max(1, len(found) - 2)))
+    best, lines = line(np.arange(len(merges))), bootstrapped(merges, line)
+    spread = float(np.sqrt(((gaps - best[0] - best[1] * gains) ** 2).sum() / max(1, len(merges) - 2)))
     intercept, slope = (Interval(float(best[i]), *_ends(lines[:, i])) for i in (0, 1))
     crossing = None
     if best[1] < 0:
         crossings = (-MARGIN - lines[:, 0]) / np.minimum(lines[:, 1], -1e-9)
         crossing = Interval(float((-MARGIN - best[0]) / best[1]), *_ends(crossings))
-    return Law(found[0].regime.method, len(found), intercept, slope, spread, _safe(lines, gains), crossing, lines)
+    return Law(merges[0].regime.method, len(merges), intercept, slope, spread, _safe(lines, gains), crossing, lines)
 
 
 def _safe(lines: Array, gains: Array) -> float | None:
@@ -117,44 +117,46 @@ def _safe(lines: Array, gains: Array) -> float | None:
     return float(steps[-1] if above.all() else steps[int(np.argmin(above)) - 1])
 
 
-def explained(found: Sequence[Found]) -> list[Explained]:
+def explained(merges: Sequence[Observation]) -> list[Explained]:
     """What tells most of the gap of a method's merges, the strongest first; measures that were not taken are absent."""
     from scipy.stats import rankdata
 
-    gaps, out = _columns(found, "gap"), []
+    gaps, out = _columns(merges, "gap"), []
     for measure in MEASURES:
-        if all(one.regime.known(measure) for one in found):
-            values = _columns(found, measure)
+        if all(merge.regime.known(measure) for merge in merges):
+            values = _columns(merges, measure)
 
             def correlation(chosen: Indices, values: Array = values) -> Array:
-                one, other = (ranks - ranks.mean() for ranks in (rankdata(values[chosen]), rankdata(gaps[chosen])))
-                return np.array([one @ other / max(1e-12, float(np.sqrt((one @ one) * (other @ other))))])
+                first, second = (ranks - ranks.mean() for ranks in (rankdata(values[chosen]), rankdata(gaps[chosen])))
+                return np.array([first @ second / max(1e-12, float(np.sqrt((first @ first) * (second @ second))))])
 
-            whole = float(correlation(np.arange(len(found)))[0])
-            drawn = bootstrapped(found, correlation, RESAMPLES // 4)
+            whole = float(correlation(np.arange(len(merges)))[0])
+            drawn = bootstrapped(merges, correlation, RESAMPLES // 4)
             out.append(Explained(measure, Interval(whole, *_ends(drawn[:, 0]))))
-    return sorted(out, key=lambda one: -abs(one.correlation.mean))
+    return sorted(out, key=lambda explanation: -abs(explanation.correlation.mean))
 
 
-def bootstrapped(found: Sequence[Found], statistic: Callable[[Indices], Array], resamples: int = RESAMPLES) -> Array:
+def bootstrapped(
+    merges: Sequence[Observation], statistic: Callable[[Indices], Array], resamples: int = RESAMPLES
+) -> Array:
     """[resamples, k]: a statistic of the indices of cells, whole students drawn with replacement."""
-    of = [one.student for one in found]
-    members = [np.array([i for i, student in enumerate(of) if student == one]) for one in dict.fromkeys(of)]
+    of = [merge.student for merge in merges]
+    members = [np.array([i for i, own in enumerate(of) if own == student]) for student in dict.fromkeys(of)]
     draw = np.random.default_rng(SEED)
     samples = (draw.integers(len(members), size=len(members)) for _ in range(resamples))
     return np.stack([statistic(np.concatenate([members[i] for i in sample])) for sample in samples])
 
 
-def by_strength_and_length(found: Sequence[Found]) -> Iterator[tuple[float, float, list[Found]]]:
+def by_strength_and_length(merges: Sequence[Observation]) -> Iterator[tuple[float, float, list[Observation]]]:
     """The cells of each strength and length, over seeds."""
-    for strength in sorted({one.strength for one in found}):
-        for length in sorted({one.length for one in found}):
-            if of := [one for one in found if (one.strength, one.length) == (strength, length)]:
+    for strength in sorted({merge.strength for merge in merges}):
+        for length in sorted({merge.length for merge in merges}):
+            if of := [merge for merge in merges if (merge.strength, merge.length) == (strength, length)]:
                 yield strength, length, of
 
 
-def _columns(found: Sequence[Found], name: str) -> Array:
-    return np.array([getattr(one.regime, name) for one in found], float)
+def _columns(merges: Sequence[Observation], name: str) -> Array:
+    return np.array([getattr(merge.regime, name) for merge in merges], float)
 
 
 def _ends(drawn: Array) -> tuple[float, float]:

@@ -26,7 +26,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Measurement:
     model: Placed
     rivals: Sequence[Placed]
     value: float
@@ -35,35 +35,42 @@ class _Found:
 
 def by_seed(claim: Difference | Ratio, cells: Sequence[Cell]) -> list[Value]:
     """A value for each seed that has every model which any seed has; one with a failed run would be about others."""
-    found: dict[int, list[_Found]] = defaultdict(list)
-    for one in _measured(claim, cells):
-        found[one.model[0].seed].append(one)
-    models = {seed: {_identity(p) for one in of for p in (one.model, *one.rivals)} for seed, of in found.items()}
+    measurements: dict[int, list[_Measurement]] = defaultdict(list)
+    for measurement in _measured(claim, cells):
+        measurements[measurement.model[0].seed].append(measurement)
+    models = {
+        seed: {_identity(p) for measurement in of for p in (measurement.model, *measurement.rivals)}
+        for seed, of in measurements.items()
+    }
     whole = set().union(*models.values())
     return [
         _value(claim, seed, of)
-        for seed, of in sorted(found.items())
-        if models[seed] == whole and _orders(claim.of) <= {one.model[1].order for one in of}
+        for seed, of in sorted(measurements.items())
+        if models[seed] == whole and _orders(claim.of) <= {measurement.model[1].order for measurement in of}
     ]
 
 
 def cosines_by_seed(claim: Cosine, cells: Sequence[Cell]) -> dict[str, list[Value]]:
     """A value for each pair of domains and each seed: the mean over its cells."""
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    cosines: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         for pair, cosine in cell.cosines.get(claim.of, {}).items():
-            found[pair][cell.seed].append(cosine)
-    return {pair: [Value(s, fmean(of)) for s, of in sorted(seeds.items())] for pair, seeds in sorted(found.items())}
+            cosines[pair][cell.seed].append(cosine)
+    return {pair: [Value(s, fmean(of)) for s, of in sorted(seeds.items())] for pair, seeds in sorted(cosines.items())}
 
 
-def _value(claim: Difference | Ratio, seed: int, found: Sequence[_Found]) -> Value:
+def _value(claim: Difference | Ratio, seed: int, measurements: Sequence[_Measurement]) -> Value:
     if claim.of.best:
-        best = max(found, key=lambda one: one.value)
+        best = max(measurements, key=lambda measurement: measurement.value)
         return Value(seed, best.value, best.noise)
-    return Value(seed, fmean(one.value for one in found), fmean(one.noise for one in found))
+    return Value(
+        seed,
+        fmean(measurement.value for measurement in measurements),
+        fmean(measurement.noise for measurement in measurements),
+    )
 
 
-def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Found]:
+def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Measurement]:
     """Each model that is meant, with what it is held against in runs of the same seed."""
     rivals = _chosen(claim.against, cells)
     for cell, row in _chosen(claim.of, cells):
@@ -72,7 +79,7 @@ def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Fou
         measured = _difference(claim, cell, row, against) if isinstance(claim, Difference) else None
         measured = measured if isinstance(claim, Difference) else _ratio(claim, row, [r for _, r in against])
         if measured is not None:
-            yield _Found((cell, row), against, *measured)
+            yield _Measurement((cell, row), against, *measured)
 
 
 def _difference(claim: Difference, cell: Cell, row: Row, against: Sequence[Placed]) -> tuple[float, float] | None:

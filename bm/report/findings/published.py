@@ -154,13 +154,13 @@ def published(experiment: str) -> Published:
     """UserError where there is no such experiment or its file is not one."""
     path = experiments_dir() / experiment / "published.yaml"
     if not path.is_file():
-        known = [found.parent.name for found in experiments_dir().glob("*/published.yaml")]
+        known = [file.parent.name for file in experiments_dir().glob("*/published.yaml")]
         raise UserError(f"there is no experiment '{experiment}'{nearest(experiment, known)}")
-    found = typed(Published, OmegaConf.to_container(OmegaConf.create(path.read_text())), str(path))
-    for row in found.rows:
-        if len(row.values) != len(found.columns) or len(row.tokens) not in (0, len(found.columns)):
-            raise UserError(f"{path}: '{row.name}' needs a value for each of the {len(found.columns)} columns")
-    return found
+    table = typed(Published, OmegaConf.to_container(OmegaConf.create(path.read_text())), str(path))
+    for row in table.rows:
+        if len(row.values) != len(table.columns) or len(row.tokens) not in (0, len(table.columns)):
+            raise UserError(f"{path}: '{row.name}' needs a value for each of the {len(table.columns)} columns")
+    return table
 
 
 def tables() -> list[Published]:

@@ -38,7 +38,7 @@ class Regime:
     conflict: float | None = None
     """Share of the entries that two experts both change, and in opposite directions."""
     barrier: float | None = None
-    """How far the loss rises above the line between two experts, in nats a token."""
+    """How far the loss rises above the line between two experts, in nats per token."""
     gap: float | None = None
     """The merge's score less the mixture's."""
     loss_gap: float | None = None
@@ -87,8 +87,8 @@ def of_the_paper() -> Regime:
     (mixture,), released = table.of("mixture"), table.of("merge")[-1]
     own = [(row, place) for row in table.of("expert") for place, value in enumerate(row.values) if value is not None]
 
-    def less(one: PublishedRow, other: PublishedRow, place: int) -> float:
-        return ((one.values[place] or 0.0) - (other.values[place] or 0.0)) / 100
+    def less(row: PublishedRow, reference: PublishedRow, place: int) -> float:
+        return ((row.values[place] or 0.0) - (reference.values[place] or 0.0)) / 100
 
     return Regime(
         released.method or released.name,
@@ -105,11 +105,11 @@ def _scores(
     tasks = {domain: results.domains[domain] for domain in experts}
 
     def score(row: Row | None, domain: str) -> float | None:
-        found = row.scores.get(tasks[domain]) if row and row.out_after is None else None
-        return None if found is None else found.mean
+        reached = row.scores.get(tasks[domain]) if row and row.out_after is None else None
+        return None if reached is None else reached.mean
 
-    def less(one: float | None, other: float | None) -> float | None:
-        return None if one is None or other is None else one - other
+    def less(value: float | None, reference: float | None) -> float | None:
+        return None if value is None or reference is None else value - reference
 
     return {
         "strength": _mean(score(student, d) for d in tasks),
@@ -121,10 +121,10 @@ def _scores(
 
 
 def _losses(student: Row, experts: Mapping[str, Row], merge: Row, mixtures: list[Row]) -> dict[str, float | None]:
-    def ratio(one: Row | None, other: Row, domain: str) -> float | None:
-        if one is None or domain not in one.losses or domain not in other.losses:
+    def ratio(row: Row | None, reference: Row, domain: str) -> float | None:
+        if row is None or domain not in row.losses or domain not in reference.losses:
             return None
-        return log(one.losses[domain] / other.losses[domain])
+        return log(row.losses[domain] / reference.losses[domain])
 
     mixture = mixtures[0] if mixtures else None
     return {
@@ -136,8 +136,8 @@ def _losses(student: Row, experts: Mapping[str, Row], merge: Row, mixtures: list
 
 
 def _met(results: Results) -> dict[str, float | None]:
-    found = {"cosine": results.cosines.get("updates", {}), **results.meetings}
-    return {name: _mean(found.get(name, {}).values()) for name in ("cosine", "conflict", "barrier")}
+    by_measure = {"cosine": results.cosines.get("updates", {}), **results.meetings}
+    return {name: _mean(by_measure.get(name, {}).values()) for name in ("cosine", "conflict", "barrier")}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

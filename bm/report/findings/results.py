@@ -64,7 +64,7 @@ class Row:
     domains: tuple[str, ...] = ()
     """Those that an expert was trained on, or that a merge or a consolidation has experts of; none of others."""
     losses: Mapping[str, float] = field(default_factory=dict)
-    """By domain, nats a token on its held-out traces; empty where they were not measured."""
+    """By domain, nats per token on its held-out traces; empty where they were not measured."""
     distance: float | None = None
     """How far it went from the student: ‖θ − θ0‖ / ‖θ0‖."""
 
@@ -142,7 +142,7 @@ class Results:
     """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
     meetings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How pairs of experts meet, as far as it was measured: `conflict`, the share of entries that both change and in
-    opposite directions; `barrier`, how far the loss rises above the straight line between them, in nats a token."""
+    opposite directions; `barrier`, how far the loss rises above the straight line between them, in nats per token."""
     spent: Cost | None = None
     """The cost of the whole run, evaluations too, shared artefacts counted once; None: it was not asked."""
     domains: Mapping[str, str] = field(default_factory=dict)

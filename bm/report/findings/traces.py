@@ -91,7 +91,7 @@ def _file(path: Path) -> Any:
     except (OSError, ValueError) as problem:
         raise UserError(f"{path} cannot be read: {str(problem).splitlines()[0]}") from problem
     if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
-        raise UserError(f"{path} is no file of traces: it has no column {', '.join(missing)}")
+        raise UserError(f"{path} is not a file of traces: it has no column {', '.join(missing)}")
     return file
 
 

@@ -24,21 +24,21 @@ Graded = dict[str, tuple[list[str], Array]]
 def scores(folder: Path, seen: Mapping[str, int] | None) -> dict[str, Score]:
     """The scores of an evaluation artefact, by task, without metrics that are no share in [0, 1], as perplexity is."""
     values = json.loads((folder / "scores.json").read_text())
-    found = {}
+    scored = {}
     for task, v in values.items():
         known = {name: v[name] for name in SCORED if name in v}
-        found[task] = Score(**known, seen=None if seen is None else seen.get(task, 0))
-    return {task: score for task, score in found.items() if score.low >= 0 and score.high <= 1}
+        scored[task] = Score(**known, seen=None if seen is None else seen.get(task, 0))
+    return {task: score for task, score in scored.items() if score.low >= 0 and score.high <= 1}
 
 
 def graded(folder: Path) -> Graded:
     """What every sample scored, from the samples.parquet of an evaluation artefact."""
     import pyarrow.parquet as pq
 
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_task: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for sample in pq.read_table(folder / "samples.parquet", columns=["task", "question", "score"]).to_pylist():
-        found[sample["task"]][sample["question"]].append(sample["score"])
-    return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in found.items()}
+        by_task[sample["task"]][sample["question"]].append(sample["score"])
+    return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in by_task.items()}
 
 
 def verdicts(
@@ -65,20 +65,20 @@ def verdicts(
         _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])
         for _, row, other, task in pairs
     ]
-    found = [compare(*both, resamples, confidence, seed) for both in paired]
-    adjusted = holm([comparison.p for comparison in found])
+    comparisons = [compare(*both, resamples, confidence, seed) for both in paired]
+    adjusted = holm([comparison.p for comparison in comparisons])
     for i, both in enumerate(paired):
-        if found[i].verdict != "undecided" and adjusted[i] >= 1 - confidence:  # by itself; not among so many
-            strict = compare(*both, resamples, 1 - (1 - confidence) / len(found), seed)
-            found[i] = replace(strict, low=found[i].low, high=found[i].high)
-    return tuple(_verdict(*of) for of in zip(pairs, found, adjusted, strict=True))
+        if comparisons[i].verdict != "undecided" and adjusted[i] >= 1 - confidence:  # by itself; not among so many
+            strict = compare(*both, resamples, 1 - (1 - confidence) / len(comparisons), seed)
+            comparisons[i] = replace(strict, low=comparisons[i].low, high=comparisons[i].high)
+    return tuple(_verdict(*of) for of in zip(pairs, comparisons, adjusted, strict=True))
 
 
 def retained(subjects: Sequence[Subject], resamples: int, confidence: float, seed: int) -> tuple[Retained, ...]:
     """What each merge kept of each expert's gain over the student on the expert's own task."""
     samples = {s.name: graded(s.evaluation.path) for s in subjects if s.out_after is None}
     students, experts, _, *others = ([s for s in subjects if s.kind == kind and s.name in samples] for kind in KINDS)
-    found = []
+    shares = []
     for merge in chain(*others):
         for expert in (e for e in experts if e.task):
             task = str(expert.task)
@@ -87,8 +87,8 @@ def retained(subjects: Sequence[Subject], resamples: int, confidence: float, see
                 _, merged = _paired(samples[student.name], samples[merge.name], [task])
                 kept = retention(before[task], after[task], merged[task], resamples, confidence, seed)
                 values = (kept.mean, kept.low, kept.high) if kept else (None, None, None)
-                found.append(Retained(merge.name, expert.name, task, *values))
-    return tuple(sorted(found, key=lambda kept: (kept.name, kept.expert)))
+                shares.append(Retained(merge.name, expert.name, task, *values))
+    return tuple(sorted(shares, key=lambda kept: (kept.name, kept.expert)))
 
 
 def _paired(first: Graded, second: Graded, tasks: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -101,20 +101,20 @@ def _paired(first: Graded, second: Graded, tasks: Sequence[str]) -> tuple[dict[s
     return {task: first[task][1] for task in tasks}, {task: second[task][1] for task in tasks}
 
 
-def _verdict(pair: tuple[Claim, Row, Row, str], found: Comparison, adjusted: float) -> Verdict:
+def _verdict(pair: tuple[Claim, Row, Row, str], comparison: Comparison, adjusted: float) -> Verdict:
     claim, row, other, task = pair
     return Verdict(
         claim=claim,
         name=row.name,
         against=other.name,
         task=task,
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
+        difference=comparison.difference,
+        low=comparison.low,
+        high=comparison.high,
         p=adjusted,
-        verdict=found.verdict,
-        questions=found.questions,
-        questions_needed=found.questions_needed,
-        samples_needed=found.samples_needed,
+        verdict=comparison.verdict,
+        questions=comparison.questions,
+        questions_needed=comparison.questions_needed,
+        samples_needed=comparison.samples_needed,
         cost_ratio=row.cost.seconds / other.cost.seconds if other.cost.seconds else None,
     )

@@ -104,7 +104,7 @@ def _spent(models: Sequence[Artefact], store: Store, prices: Prices) -> list[str
         return []
     known, keys = store.all(), {model_digest(model) for model in models}
     tested = [a for a in known if a.manifest["stage"] == "evaluate"
-              and keys.intersection(one["key"] for one in a.manifest["inputs"])]  # fmt: skip
+              and keys.intersection(reference["key"] for reference in a.manifest["inputs"])]  # fmt: skip
     return [f"From the first trace to the last score: {spent(Ledger(known, prices).behind(*models, *tested))}."]
 
 

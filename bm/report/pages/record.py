@@ -54,8 +54,12 @@ def command(grid: Grid) -> str:
     """
     runs = [cell.run for cell in grid.cells if cell.run]
     told = [dict(word.partition("=")[::2] for word in run.overrides) for run in runs]
-    values = {name: list(dict.fromkeys(one[name] for one in told if name in one)) for one in told for name in one}
-    crossed = prod(map(len, values.values())) == len({tuple(sorted(one.items())) for one in told})
+    values = {
+        name: list(dict.fromkeys(overrides[name] for overrides in told if name in overrides))
+        for overrides in told
+        for name in overrides
+    }
+    crossed = prod(map(len, values.values())) == len({tuple(sorted(overrides.items())) for overrides in told})
     kept = {name: of for name, of in values.items() if crossed or len(of) == 1}
     words = {"experiment": [grid.experiment], "recipe": [grid.recipe]} | kept
     folders = dict.fromkeys(f"--config-dir={folder}" for run in runs for folder in run.config_dirs)

@@ -116,7 +116,7 @@ def _line(
         if task in told:
             cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
     cells += [_cost(entry, costing) if entry else NOTHING for costing in COSTS.values()]
-    cells.append(Cell(str(len(entry.found)), len(entry.found)) if entry else NOTHING)
+    cells.append(Cell(str(len(entry.by_seed)), len(entry.by_seed)) if entry else NOTHING)
     return Line(pair.kind, cells)
 
 
@@ -133,11 +133,11 @@ def _score(entry: Entry, task: str, best: float | None) -> Cell:
     shown = score or entry.score(task, early=True)
     if shown is None:
         return NOTHING
-    lengths = [row.scores[task].response_tokens for row, _ in entry.found.values() if task in row.scores]
+    lengths = [row.scores[task].response_tokens for row, _ in entry.by_seed.values() if task in row.scores]
     tokens = numbers.tokens(fmean(lengths)) if lengths else ""
     long, brief = (numbers.span(shown.low, shown.high, digits) for digits in (1, 0))
     small = f"{long} · {tokens}" if tokens else long
-    brief += f"·{tokens}" if tokens and len(entry.found) == 1 else ""  # over seeds a terminal has no room for it
+    brief += f"·{tokens}" if tokens and len(entry.by_seed) == 1 else ""  # over seeds a terminal has no room for it
     return Cell(f"{100 * shown.mean:.1f}", shown.mean, small, brief, bool(score and score.mean == best),
                 shown.low, shown.high)  # fmt: skip
 
@@ -145,8 +145,8 @@ def _score(entry: Entry, task: str, best: float | None) -> Cell:
 def _cost(entry: Entry, costing: Costing) -> Cell:
     """The mean over seeds; nothing where one of them does not know it, as where a GPU has no price."""
     cost, written = costing
-    known = [value for row, _ in entry.found.values() if (value := cost(row)) is not None]
-    return Cell(written(fmean(known)), fmean(known)) if len(known) == len(entry.found) else NOTHING
+    known = [value for row, _ in entry.by_seed.values() if (value := cost(row)) is not None]
+    return Cell(written(fmean(known)), fmean(known)) if len(known) == len(entry.by_seed) else NOTHING
 
 
 def of_verdicts(results: Results) -> Table:
@@ -193,21 +193,23 @@ def _claim(claim: Claim) -> list[Cell]:
 
 def contested(grid: Grid) -> Table:
     """Every merge method, with defaults and tuned, in every regime, and how far it is from the soup."""
-    found = contest(grid)
-    if found is None:
+    compared = contest(grid)
+    if compared is None:
         return Table([], [])
-    names = [f"{grid.short(found.axis)}={said(regime)}" if found.axis else "mean" for regime in found.regimes]
+    names = [f"{grid.short(compared.axis)}={said(regime)}" if compared.axis else "mean" for regime in compared.regimes]
     columns = [Column("method", True)]
     columns += [column for name in names for column in (Column(name, scored=True), Column(f"{name}, from the soup"))]
-    best = {r: max(s.mean.mean for s in found.standings if s.regime == r) for r in found.regimes}
-    by_method = {s.method: {t.regime: t for t in found.standings if t.method == s.method} for s in found.standings}
+    best = {r: max(s.mean.mean for s in compared.standings if s.regime == r) for r in compared.regimes}
+    by_method = {
+        s.method: {t.regime: t for t in compared.standings if t.method == s.method} for s in compared.standings
+    }
 
     def reached(of: Mapping[object, Standing]) -> float:
         return fmean(standing.mean.mean for standing in of.values())
 
     lines = []
     for method, of in sorted(by_method.items(), key=lambda item: -reached(item[1])):
-        pairs = [_standing(of.get(regime), best[regime]) for regime in found.regimes]
+        pairs = [_standing(of.get(regime), best[regime]) for regime in compared.regimes]
         lines.append(Line("merge", [Cell(method, method), *(cell for pair in pairs for cell in pair)]))
     return Table(columns, lines)
 

@@ -118,7 +118,7 @@ def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
 def forecasts(results: Results) -> list[str]:
     """What each merge's gap to a mixture would be, had none been trained; a line each."""
     told = [forecast(regime) for regime in regimes(results)]
-    return [forecast_of(one) for one in told if one is not None]
+    return [forecast_of(prediction) for prediction in told if prediction is not None]
 
 
 def forecast_of(told: Forecast) -> str:
@@ -127,13 +127,13 @@ def forecast_of(told: Forecast) -> str:
         why = f"outside of what the law was fitted on ({', '.join(told.outside)})"
         return f"{told.method}: no forecast of its gap to a mixture, as it is {why}"
     truth = "" if told.measured is None else f"; measured {points(told.measured)}"
-    how = f"{foretold(told)} by {told.kind}, fitted at the tiny scale{truth}"
+    how = f"{predicted(told)} by {told.kind}, fitted at the tiny scale{truth}"
     return f"{told.method} will probably be {WITHIN} a mixture: {percent(told.within)}; {how}"
 
 
-def foretold(told: Forecast) -> str:
+def predicted(told: Forecast) -> str:
     """A forecast in figures."""
-    interval = f"{points(told.gap)} points foretold ({points(told.low)} to {points(told.high)})"
+    interval = f"{points(told.gap)} points predicted ({points(told.low)} to {points(told.high)})"
     return interval + (f", outside of what was fitted ({', '.join(told.outside)})" if told.outside else "")
 
 

@@ -135,4 +135,4 @@ def test_entries_are_joined_by_any_seed_that_shares_a_model(outputs: Path) -> No
         grid, cells=tuple(c for c in grid.cells if (c.seed, c.settings["merge.methods.fusion.lam"]) != (2, 1.0))
     )
     assert [e.name for e in without.entries] == ["student", "math", "fusion", "fusion", "fusion"]
-    assert [len(e.found) for e in without.entries] == [2, 2, 1, 2, 2]
+    assert [len(e.by_seed) for e in without.entries] == [2, 2, 1, 2, 2]

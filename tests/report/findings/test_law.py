@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from bm.report.findings import forecast as forecasting
-from bm.report.findings.forecast import KINDS, NOMINAL, fit, fits, forecast, foretell, left_out
-from bm.report.findings.law import MARGIN, Found, explained, laws
+from bm.report.findings.forecast import KINDS, NOMINAL, fit, fits, forecast, predict, left_out
+from bm.report.findings.law import MARGIN, Observation, explained, laws
 from bm.report.findings.regimes import MEASURES, Regime, of_the_paper
 
 STRENGTHS, LENGTHS, SEEDS = (0.5, 1.0, 2.0, 3.0, 4.0), (0.1, 0.5, 1.0, 2.0, 4.0), (1, 2, 3)
 
 
-def grid(slope: float, noise: float, seed: int = 0) -> list[Found]:
+def grid(slope: float, noise: float, seed: int = 0) -> list[Observation]:
     """75 merges whose gap is 1 point + slope · gain + noise; every other measure but `lost` is noise alone."""
     draw, found = random.Random(seed), []
     for strength in STRENGTHS:
@@ -24,7 +24,7 @@ def grid(slope: float, noise: float, seed: int = 0) -> list[Found]:
                 gap = 0.01 + slope * gain + draw.gauss(0, noise)
                 measures = {name: draw.gauss(0, 1) for name in MEASURES}
                 measures |= {"gain": gain, "lost": gap + draw.gauss(0, 0.002)}
-                found.append(Found(Regime("linear", **measures, gap=gap), strength, length, at))
+                found.append(Observation(Regime("linear", **measures, gap=gap), strength, length, at))
     return found
 
 
@@ -74,7 +74,7 @@ def test_a_left_out_regime_was_not_looked_at(monkeypatch: pytest.MonkeyPatch) ->
     """Not its strength with any seed, nor its seed with any strength; and never the gap itself."""
     found, used = grid(-0.5, 0.02), []
 
-    def spy(of: list[Found], kind: str) -> object:
+    def spy(of: list[Observation], kind: str) -> object:
         used.append({(one.strength, one.seed) for one in of})
         return fit(of, kind)
 
@@ -111,7 +111,7 @@ def test_a_forecast_is_least_squares_with_its_prediction_interval() -> None:
     best, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
     assert np.allclose(fitted.coefficients, best)
     assert fitted.spread == pytest.approx(float(residual[0] / (75 - 4)) ** 0.5)
-    told = foretell(found[0].regime, fitted)
+    told = predict(found[0].regime, fitted)
     scale = fitted.spread * float(1 + design[0] @ np.linalg.inv(design.T @ design) @ design[0]) ** 0.5
     assert told.high - told.low == pytest.approx(2 * 1.6666 * scale, rel=1e-3), "t of 71 degrees of freedom"
 

@@ -26,7 +26,7 @@ def _bars(grid: Grid, task: str, tested: list[tuple[Entry, Interval]]) -> Chart:
     lines = [panels.Line(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in tested[:MOST]]
     title = "Mean over tasks" if task == MEAN else task
     over = f"over {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "over questions"
-    rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.found)) for e, s in tested]
+    rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.by_seed)) for e, s in tested]
     columns = ("model", "kind", "mean", "low", "high", "seeds")
     note = f"pass@1 in percent; whiskers: 95 % intervals {over}.{left_out(len(lines), len(tested))}"
     return Chart(f"bars-{task}", title, note, panels.intervals(lines), columns, rows)
@@ -49,8 +49,8 @@ def cosines(grid: Grid) -> Iterator[Chart]:
     for of in ("updates", "gradients"):
         cosines: dict[str, list[float]] = defaultdict(list)
         for seed in grid.seeds:
-            one = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
-            for pair, value in one.items():
+            measured = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
+            for pair, value in measured.items():
                 cosines[pair].append(value)
         if cosines:
             shown = {pair: _spread(values) for pair, values in sorted(cosines.items())}

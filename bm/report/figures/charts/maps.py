@@ -70,7 +70,7 @@ def _apart(of: Mapping[str, Entry], order: str, task: str) -> list[float]:
 def _by_seed(entry: Entry, task: str) -> dict[int, float]:
     values = {
         seed: results.mean(row) if task == MEAN else row.scores[task].mean if task in row.scores else None
-        for seed, (row, results) in entry.found.items()
+        for seed, (row, results) in entry.by_seed.items()
     }
     return {seed: value for seed, value in values.items() if value is not None}
 
@@ -87,7 +87,7 @@ def retention(grid: Grid) -> Iterator[Chart]:
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     merges = [entry for entry in grid.entries if entry.kind == "merge"]
     for entry in best(merges, MOST_ROWS):
-        for row, results in entry.found.values():
+        for row, results in entry.by_seed.values():
             for kept in results.retention:
                 if kept.name == row.name and kept.share is not None:
                     shares[entry.label, kept.expert].append(kept.share)
@@ -108,31 +108,31 @@ def _counted(values: Sequence[float]) -> str:
 def distances(grid: Grid) -> Iterator[Chart]:
     """The mean over two settings that are numbers, as learning rate and epochs: where merging breaks."""
     drawn = 0
-    for one, other in combinations(numeric(grid, 2), 2):
+    for first, second in combinations(numeric(grid, 2), 2):
         groups: dict[Any, list[Entry]] = defaultdict(list)
         for entry in grid.entries:
-            told = one in entry.settings and other in entry.settings
+            told = first in entry.settings and second in entry.settings
             if entry.kind in ("merge", "mixture") and told and entry.mean:
                 rest = " ".join(
-                    f"{grid.short(n)}={said(v)}" for n, v in entry.settings.items() if n not in (one, other)
+                    f"{grid.short(n)}={said(v)}" for n, v in entry.settings.items() if n not in (first, second)
                 )
                 groups[entry.kind, entry.name, rest].append(entry)
         for (_, name, rest), entries in sorted(groups.items(), key=lambda g: (g[0][0] != "merge", g[0])):
             if len(entries) > 4 and drawn < PANELS:
                 drawn += 1
-                yield _distance(grid, one, other, f"{name} {rest}".strip(), entries)
+                yield _distance(grid, first, second, f"{name} {rest}".strip(), entries)
 
 
-def _distance(grid: Grid, one: str, other: str, name: str, entries: Sequence[Entry]) -> Chart:
-    means = {(entry.settings[one], entry.settings[other]): entry.mean for entry in entries}
+def _distance(grid: Grid, first: str, second: str, name: str, entries: Sequence[Entry]) -> Chart:
+    means = {(entry.settings[first], entry.settings[second]): entry.mean for entry in entries}
     cells = {
         (said(a), said(b)): Cell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
         for (a, b), m in means.items()
         if m
     }
-    down, across = ([said(v) for v in grid.axes[axis] if number(v)] for axis in (one, other))
+    down, across = ([said(v) for v in grid.axes[axis] if number(v)] for axis in (first, second))
     rows = [(a, b, m.mean, m.low, m.high) for (a, b), m in sorted(means.items()) if m]
-    names = grid.short(one), grid.short(other)
+    names = grid.short(first), grid.short(second)
     note = f"Mean over tasks, in percent. Down: {names[0]}. Across: {names[1]}. Colour from the lowest to the highest."
-    return Chart(f"distance-{name}-{one}-{other}", f"{name}: {names[0]} and {names[1]}", note,
+    return Chart(f"distance-{name}-{first}-{second}", f"{name}: {names[0]} and {names[1]}", note,
                  heat(down, across, cells), (*names, "mean", "low", "high"), rows)  # fmt: skip

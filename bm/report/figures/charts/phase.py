@@ -13,7 +13,7 @@ from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
 from bm.report.figures.numbers import count, percent, points
 from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
 from bm.report.findings.grid import CONFIDENCE
-from bm.report.findings.law import MARGIN, Explained, Found, Law, by_strength_and_length, explained
+from bm.report.findings.law import MARGIN, Explained, Law, Observation, by_strength_and_length, explained
 from bm.report.findings.regimes import MEASURES, Regime
 from bm.statistics import over_seeds
 
@@ -28,25 +28,33 @@ OTHERS = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
 
 
 def phase(
-    found: Sequence[Found], laws: Sequence[Law], fits: Sequence[Fit], beside: Mapping[str, Regime]
+    merges: Sequence[Observation], laws: Sequence[Law], fits: Sequence[Fit], beside: Mapping[str, Regime]
 ) -> Iterator[Chart]:
     """`beside`: what is known elsewhere, by name, drawn into the first figure."""
     if not laws:
         return
     method = laws[0].method
-    of = [one for one in found if one.regime.method == method]
+    of = [merge for merge in merges if merge.regime.method == method]
     yield _gap(of, laws, beside)
     yield from _regimes(of, method)
     yield _explained(explained(of), method)
-    if tried := [one for one in fits if one.error is not None]:
-        yield _forecasts(found, best(tried)[0])
+    if tried := [fit for fit in fits if fit.error is not None]:
+        yield _forecasts(merges, best(tried)[0])
 
 
-def _gap(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
+def _gap(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
     law = laws[0]
     rows: list[tuple[Value, ...]] = [
-        (one.regime.method, one.strength, one.length, one.seed, one.regime.strength, one.regime.gain, one.regime.gap)
-        for one in of
+        (
+            merge.regime.method,
+            merge.strength,
+            merge.length,
+            merge.seed,
+            merge.regime.strength,
+            merge.regime.gain,
+            merge.regime.gap,
+        )
+        for merge in of
     ]
     rows += [(name, None, None, None, r.strength, r.gain, r.gap) for name, r in beside.items()]
     columns = ("method", "student epochs", "epochs", "seed", "student", "gain", "gap")
@@ -61,10 +69,10 @@ def _gap(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime])
     )
 
 
-def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime]) -> "Figure":
+def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Regime]) -> "Figure":
     figure = blank(330, WIDE)
     axes = figure.add_axes((0.075, 0.125, 0.915, 0.855))
-    gains = np.array([one.regime.gain for one in of], float)
+    gains = np.array([merge.regime.gain for merge in of], float)
     reach = np.linspace(gains.min(), gains.max(), 60)
     axes.axhspan(-100 * MARGIN, 100, color=LIGHT["mixture"], alpha=0.1, linewidth=0)
     axes.axhline(0, color=LIGHT["mixture"], linewidth=1.2)
@@ -76,11 +84,11 @@ def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime
         own = law is laws[0]
         axes.plot(100 * reach, line, color=LIGHT["merge" if own else "muted"], linewidth=2.2 if own else 1.1,
                   linestyle=dashes, label=law.method)  # fmt: skip
-    strengths = sorted({one.strength for one in of})
-    for one in of:
-        r = one.regime
-        shade = 0.25 + 0.75 * strengths.index(one.strength) / max(1, len(strengths) - 1)
-        told = tip([f"student {percent(r.strength or 0)}", f"{one.length:g} epochs", f"seed {one.seed}",
+    strengths = sorted({merge.strength for merge in of})
+    for merge in of:
+        r = merge.regime
+        shade = 0.25 + 0.75 * strengths.index(merge.strength) / max(1, len(strengths) - 1)
+        told = tip([f"student {percent(r.strength or 0)}", f"{merge.length:g} epochs", f"seed {merge.seed}",
                     f"gain {points(r.gain or 0)}", f"gap {points(r.gap or 0)}"])  # fmt: skip
         axes.plot([100 * (r.gain or 0)], [100 * (r.gap or 0)], marker="o", markersize=6, markeredgewidth=0,
                   color=LIGHT["merge"], alpha=shade, gid=told)  # fmt: skip
@@ -89,7 +97,7 @@ def _drawn(of: Sequence[Found], laws: Sequence[Law], beside: Mapping[str, Regime
     axes.set_ylabel("merge − mixture, points", labelpad=2)
     axes.text(0.995, 0.6 - 100 * MARGIN, f"not inferior: within {100 * MARGIN:.0f} points of the mixture", ha="right",
               transform=axes.get_yaxis_transform(), fontsize=SMALL, color=LIGHT["mixture"])  # fmt: skip
-    gaps = [100 * (one.regime.gap or 0) for one in of] + [100 * (r.gap or 0) for r in beside.values()]
+    gaps = [100 * (merge.regime.gap or 0) for merge in of] + [100 * (r.gap or 0) for r in beside.values()]
     axes.set_ylim(min(gaps) - 3, max(*gaps, 4) + 3)
     axes.grid(axis="y")
     axes.legend(loc="lower left", frameon=False, fontsize=SMALL, labelcolor=LIGHT["ink"])
@@ -108,68 +116,73 @@ def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
                           ha="left" if right else "right", fontsize=TEXT, color=LIGHT["ink"])  # fmt: skip
 
 
-def _regimes(of: Sequence[Found], method: str) -> Iterator[Chart]:
+def _regimes(of: Sequence[Observation], method: str) -> Iterator[Chart]:
     """The mean gap over seeds in each regime: of scores, and of held-out losses where they were measured."""
     note = f"Points of the {method} merge above (blue) or below (red) the mixture of the same tokens, mean over seeds."
     yield _map(of, "gap-by-regime", "The gap by student and length", note, lambda r: r.gap or 0.0)
-    if all(one.regime.loss_gap is not None for one in of):
+    if all(merge.regime.loss_gap is not None for merge in of):
         note = f"How much higher the mixture's held-out loss is than the {method} merge's (blue), in percent, or lower."
         yield _map(of, "loss-by-regime", "The same on held-out losses", note, lambda r: exp(r.loss_gap or 0) - 1)
 
 
-def _map(of: Sequence[Found], name: str, title: str, note: str, value: Callable[[Regime], float]) -> Chart:
+def _map(of: Sequence[Observation], name: str, title: str, note: str, value: Callable[[Regime], float]) -> Chart:
     """A share of each regime, mean over seeds, told in hundredths."""
     cells, rows, names = {}, [], {}
     for strength, length, here in by_strength_and_length(of):
-        student = fmean(one.regime.strength or 0 for one in of if one.strength == strength)
-        values = [value(one.regime) for one in here]
-        gain = fmean(one.regime.gain or 0 for one in here)
+        student = fmean(merge.regime.strength or 0 for merge in of if merge.strength == strength)
+        values = [value(merge.regime) for merge in here]
+        gain = fmean(merge.regime.gain or 0 for merge in here)
         names[strength] = f"student {percent(student)}"
         over = over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else None
         said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
         told = f"gain {points(gain)}, {said}"
         cells[names[strength], f"{length:g} epochs"] = Cell(fmean(values), points(fmean(values)), told)
         rows.append((strength, length, student, gain, fmean(values), len(values)))
-    across = [f"{length:g} epochs" for length in sorted({one.length for one in of})]
+    across = [f"{length:g} epochs" for length in sorted({merge.length for merge in of})]
     columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")
     return Chart(name, title, note, heat(list(names.values()), across, cells, around_zero=True), columns, rows)
 
 
-def _explained(found: Sequence[Explained], method: str) -> Chart:
+def _explained(explanations: Sequence[Explained], method: str) -> Chart:
     high = 20
-    figure = blank(high * len(found) + 34)
-    axes = figure.add_axes((0.56, 26 / (high * len(found) + 34), 0.42, high * len(found) / (high * len(found) + 34)))
-    for place, one in enumerate(reversed(found)):
-        c = one.correlation
-        said = tip([MEASURES[one.measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
+    figure = blank(high * len(explanations) + 34)
+    axes = figure.add_axes(
+        (0.56, 26 / (high * len(explanations) + 34), 0.42, high * len(explanations) / (high * len(explanations) + 34))
+    )
+    for place, explanation in enumerate(reversed(explanations)):
+        c = explanation.correlation
+        said = tip([MEASURES[explanation.measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
         axes.plot([c.low, c.high], [place, place], color=LIGHT["expert"], linewidth=3, alpha=0.3)
         axes.plot([c.mean], [place], marker="o", markersize=6, markeredgewidth=0, color=LIGHT["expert"], gid=said)
-        axes.text(-0.02, place, MEASURES[one.measure], transform=axes.get_yaxis_transform(), ha="right",
+        axes.text(-0.02, place, MEASURES[explanation.measure], transform=axes.get_yaxis_transform(), ha="right",
                   va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])  # fmt: skip
     axes.axvline(0, color=LIGHT["line"], linewidth=1)
     axes.set_xlim(-1.05, 1.05)
-    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_ylim(-0.6, len(explanations) - 0.4)
     axes.set_yticks([])
     axes.set_xlabel("rank correlation", labelpad=1)
-    rows = [(one.measure, one.correlation.mean, one.correlation.low, one.correlation.high) for one in found]
+    rows = [
+        (explanation.measure, explanation.correlation.mean, explanation.correlation.low, explanation.correlation.high)
+        for explanation in explanations
+    ]
     note = f"Rank correlation with the gap of the {method} merge, and its {CONFIDENCE:.0%} interval over students."
     return Chart("gap-explained", "What tells the gap", note, figure, ("measure", "correlation", "low", "high"), rows)
 
 
-def _forecasts(found: Sequence[Found], fit: Fit) -> Chart:
-    told = left_out(found, fit.kind)
+def _forecasts(merges: Sequence[Observation], fit: Fit) -> Chart:
+    told = left_out(merges, fit.kind)
     figure = blank(300)
     axes = figure.add_axes((0.11, 0.13, 0.87, 0.85))
-    ends = [100 * value for one, f in told for value in (f.gap, one.regime.gap or 0.0)]
+    ends = [100 * value for merge, f in told for value in (f.gap, merge.regime.gap or 0.0)]
     axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=LIGHT["muted"], linewidth=1)
-    for one, f in told:
-        gap = one.regime.gap or 0.0
+    for merge, f in told:
+        gap = merge.regime.gap or 0.0
         inside = f.low <= gap <= f.high
         colour = LIGHT["expert" if inside else "merge"]
         said = tip(
             [
-                one.regime.method,
-                f"foretold {points(f.gap)} ({points(f.low)} to {points(f.high)})",
+                merge.regime.method,
+                f"predicted {points(f.gap)} ({points(f.low)} to {points(f.high)})",
                 f"measured {points(gap)}",
             ]
         )
@@ -177,16 +190,26 @@ def _forecasts(found: Sequence[Found], fit: Fit) -> Chart:
         axes.plot(
             [100 * f.gap], [100 * gap], marker="o", markersize=4.5, markeredgewidth=0, color=colour, alpha=0.8, gid=said
         )
-    axes.set_xlabel("gap foretold, points", labelpad=1)
+    axes.set_xlabel("gap predicted, points", labelpad=1)
     axes.set_ylabel("gap measured, points", labelpad=1)
     axes.grid()
     rows = [
-        (one.regime.method, one.strength, one.length, one.seed, f.gap, f.low, f.high, one.regime.gap) for one, f in told
+        (
+            merge.regime.method,
+            merge.strength,
+            merge.length,
+            merge.seed,
+            f.gap,
+            f.low,
+            f.high,
+            merge.regime.gap,
+        )
+        for merge, f in told
     ]
     note = (
-        f"{count(len(told), 'merge')}, each foretold from other strengths and other seeds by {fit.kind}. "
+        f"{count(len(told), 'merge')}, each predicted from other strengths and other seeds by {fit.kind}. "
         f"Lines: {NOMINAL:.0%} intervals; {fit.coverage or 0:.0%} hold the gap. "
         f"Error {100 * (fit.error or 0):.1f} points."
     )
-    columns = ("method", "student epochs", "epochs", "seed", "foretold", "low", "high", "measured")
+    columns = ("method", "student epochs", "epochs", "seed", "predicted", "low", "high", "measured")
     return Chart("gap-forecast", "Forecasts on regimes left out", note, figure, columns, rows)
