@@ -107,8 +107,8 @@ def fits(merges: Sequence[Observation]) -> list[Fit]:
 
 
 def left_out(merges: Sequence[Observation], kind: str) -> list[tuple[Observation, Forecast]]:
-    """Each strength and seed, predicted from other strengths and other seeds alone; from the same seed's other strengths
-    too as long as there are too few cells of other seeds."""
+    """Each strength and seed, predicted from other strengths and other seeds alone; also from the same seed's other
+    strengths while there are too few cells of other seeds."""
     told: list[tuple[Observation, Fit]] = []
     for student in dict.fromkeys(merge.student for merge in merges):
         strength, seed = student

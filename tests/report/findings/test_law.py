@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bm.report.findings import forecast as forecasting
-from bm.report.findings.forecast import KINDS, NOMINAL, fit, fits, forecast, predict, left_out
+from bm.report.findings.forecast import KINDS, NOMINAL, fit, fits, forecast, left_out, predict
 from bm.report.findings.law import MARGIN, Observation, explained, laws
 from bm.report.findings.regimes import MEASURES, Regime, of_the_paper
 
