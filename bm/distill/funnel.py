@@ -2,18 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
 from bm.config import Domain
 from bm.distill.screening import CONTAMINATED, NEAR_DUPLICATE
-from bm.distill.selection import FILTERED, UNVERIFIED, Selection
-from bm.verify import disagreement
-
-if TYPE_CHECKING:
-    from bm.distill.traces import Judged
+from bm.distill.selection import FILTERED, UNVERIFIED, Question, Selection
+from bm.verify import Verdict, disagreement
 
 FORM = (
     "a trace is <think>, the reasoning, </think>, then the answer; for a teacher that does not think in these tags set"
@@ -21,7 +18,17 @@ FORM = (
 )
 
 
-def facts(domain: Domain, selection: Selection, asked: int, judged: "Sequence[Judged]") -> dict[str, Any]:
+class Judged(NamedTuple):
+    """A response, what the verifier said, and why it is no trace ("" if it is one)."""
+
+    question: Question
+    response: str
+    tokens: int
+    verdict: Verdict
+    reason: str
+
+
+def facts(domain: Domain, selection: Selection, asked: int, judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts at every step, of questions up to `asked` and of responses from `answered` on.
 
     `filtered` by the source, `duplicates` (equal prompts), `near_duplicates`, `contaminated` by task; `asked`,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from bm.config import Component, Distill, Domain, Verify
 from bm.distill.card import card
-from bm.distill.funnel import facts, shortage
+from bm.distill.funnel import Judged, facts, shortage
 from bm.distill.policy import Answered, kept
 from bm.distill.quality import fault
 from bm.distill.screening import Screen
@@ -37,16 +37,6 @@ TRACE = ("id", "domain", "source", "system", "prompt", "response", "answer", "ve
 
 SCARCE = 0.02
 """Share of responses kept below which something is likely to be wrong with their form."""
-
-
-class Judged(NamedTuple):
-    """A response, what the verifier said, and why it is no trace ("" if it is one)."""
-
-    question: Question
-    response: str
-    tokens: int
-    verdict: Verdict
-    reason: str
 
 
 def questions(domain: Domain, seed: int, work: Path, beyond: int = 0) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def evaluate(
     """
     from bm.evaluate import harness, loading, results
     from bm.evaluate.model import LIKELIHOODS, RESPONSES, EngineLM
-    from bm.generate.samples import Billed
+    from bm.generate.attempts import Billed
 
     loaded = loading.load(tasks, questions, config)
     engine: Engine = config.engine(model)

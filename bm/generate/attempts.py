@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import Any, Protocol, runtime_checkable
 
-from bm.generate.samples import Row
+from bm.generate.price import Price
+from bm.generate.samples import Row, Sample
 
 
 class NoRoomError(Exception):
@@ -62,3 +64,15 @@ class Toll:
         """The attempt reached nobody, or was turned away: it cost nothing."""
         self._attempts.count(self._row, -1)
         self._budget.give_back(self.worst)
+
+
+@runtime_checkable
+class Billed(Protocol):
+    """An engine whose attempts cost money, those that fail as well."""
+
+    price: Price | None
+    attempts: Attempts
+    """Attempts at the rows that are asked for; whoever keeps a journal puts them there."""
+
+    def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
+        """`cost` of these answers, and of failed attempts how many there were and what they may have cost at most."""

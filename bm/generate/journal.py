@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from bm.errors import UserError
-from bm.generate.attempts import Attempts
+from bm.generate.attempts import Attempts, Billed
 from bm.generate.characters import whole_characters
-from bm.generate.samples import Billed, Engine, Row, Sample, Sampling
+from bm.generate.samples import Engine, Row, Sample, Sampling
 from bm.progress import Bar
 from bm.store import locked
 

@@ -5,11 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    from bm.generate.attempts import Attempts
-    from bm.generate.price import Price
+from typing import Any, Protocol, runtime_checkable
 
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -104,18 +100,6 @@ class Engine(Protocol):
         What is `known` is not generated. Batches of an engine of this machine depend only on what remains, in a fixed
         order, so a run that was interrupted between two of them goes on with the same batches.
         """
-
-
-@runtime_checkable
-class Billed(Protocol):
-    """An engine whose attempts cost money, those that fail as well."""
-
-    price: "Price | None"
-    attempts: "Attempts"
-    """Attempts at the rows that are asked for; whoever keeps a journal puts them there."""
-
-    def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
-        """`cost` of these answers, and of failed attempts how many there were and what they may have cost at most."""
 
 
 @runtime_checkable

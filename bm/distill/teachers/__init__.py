@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass as checked
 from bm.distill.selection import Question
 from bm.distill.teachers.reading import tagged, wrapped
 from bm.generate import Engine, Sample, Sampling
-from bm.generate.samples import Billed, Row
+from bm.generate.attempts import Billed
+from bm.generate.samples import Row
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))

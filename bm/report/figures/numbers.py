@@ -11,14 +11,19 @@ def percent(share: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares in percentage points, signed, with a true minus."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    return signed(100 * difference, ".1f")
+
+
+def signed(value: float, form: str = ".3f") -> str:
+    """A number with its sign, a true minus."""
+    return f"{value:+{form}}".replace("-", "−")
 
 
 def measure(test: str, value: float) -> str:
     """What a claim is about: points of a difference or an order, a ratio in percent, or a cosine."""
     if test == "ratio":
         return share(value)
-    return f"{value:+.3f}".replace("-", "−") if test == "cosine" else points(value)
+    return signed(value) if test == "cosine" else points(value)
 
 
 def span(low: float, high: float, digits: int = 1) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bm.report.figures.drawing import LIGHT, MARKERS, SMALL, WIDTH, canvas, shorten, ticks, tip
-from bm.report.figures.numbers import MARKS, duration, percent, points, share
+from bm.report.figures.numbers import MARKS, duration, percent, points, share, signed
 from bm.report.findings.evidence import Funnel, Meeting
 from bm.report.findings.results import Kind, Results, Row, Verdict
 
@@ -81,27 +81,26 @@ def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
     lines = [
         Line(v.name, f"{points(v.difference)} {MARKS[v.verdict]}", kind, v.difference, v.low, v.high) for v in verdicts
     ]
-    around_zero = [replace(line, low=min(line.low, 0), high=max(line.high, 0)) for line in lines]
-    panel = _panel(around_zero, lambda value: f"{100 * value:+.3g}".replace("-", "−") if value else "0")
-    _through(panel, 0, LIGHT["muted"], "-")
-    return _points(panel, lines, points)
+    return _around_zero(lines, lambda value: signed(100 * value, ".3g"), points)
 
 
 def cosines(meetings: Sequence[Meeting]) -> "Figure":
     """Cosine of each pair of updates, all entries together, with the range over tensors, against zero."""
-    return signed([Line(m.pair, _signed(m.cosine), "merge", m.cosine, m.lowest, m.highest) for m in meetings])
+    return correlations([(m.pair, m.cosine, m.lowest, m.highest) for m in meetings])
 
 
-def signed(lines: Sequence[Line]) -> "Figure":
+def correlations(values: Sequence[tuple[str, float, float, float]]) -> "Figure":
+    """Numbers in [-1, 1] with their labels and intervals, against zero."""
+    lines = [Line(label, signed(at), "merge", at, low, high) for label, at, low, high in values]
+    return _around_zero(lines, lambda value: signed(value, ".3g"), signed)
+
+
+def _around_zero(lines: Sequence[Line], tick: Callable[[float], str], show: Callable[[float], str]) -> "Figure":
     """Points with their intervals against zero."""
     around_zero = [replace(line, low=min(line.low, 0), high=max(line.high, 0)) for line in lines]
-    panel = _panel(around_zero, lambda value: f"{value:+.3g}".replace("-", "−") if value else "0")
+    panel = _panel(around_zero, lambda value: tick(value) if value else "0")
     _through(panel, 0, LIGHT["muted"], "-")
-    return _points(panel, lines, _signed)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return _points(panel, lines, show)
 
 
 def conflicts(meetings: Sequence[Meeting]) -> "Figure":

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from bm.report.findings.law import LEAST, MARGIN, Observation
 from bm.report.findings.published import experiments_dir
@@ -178,16 +178,8 @@ def best(known: Sequence[Fit]) -> list[Fit]:
 def recorded() -> tuple[Fit, ...]:
     """The fits that come with the package; none before they were made."""
     path: Path = experiments_dir() / "phase" / FILE
-    return tuple(_read(entry) for entry in json.loads(path.read_text())["forecasts"]) if path.is_file() else ()
-
-
-def _read(values: Mapping[str, object]) -> Fit:
-    fields: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
-    return Fit(**fields)
-
-
-def _tuples(value: object) -> object:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    fits = json.loads(path.read_bytes())["forecasts"] if path.is_file() else []
+    return TypeAdapter(tuple[Fit, ...]).validate_python(fits)
 
 
 def told(fitted: Sequence[Fit]) -> list[dict[str, object]]:

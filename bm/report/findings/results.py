@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from bm.errors import UserError
 from bm.ledger import Cost as Cost
@@ -14,6 +17,7 @@ from bm.store import write_json
 
 Kind = Literal["student", "expert", "mixture", "merge", "consolidated"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+T = TypeVar("T")
 
 Claim = Literal[
     "expert over student", "merge over student", "merge over mixture", "consolidated over student",
@@ -198,16 +202,14 @@ def write(results: Results, path: Path) -> None:
 def read(path: Path) -> Results:
     """The results of a results.json; UserError if it is not one."""
     try:
-        values = json.loads(path.read_text())
-        retention = tuple(Retained(**r) for r in values.get("retention", []))
-        verdicts = tuple(Verdict(**v) for v in values["verdicts"])
-        rows = tuple(row_of(r) for r in values["rows"])
-        return Results(rows, verdicts, retention, _run(values.get("run")), values.get("cosines", {}),
-                       values.get("meetings", {}), _cost(values.get("spent")), values.get("domains", {}))  # fmt: skip
+        results: Results = _reader(Results).validate_python(json.loads(path.read_bytes()))
+        return results
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror})") from problem
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise UserError(f"{path} is not a results.json ({problem}); remove it and repeat its run") from problem
+    except ValueError as problem:
+        first = problem.errors()[0] if isinstance(problem, ValidationError) else None
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(problem)
+        raise UserError(f"{path} is not a results.json ({why}); remove it and repeat its run") from problem
 
 
 def row_values(row: Row) -> dict[str, Any]:
@@ -217,22 +219,10 @@ def row_values(row: Row) -> dict[str, Any]:
 
 def row_of(values: Mapping[str, Any]) -> Row:
     """The row that `row_values` wrote."""
-    if values["kind"] not in KINDS:
-        raise ValueError(f"no such kind: {values['kind']}")
-    scores = {task: Score(**score) for task, score in values["scores"].items()}
-    cost = Cost(**values["cost"])
-    made = {name: values[name] for name in ("round", "method", "order", "base", "losses", "distance") if name in values}
-    return Row(values["name"], values["kind"], scores, cost, values["key"], values.get("out_after"),
-               _cost(values.get("total")), **made, domains=tuple(values.get("domains", ())))  # fmt: skip
+    row: Row = _reader(Row).validate_python(values)
+    return row
 
 
-def _cost(values: Mapping[str, Any] | None) -> Cost | None:
-    return None if values is None else Cost(**values)
-
-
-def _run(values: dict[str, Any] | None) -> Run | None:
-    return (
-        None
-        if values is None
-        else Run(**{**values, **{name: tuple(values.get(name, ())) for name in ("overrides", "config_dirs")}})
-    )
+@cache
+def _reader(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)

@@ -54,14 +54,11 @@ def cosines(grid: Grid) -> Iterator[Chart]:
                 cosines[pair].append(value)
         if cosines:
             shown = {pair: _spread(values) for pair, values in sorted(cosines.items())}
-            lines = [
-                panels.Line(p, f"{i.mean:+.3f}".replace("-", "−"), "merge", i.mean, i.low, i.high)
-                for p, i in shown.items()
-            ]
+            figure = panels.correlations([(pair, i.mean, i.low, i.high) for pair, i in shown.items()])
             note = "Point: mean over seeds; line: its 95 % interval. Below 0 they conflict, near 0 they are orthogonal."
             rows = [(pair, i.mean, i.low, i.high, len(cosines[pair])) for pair, i in shown.items()]
             columns = ("pair", "mean", "low", "high", "seeds")
-            yield Chart(f"cosines-{of}", f"Cosine of {of}", note, panels.signed(lines), columns, rows)
+            yield Chart(f"cosines-{of}", f"Cosine of {of}", note, figure, columns, rows)
 
 
 def _spread(values: Sequence[float]) -> Interval:
