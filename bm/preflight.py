@@ -110,7 +110,7 @@ def _models(config: Experiment) -> None:
     from bm.branch.teacher import check_teacher
     from bm.generate.text import model_folder
     from bm.generate.weights import check_whole
-    from bm.merge.grid import device
+    from bm.merge.tiling import device
 
     check_devices(config.trainer)
     device(config.merge.device)

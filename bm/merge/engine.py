@@ -20,7 +20,7 @@ from bm.merge.names import Place
 from bm.merge.sinks import Rows, Sink
 from bm.merge.sources import Forgetting, is_finite
 from bm.merge.steps import Item, Node, Step
-from bm.merge.tensors import Grid, Run, Source, Tensors
+from bm.merge.tensors import Compute, Source, Tensors, Tiling
 from bm.progress import Bar, progress
 
 AHEAD = 2  # tensors in work beside one, at either stage: the steps between passes over one leave no core idle
@@ -32,7 +32,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Merged:
     """One finished merge: what was measured of each tensor and step, and the digest of each file."""
 
     rows: Rows
@@ -47,8 +47,8 @@ class Outcome:
 
 
 def execute(
-    items: Sequence[Item], sinks: Sequence[Sink], run: Run, max_shard_size: int, threads: int = 0
-) -> list[Outcome]:
+    items: Sequence[Item], sinks: Sequence[Sink], run: Compute, max_shard_size: int, threads: int = 0
+) -> list[Merged]:
     """Makes the k-th tree of every item and gives it to sink k, all in one pass over the inputs.
 
     While a tensor is merged and written, the next ones are already being scored.
@@ -77,7 +77,7 @@ def execute(
                 if isinstance(root, Step):
                     root.release()
     return [
-        Outcome([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
+        Merged([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
         for sink, measured in zip(sinks, rows, strict=True)
     ]
 
@@ -103,7 +103,7 @@ def _keep_freed_memory() -> None:
 
 
 @contextmanager
-def pool(run: Run, count: int) -> Iterator[tuple[Run, ThreadPoolExecutor]]:
+def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor]]:
     """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each."""
     _keep_freed_memory()
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
@@ -133,18 +133,20 @@ def _ordered(inputs: Iterable[I], work: Callable[[I], O], pool: Executor) -> Ite
         yield coming.popleft().result()
 
 
-def _roots(item: Item, layers: int, run: Run) -> list[Root]:
+def _roots(item: Item, layers: int, run: Compute) -> list[Root]:
     """The merges of one tensor, ready to be applied: their reductions and thresholds are known."""
     shared: dict[Any, Tensors] = {}
     return [Step(tree, item, layers, run, shared) if isinstance(tree, Node) else tree for tree in item.trees]
 
 
-def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, bar: Bar) -> tuple[Item, Sequence[Root]]:
+def _write(
+    item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Compute, bar: Bar
+) -> tuple[Item, Sequence[Root]]:
     """Merges a tensor into every sink; hands back what it was given."""
-    grid = Grid.of(item.shape, run.tile_size)
+    tiling = Tiling.of(item.shape, run.tile_size)
 
     def block(tiles: range) -> None:
-        start, stop = grid.span(tiles)
+        start, stop = tiling.span(tiles)
         tiled = [root for root in roots if isinstance(root, Step) and root.kernel is None]
         made = dict(zip(tiled, _tiled(tiled, tiles, start, stop), strict=True))
         for root, sink in zip(roots, sinks, strict=True):
@@ -160,7 +162,7 @@ def _write(item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Run, b
                 root.forget(start, stop)
         bar.advance((stop - start) * item.dtype.itemsize)
 
-    run.map(block, grid.blocks(run.block_tiles))
+    run.map(block, tiling.blocks(run.block_tiles))
     return item, roots
 
 

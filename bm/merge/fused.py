@@ -31,15 +31,15 @@ class Fused:
     """One named parameter of a base and models, read as it is stored."""
 
     def __init__(self, tensors: "Tensors") -> None:
-        self.tensors, self.grid, self.run = tensors, tensors.grid, tensors.run
-        self._blocks = self.grid.blocks(self.run.block_tiles)
+        self.tensors, self.tiling, self.run = tensors, tensors.tiling, tensors.run
+        self._blocks = self.tiling.blocks(self.run.block_tiles)
         self._factors: dict[int | None, Array] = {}
 
     def rows(self, source: Source | None, block: range) -> Array:
         """A block's rows as the kernels take them: uint16 (the bits of bfloat16) or float32 [rows, columns]."""
         if source is None:
             raise UserError(f"{self.tensors.name}: this merge method needs a base model")
-        return widened(stored(source, *self.grid.span(block))).reshape(-1, self.grid.columns)
+        return widened(stored(source, *self.tiling.span(block))).reshape(-1, self.tiling.columns)
 
     def pair(self, k: int, block: range) -> tuple[Array, Array]:
         """The rows of the base and of model k, of one type."""
@@ -56,20 +56,20 @@ class Fused:
         return score.k if score.weighed else None
 
     def _of(self, factors: Array, block: range) -> Array:
-        start, stop = self.grid.span(block)
-        return factors[start // self.grid.columns : stop // self.grid.columns]
+        start, stop = self.tiling.span(block)
+        return factors[start // self.tiling.columns : stop // self.tiling.columns]
 
     def weighed(self, score: Change, start: int, stop: int) -> Tensor:
         """The factors of the rows of flat elements [start, stop)."""
-        return to_torch(self.factors(score)[start // self.grid.columns : stop // self.grid.columns], Dtype.float32)
+        return to_torch(self.factors(score)[start // self.tiling.columns : stop // self.tiling.columns], Dtype.float32)
 
     def order_statistics(self, score: Change, ranks: Sequence[int]) -> list[float]:
         """The ranks[i]-th smallest score, exact: of all, by brackets from a sample, or by counting where they miss."""
         sample = self._sampled(score)
-        if len(sample) == self.grid.elements:
+        if len(sample) == self.tiling.elements:
             sample.partition(ranks)
             return [_value(int(sample[rank])) for rank in ranks]
-        keys = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.grid.elements for rank in ranks]), ranks)
+        keys = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.tiling.elements for rank in ranks]), ranks)
         missed = [rank for rank in ranks if rank not in keys]
         if missed:
             keys |= dict(zip(missed, self._counted(score, missed), strict=True))
@@ -77,15 +77,15 @@ class Fused:
 
     def _sampled(self, score: Change) -> Array:
         """Keys of scores evenly over the tensor: all if they are few, uint32. The factors are measured on the way."""
-        step = -(-self.grid.elements // SAMPLE) | 1
+        step = -(-self.tiling.elements // SAMPLE) | 1
         measure = score.weighed and score.k not in self._factors
         factors = self._factors.get(self._key(score))
         if factors is None:
-            factors = np.ones(self.grid.elements // self.grid.columns, np.float32)
-        keys = np.empty(-(-self.grid.elements // step), np.uint32)
+            factors = np.ones(self.tiling.elements // self.tiling.columns, np.float32)
+        keys = np.empty(-(-self.tiling.elements // step), np.uint32)
 
         def look(block: range) -> None:
-            start, stop = self.grid.span(block)
+            start, stop = self.tiling.span(block)
             out = keys[-(-start // step) : -(-stop // step)]
             kernels.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
                            -start % step, step, out)  # fmt: skip
@@ -109,7 +109,7 @@ class Fused:
             held_inside = kernels.brackets(
                 base, other, self._of(factors, block), score.signed, lows, highs, counts, inside
             )
-            self.tensors.forget(*self.grid.span(block))
+            self.tensors.forget(*self.tiling.span(block))
             room[0] -= held_inside
             return counts, inside[: held_inside if room[0] > 0 else 0].copy()
 
@@ -151,7 +151,7 @@ class Fused:
                 used.append(counts)
             kernels.count(*self.pair(score.k, block), self._of(factors, block), score.signed, place, counts)
             idle.append(counts)
-            self.tensors.forget(*self.grid.span(block))
+            self.tensors.forget(*self.tiling.span(block))
 
         self.run.map(count, self._blocks)
         total: Array = sum(used[1:], start=used[0])
@@ -203,7 +203,7 @@ class Fused:
 
     def _parts(self, block: range, out: Array, models: int) -> Iterator[tuple[int, int, Array]]:
         """A block's entries in runs whose stacked models stay in a cache: start, stop, and that part of `out`."""
-        first, last = self.grid.span(block)
+        first, last = self.tiling.span(block)
         length = max(1 << 12, STACKED // models)
         for start in range(first, last, length):
             stop = min(start + length, last)

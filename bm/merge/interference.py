@@ -15,13 +15,13 @@ from bm.config import Merge
 from bm.merge.checkpoint import Stored, checkpoint
 from bm.merge.dtypes import FLOATING, Dtype
 from bm.merge.engine import pool
-from bm.merge.grid import device
 from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.arcee_fusion import QUARTILES
 from bm.merge.preflight import aligned, is_buffer
 from bm.merge.scores import Change
 from bm.merge.tables import write_table
-from bm.merge.tensors import Run, Tensors, Tile, above
+from bm.merge.tensors import Compute, Tensors, Tile, above
+from bm.merge.tiling import device
 from bm.progress import progress
 
 SCHEMA = pa.schema({
@@ -43,7 +43,7 @@ def interference(models: Mapping[str, Path], student: Path, lam: float, config: 
     folders = {**models, STUDENT: student}
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, STUDENT)
-        run = Run(Dtype[config.dtype], device(config.device), config.seed)
+        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
         rows, total = _measure_all(opened, list(models), lam, run, config.threads)
     lengths = total.diagonal().sqrt()
     cosines = [(total[i, j] / (lengths[i] * lengths[j])).item() for i, j in combinations(range(len(models)), 2)]
@@ -52,7 +52,7 @@ def interference(models: Mapping[str, Path], student: Path, lam: float, config: 
 
 
 def _measure_all(
-    opened: Mapping[str, Mapping[str, Stored]], names: Sequence[str], lam: float, run: Run, threads: int
+    opened: Mapping[str, Mapping[str, Stored]], names: Sequence[str], lam: float, run: Compute, threads: int
 ) -> tuple[list[dict[str, Any]], Tensor]:
     """The rows, and the Gram matrix [experts, experts] of the whole updates."""
     kept = {n: t for n, t in opened[STUDENT].items() if t.dtype in FLOATING and t.elements and not is_buffer(n)}

@@ -12,17 +12,17 @@ from bm.errors import UserError
 from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.dtypes import Dtype
-from bm.merge.engine import Outcome, execute
-from bm.merge.grid import device
+from bm.merge.engine import Merged, execute
 from bm.merge.interference import interference
 from bm.merge.lazy import Tensor
-from bm.merge.order import Branch, Order, base_leaf, leaves, pairwise_orders, parse
+from bm.merge.order import Join, Order, base_leaf, leaves, pairwise_orders, parse
 from bm.merge.plan import plan
 from bm.merge.preflight import aligned
 from bm.merge.schedule import scheduled
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
-from bm.merge.tensors import Method, Run, kind_of, uses_base
+from bm.merge.tensors import Compute, Method, kind_of, uses_base
+from bm.merge.tiling import device
 from bm.progress import say
 
 STUDENT = "the student"
@@ -34,11 +34,11 @@ def orders(spec: str | Sequence[str] | None, experts: Sequence[str], method: Met
     None: `(a & b) & c`, one expert after the other. A method of any number of models has one order only: all at once.
     """
     if not takes_two(method):
-        return [Branch(tuple(experts), len(experts) - 1)]
+        return [Join(tuple(experts), len(experts) - 1)]
     if spec == "all":
         return list(pairwise_orders(experts))
     if spec is None:
-        chain = reduce(lambda merged, name: Branch((merged, name), 1), experts[2:], Branch(tuple(experts[:2]), 1))
+        chain = reduce(lambda merged, name: Join((merged, name), 1), experts[2:], Join(tuple(experts[:2]), 1))
         return [chain] if len(experts) > 1 else []
     return [parse(text, experts) for text in ([spec] if isinstance(spec, str) else spec)]
 
@@ -66,7 +66,7 @@ def merge_many(
     student: Path | None,
     config: Merge,
     sinks: Sequence[Sink],
-) -> list[Outcome]:
+) -> list[Merged]:
     """One merge per method (a sweep over λ, weights, variants) in one pass: inputs are read and scored once."""
     return _run(order, methods, models, student, config, sinks)
 
@@ -124,14 +124,14 @@ def _merge_folders(
         if base and not uses_base(method):
             _say_base_apart(method, models)
         named = _named(models)
-        return merge(Branch(tuple(named), len(named) - 1), method, named, base, config, work)
+        return merge(Join(tuple(named), len(named) - 1), method, named, base, config, work)
     named = _named([*models, *([base] if base else [])])
     if config.order is not None and config.order != "all":
         order = parse(config.order if isinstance(config.order, str) else " ".join(config.order), list(named))
     elif base is None or len(named) < 2:
         raise UserError("base: this method keeps one model and merges others into it; give base=DIR")
     else:
-        order = Branch(tuple(named), len(named) - 1)
+        order = Join(tuple(named), len(named) - 1)
     return merge(order, method, named, None, config, work)
 
 
@@ -157,14 +157,14 @@ def _run(
     student: Path | None,
     config: Merge,
     sinks: Sequence[Sink],
-) -> list[Outcome]:
+) -> list[Merged]:
     base, methods = base_leaf(order), [scheduled(method, config.schedule) for method in methods]
     folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
         measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
         items = plan(order, methods, opened, opened.get(STUDENT), measured, Dtype[config.out_dtype])
-        run = Run(Dtype[config.dtype], device(config.device), config.seed)
+        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 
@@ -175,7 +175,7 @@ def _finish(
     student: Path | None,
     config: Merge,
     work: Path,
-    outcome: Outcome,
+    outcome: Merged,
 ) -> dict[str, Any]:
     inputs = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
     made_by = described(scheduled(method, config.schedule))

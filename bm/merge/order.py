@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"\s*(?:([()&*])|([A-Za-z0-9_.\-]+))")
 
 
 @dataclass(frozen=True)
-class Branch:
+class Join:
     """A node of the tree: `operands[base]` is kept, the others are merged into it."""
 
     operands: "tuple[Order, ...]"
@@ -30,7 +30,7 @@ class Branch:
         return text + "*" * (i == self.base != len(self.operands) - 1)
 
 
-Order: TypeAlias = str | Branch
+Order: TypeAlias = str | Join
 """An expert's name, or a merge of orders."""
 
 
@@ -78,7 +78,7 @@ def _operands(tokens: list[str], text: str) -> tuple[Order, list[str]]:
         tokens = tokens[1:]
     if len(operands) == 1:
         return operands[0], tokens
-    return Branch(tuple(operands), len(operands) - 1 if base is None else base), tokens
+    return Join(tuple(operands), len(operands) - 1 if base is None else base), tokens
 
 
 def _operand(tokens: list[str], text: str) -> tuple[Order, list[str]]:
@@ -105,13 +105,13 @@ def base_leaf(order: Order) -> str:
     return order
 
 
-def pairwise_orders(names: Sequence[str]) -> Iterator[Branch]:
+def pairwise_orders(names: Sequence[str]) -> Iterator[Join]:
     """Every order of two-model merges over all names: each binary tree with each choice of base, once.
 
     Two for two experts, twelve for three: which operand is named first does not matter, only which is the base.
     """
     for order in _trees(tuple(names)):
-        if isinstance(order, Branch):
+        if isinstance(order, Join):
             yield order
 
 
@@ -126,5 +126,5 @@ def _trees(names: tuple[str, ...]) -> Iterator[Order]:
         outer = tuple(name for i, name in enumerate(names) if i not in inside)
         for left in _trees(inner):
             for right in _trees(outer):
-                yield Branch((left, right), 1)
-                yield Branch((right, left), 1)
+                yield Join((left, right), 1)
+                yield Join((right, left), 1)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from bm.merge.checkpoint import Stored
 from bm.merge.dtypes import FLOATING, Dtype
-from bm.merge.order import Branch, Order, base_leaf, leaves
+from bm.merge.order import Join, Order, base_leaf, leaves
 from bm.merge.preflight import is_buffer
 from bm.merge.steps import Input, Item, Node
 from bm.merge.tensors import Method, kind_of
@@ -67,7 +67,7 @@ def _pairs(name: str, order: Order, method: Method, models: Checkpoints) -> Inpu
     for i, other in enumerate(order.operands):
         if i != order.base:
             merged = Node(method, merged, (_pairs(name, other, method, models),), label, (str(other),))
-            label = str(Branch((other, base), 1))
+            label = str(Join((other, base), 1))
     return merged
 
 

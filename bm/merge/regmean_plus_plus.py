@@ -21,7 +21,7 @@ from bm.merge.lazy import Tensor, torch
 from bm.merge.methods.regmean import regmean
 from bm.merge.sources import Held, Source
 from bm.merge.statistics import FILE, PARTIAL, SAVE_SECONDS, Example, add_outer, load, save
-from bm.merge.tensors import Run, Tensors
+from bm.merge.tensors import Compute, Tensors
 from bm.progress import progress
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class Climb:
         for name, parameter in self.named(module).items():
             known = [Held(grams[expert][name]) for expert in self.sources if name in grams[expert]]
             models = [source[name] for source in self.sources.values()]
-            run = Run(dtype_of(parameter.dtype), str(parameter.device))
+            run = Compute(dtype_of(parameter.dtype), str(parameter.device))
             tensors = Tensors(name, None, models, names=list(self.sources), statistics=known, run=run)
             apply = regmean(tensors, alpha=self.alpha)
-            tiles = [apply(tile) for block in tensors.grid.blocks(run.block_tiles) for tile in tensors.tiles(block)]
+            tiles = [apply(tile) for block in tensors.tiling.blocks(run.block_tiles) for tile in tensors.tiles(block)]
             parameter.copy_(torch.cat([t for t in tiles if isinstance(t, torch.Tensor)]).view(parameter.shape))
 
     @contextmanager

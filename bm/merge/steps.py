@@ -10,7 +10,7 @@ from bm.merge.arrays import Array, from_torch, to_torch
 from bm.merge.dtypes import Dtype
 from bm.merge.fused import halves
 from bm.merge.lazy import Tensor, torch
-from bm.merge.tensors import ByKernel, Method, Run, Selection, Source, Tensors, Tile
+from bm.merge.tensors import ByKernel, Compute, Method, Selection, Source, Tensors, Tile
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Step:
     Tiles are made when read and not held: what a later step reads twice is merged twice, from held scores if they fit.
     """
 
-    def __init__(self, node: Node, item: Item, layers: int, run: Run, shared: dict[Any, Tensors]) -> None:
+    def __init__(self, node: Node, item: Item, layers: int, run: Compute, shared: dict[Any, Tensors]) -> None:
         self.node, self.shape, self.dtype = node, item.shape, item.dtype
         key = (node.base, node.models, node.statistics)
         if key not in shared:
@@ -76,8 +76,8 @@ class Step:
 
     def stored(self, start: int, stop: int) -> Array:
         """Merged elements [start, stop), whole tiles, in the output dtype as `bm.merge.arrays` has it."""
-        grid = self.tensors.grid
-        size = grid.rows * grid.columns
+        tiling = self.tensors.tiling
+        size = tiling.rows * tiling.columns
         block = range(start // size, -(-stop // size))
         if self.kernel is not None:
             out = np.empty(stop - start, np.uint16 if self.dtype == Dtype.bfloat16 else np.float32)
@@ -109,5 +109,5 @@ class Step:
         }]  # fmt: skip
 
 
-def _source(part: Input, item: Item, layers: int, run: Run, shared: dict[Any, Tensors]) -> Source:
+def _source(part: Input, item: Item, layers: int, run: Compute, shared: dict[Any, Tensors]) -> Source:
     return Step(part, item, layers, run, shared) if isinstance(part, Node) else part

@@ -1,9 +1,9 @@
-"""What a merge method sees: one named parameter across models, streamed in tiles on a grid fixed by its shape.
+"""What a merge method sees: one named parameter across models, streamed in tiles that its shape alone fixes.
 
 A method is one pure function `method(tensors, **parameters) -> Apply`. It may first ask for facts about the whole
 tensor (`reduce`, `order_statistics`, `quantiles`), each a streamed pass, and returns how one tile is merged.
-The grid depends on the shape alone and partial results are combined in tile order, so a merge has the same bits for any
-number of threads and any block size. A grid of one tile is the whole-tensor form of the same method.
+The tiling depends on the shape alone and partial results are combined in tile order, so a merge has the same bits for
+any number of threads and any block size. A tiling of one tile is the whole-tensor form of the same method.
 """
 
 import hashlib
@@ -19,17 +19,36 @@ from bm.errors import UserError
 from bm.merge.arrays import Array
 from bm.merge.dtypes import Dtype
 from bm.merge.fused import Fused
-from bm.merge.grid import Grid, Run
 from bm.merge.lazy import Tensor, torch
 from bm.merge.names import Place
 from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
 from bm.merge.scores import Change
 from bm.merge.sources import Forgetting, Held, Releasing, Source
 from bm.merge.tile import Tile
+from bm.merge.tiling import Compute, Tiling
 
-__all__ = ["Apply", "Grid", "Held", "Kind", "Method", "Run", "Selection", "Source", "Tensors", "Tile",
-           "above", "directions", "kind_of", "models", "pair", "statistics_of",
-           "task_vectors", "two", "uses_base", "weighed_by"]  # fmt: skip
+__all__ = [
+    "Apply",
+    "Compute",
+    "Held",
+    "Kind",
+    "Method",
+    "Selection",
+    "Source",
+    "Tensors",
+    "Tile",
+    "Tiling",
+    "above",
+    "directions",
+    "kind_of",
+    "models",
+    "pair",
+    "statistics_of",
+    "task_vectors",
+    "two",
+    "uses_base",
+    "weighed_by",
+]  # fmt: skip
 
 SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
@@ -152,15 +171,15 @@ class Tensors:
         names: Sequence[str] = (),
         statistics: Sequence[Source] = (),
         layers: int = 0,
-        run: Run | None = None,
+        run: Compute | None = None,
     ) -> None:
         self.name, self.base, self.models, self.statistics = name, base, tuple(models), tuple(statistics)
         self.names = tuple(names) or tuple(str(k) for k in range(len(models)))
         self.place, self.layers = Place.of(name), layers
-        self.run = run or Run()
+        self.run = run or Compute()
         first: Source = self.models[0] if base is None else base
         self.shape, self._stored = tuple(first.shape), first.dtype
-        self.grid = Grid.of(self.shape, self.run.tile_size)
+        self.tiling = Tiling.of(self.shape, self.run.tile_size)
         self._facts: dict[Hashable, Any] = {}
         self._scores: dict[Hashable, Tensor] = {}
         self._rows: dict[Hashable, tuple[Tensor, list[bool]]] = {}
@@ -168,12 +187,12 @@ class Tensors:
 
     @classmethod
     def held(cls, base: Tensor | None, models: Sequence[Tensor], name: str = "tensor", **options: Any) -> "Tensors":
-        """The same view of tensors in memory. `run=Run(tile_elements=N)` sets the grid; N ≥ their size is one tile."""
+        """The same view of tensors in memory. `Compute(tile_elements=N)` sets the tiling; N ≥ their size: one tile."""
         return cls(name, None if base is None else Held(base), [Held(model) for model in models], **options)
 
     @property
     def elements(self) -> int:
-        return self.grid.elements
+        return self.tiling.elements
 
     @property
     def stored_dtype(self) -> "torch.dtype":
@@ -183,11 +202,11 @@ class Tensors:
 
     def tiles(self, block: range) -> Iterator[Tile]:
         """The tiles of one block, which is read once per source, when first asked for."""
-        start, stop = self.grid.span(block)
+        start, stop = self.tiling.span(block)
         held: dict[int, Tensor] = {}
 
         for index in block:
-            first, last = self.grid.span(range(index, index + 1))
+            first, last = self.tiling.span(range(index, index + 1))
 
             def read(source: Source, first: int = first, last: int = last) -> Tensor:
                 if id(source) not in held:
@@ -199,7 +218,7 @@ class Tensors:
     def map(self, f: Callable[[Tile], T]) -> list[T]:
         """f of every tile, in tile order."""
         parts = self.run.map(
-            lambda block: [f(tile) for tile in self.tiles(block)], self.grid.blocks(self.run.block_tiles)
+            lambda block: [f(tile) for tile in self.tiles(block)], self.tiling.blocks(self.run.block_tiles)
         )
         return [value for part in parts for value in part]
 
@@ -232,14 +251,14 @@ class Tensors:
 
     def held_rows(self, f: Callable[[Tile], Tensor], tile: Tile) -> Tensor:
         """See `Tile.per_row`. Rows of a few entries are not worth holding."""
-        if self.grid.columns < HELD_COLUMNS:
+        if self.tiling.columns < HELD_COLUMNS:
             return f(tile)
         with self._lock:  # one buffer: small tensors kept between a pass's temporary ones would leave holes in the heap
             if f not in self._rows:
-                rows = torch.empty(self.elements // self.grid.columns, dtype=self.run.dtype, device=self.run.device)
-                self._rows[f] = rows, [False] * self.grid.tiles
+                rows = torch.empty(self.elements // self.tiling.columns, dtype=self.run.dtype, device=self.run.device)
+                self._rows[f] = rows, [False] * self.tiling.tiles
         rows, known = self._rows[f]
-        mine = rows[tile.start // self.grid.columns : tile.stop // self.grid.columns]
+        mine = rows[tile.start // self.tiling.columns : tile.stop // self.tiling.columns]
         if not known[tile.index]:
             mine.copy_(f(tile))
             known[tile.index] = True
@@ -258,7 +277,7 @@ class Tensors:
     def cached(self, f: Callable[[Tile], Any], tile: Tile) -> Tensor | None:
         """The scores f gave this tile in an earlier pass, if they are still held."""
         scores = self._scores.get(f)
-        return None if scores is None else scores[tile.start : tile.stop].view(-1, self.grid.columns)
+        return None if scores is None else scores[tile.start : tile.stop].view(-1, self.tiling.columns)
 
     def name_of(self, source: Source) -> str:
         """The model that a source is of, as a message names it."""
@@ -302,7 +321,7 @@ class Tensors:
                 for tile in self.tiles(block):
                     scores[tile.start : tile.stop] = f(tile).reshape(-1)
 
-            self.run.map(fill, self.grid.blocks(self.run.block_tiles))
+            self.run.map(fill, self.tiling.blocks(self.run.block_tiles))
             self._scores[f] = scores
         return self._scores[f]
 
@@ -334,13 +353,13 @@ class TensorScores:
         if scores is not None:
             values = scores[:: max(1, self.elements // SAMPLE) | 1]
             return values, len(values)
-        grid = self.tensors.grid
+        tiling = self.tensors.tiling
         wide = 3 * SIGMAS * self.elements / COLLECTED  # three brackets of the sample collect no more than that
-        sampled = max(SAMPLED_TILES, round(wide**2 / (ROW_DRAWS * grid.rows)))
-        step = max(1, grid.tiles // sampled)
-        tasks = [range(i, i + 1) for i in range(step // 2, grid.tiles, step)]
-        share = max(1, len(tasks) * grid.rows * grid.columns // SAMPLE) | 1
-        sizes = [-(-(stop - start) // share) for start, stop in map(grid.span, tasks)]
+        sampled = max(SAMPLED_TILES, round(wide**2 / (ROW_DRAWS * tiling.rows)))
+        step = max(1, tiling.tiles // sampled)
+        tasks = [range(i, i + 1) for i in range(step // 2, tiling.tiles, step)]
+        share = max(1, len(tasks) * tiling.rows * tiling.columns // SAMPLE) | 1
+        sizes = [-(-(stop - start) // share) for start, stop in map(tiling.span, tasks)]
         values = torch.empty(sum(sizes), dtype=self.tensors.run.dtype, device=self.tensors.run.device)
         places = dict(zip(tasks, torch.split(values, sizes), strict=True))
 
@@ -348,7 +367,7 @@ class TensorScores:
             places[task].copy_(self.f(next(self.tensors.tiles(task))).reshape(-1)[::share])
 
         self.tensors.run.map(draw, tasks)
-        return values, ROW_DRAWS * len(tasks) * grid.rows
+        return values, ROW_DRAWS * len(tasks) * tiling.rows
 
     def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         def block(tiles: range) -> Tensor:
@@ -359,7 +378,7 @@ class TensorScores:
             return summed
 
         tensors = self.tensors
-        return torch.stack(tensors.run.map(block, tensors.grid.blocks(tensors.run.block_tiles))).sum(0)
+        return torch.stack(tensors.run.map(block, tensors.tiling.blocks(tensors.run.block_tiles))).sum(0)
 
     def each(self, f: Callable[[Tensor], None]) -> None:
         self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))

@@ -36,15 +36,15 @@ class Tile:
     """Whole rows of one parameter in every model, [rows, columns] in the compute dtype. Methods never write into them.
 
     `models[k]` is model k, `statistics[k]` its statistics (same shape), both read when asked for. `start` is the flat
-    offset of the first element, `index` the tile's place in the grid.
+    offset of the first element, `index` the tile's place in the tiling.
     """
 
     def __init__(self, tensors: "Tensors", index: int, read: Callable[[Source], Tensor]) -> None:
         self.tensors, self.index = tensors, index
-        self.start, self.stop = tensors.grid.span(range(index, index + 1))
+        self.start, self.stop = tensors.tiling.span(range(index, index + 1))
 
         def load(source: Source) -> Tensor:
-            values = read(source).to(tensors.run.dtype).view(-1, tensors.grid.columns)
+            values = read(source).to(tensors.run.dtype).view(-1, tensors.tiling.columns)
             if not is_finite(values):
                 raise UserError(f"{tensors.name}: NaN or infinity in {tensors.name_of(source)}; it cannot be merged")
             return values
@@ -81,4 +81,4 @@ class Tile:
     def uniform(self, k: int) -> Tensor:
         """Random numbers in [0, 1) for model k, the tile's shape, float32 (`Tensors.uniform`)."""
         numbers = self.tensors.uniform(k, self.start, self.stop)
-        return torch.from_numpy(numbers).to(self.tensors.run.device).view(-1, self.tensors.grid.columns)
+        return torch.from_numpy(numbers).to(self.tensors.run.device).view(-1, self.tensors.tiling.columns)

@@ -31,7 +31,7 @@ class JobError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job; on disk in its folder, since jobs may run on other machines or be killed."""
 
     state: Literal["done", "kept", "failed", "stopped", "lost"]
@@ -55,7 +55,7 @@ def perform(stage: str, composed: DictConfig) -> float | None:
     folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir)
     stops = hydra.sweeper.get("on_error") == "stop"
     if stops and (sweep / STOPPED).exists():
-        record(folder, Outcome("stopped", 0.0, str(folder)))
+        record(folder, JobOutcome("stopped", 0.0, str(folder)))
         return None
     _share_cores(hydra.launcher.get("n_jobs"), sweep)
     os.environ[GROUP] = sweep.name  # for the runs of trainings too, whichever process does them
@@ -68,7 +68,7 @@ def perform(stage: str, composed: DictConfig) -> float | None:
         if stops:
             (sweep / STOPPED).touch()
         raise JobError(f"{folder.name}: {_line(problem)}") from None
-    record(folder, Outcome("done", time.monotonic() - started, str(home or folder), mean))
+    record(folder, JobOutcome("done", time.monotonic() - started, str(home or folder), mean))
     return mean
 
 
@@ -76,19 +76,19 @@ def failed(folder: Path, problem: Exception, seconds: float = 0.0) -> None:
     """Leave in a job's folder what it raised."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRACEBACK).write_text("".join(traceback.format_exception(problem)))
-    record(folder, Outcome("failed", seconds, str(folder), error=_line(problem)))
+    record(folder, JobOutcome("failed", seconds, str(folder), error=_line(problem)))
     say(escape(f"failed  {folder.name}: {_line(problem)}"))
 
 
-def record(folder: Path, outcome: Outcome) -> None:
+def record(folder: Path, outcome: JobOutcome) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JOB, asdict(outcome))
 
 
-def outcome(folder: Path) -> Outcome:
+def outcome(folder: Path) -> JobOutcome:
     """What became of the job of a folder."""
     path = folder / JOB
-    return Outcome(**json.loads(path.read_text())) if path.exists() else Outcome("lost", 0.0, str(folder))
+    return JobOutcome(**json.loads(path.read_text())) if path.exists() else JobOutcome("lost", 0.0, str(folder))
 
 
 def _command(stage: str, composed: DictConfig) -> tuple[float | None, Path | None]:

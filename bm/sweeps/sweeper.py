@@ -29,7 +29,7 @@ from bm.progress import say
 from bm.store import digest
 from bm.sweeps import jobs
 from bm.sweeps.cells import Axes, Cell, axes, cells
-from bm.sweeps.jobs import JOB, STOPPED, TRACEBACK, Outcome
+from bm.sweeps.jobs import JOB, STOPPED, TRACEBACK, JobOutcome
 
 LONGEST = 100
 """Characters of a job's name before its key."""
@@ -135,7 +135,7 @@ class GridSweep(Sweep):
         ahead = [job for job in planned if job.config is not None and not self._kept(job)]
         if self.stops and any(job.config is None for job in planned):
             for job in ahead:
-                jobs.record(job.folder, Outcome("stopped", 0.0, str(job.folder)))
+                jobs.record(job.folder, JobOutcome("stopped", 0.0, str(job.folder)))
             ahead = []
         say(f"sweep  {len(planned)} jobs, {len(ahead)} to run  {self.home}")
         size = self.at_once or max(1, len(ahead))
@@ -192,7 +192,7 @@ class GridSweep(Sweep):
             for name in (JOB, TRACEBACK):  # of an attempt that did not succeed
                 (job.folder / name).unlink(missing_ok=True)
             return False
-        jobs.record(job.folder, Outcome("kept", 0.0, str(run_folder(job.config)), before["mean"]))
+        jobs.record(job.folder, JobOutcome("kept", 0.0, str(run_folder(job.config)), before["mean"]))
         say(escape(f"kept   {job.name}  {run_folder(job.config)}"))
         return True
 
@@ -208,7 +208,7 @@ class GridSweep(Sweep):
             say(escape(f"bm: the launcher broke down ({type(problem).__name__}: {problem})"))
 
 
-def table(outcomes: Mapping[str, Outcome]) -> Table:
+def table(outcomes: Mapping[str, JobOutcome]) -> Table:
     """The sweep at a glance; best: the mean score of the best merge."""
     shown = Table("job", "state", "best", "seconds", Column("folder", overflow="fold"), box=None)
     colours = {"done": "green", "kept": "green", "failed": "red", "lost": "red", "stopped": "yellow"}

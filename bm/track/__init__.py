@@ -7,7 +7,7 @@ A run's id is its key, so what is made again after an interruption goes on in th
 marks the run failed. A tracker is never a reason for a run to fail: its first failure is one line, and the last.
 """
 
-from bm.track.about import GROUP, About, Reference, Table, lineage
+from bm.track.about import GROUP, About, LoggedTable, Reference, lineage
 from bm.track.tracked import Tracked, tracked
 
-__all__ = ["GROUP", "About", "Reference", "Table", "Tracked", "lineage", "tracked"]
+__all__ = ["GROUP", "About", "LoggedTable", "Reference", "Tracked", "lineage", "tracked"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bm.config import Component
 from bm.errors import UserError
-from bm.track.about import GROUP, About, Backend, Reference, Table
+from bm.track.about import GROUP, About, Backend, LoggedTable, Reference
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -88,7 +88,7 @@ class Metrics:
     def summarise(self, values: Mapping[str, float]) -> None:
         self._logger.log_metrics(dict(values), self._last)
 
-    def table(self, name: str, table: Table) -> None: ...
+    def table(self, name: str, table: LoggedTable) -> None: ...
     def figure(self, name: str, file: Path) -> None: ...
     def uses(self, artefacts: Sequence[Reference]) -> None: ...
     def makes(self, artefacts: Sequence[Reference]) -> None: ...

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bm.config import Component
 from bm.progress import say
-from bm.track.about import About, Backend, Reference, Table
+from bm.track.about import About, Backend, LoggedTable, Reference
 
 
 class Tracked:
@@ -32,7 +32,7 @@ class Tracked:
     def summarise(self, values: Mapping[str, float]) -> None:
         self._pass(lambda to: to.summarise(values))
 
-    def table(self, name: str, table: Table) -> None:
+    def table(self, name: str, table: LoggedTable) -> None:
         self._pass(lambda to: to.table(name, table))
 
     def figure(self, name: str, file: Path) -> None:

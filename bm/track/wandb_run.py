@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bm.store import file_digest
-from bm.track.about import About, Reference, Table
+from bm.track.about import About, LoggedTable, Reference
 from bm.track.wandb_log import Held, differences, ended, held, logs, plain
 
 Mode = Literal["offline", "online"]
@@ -53,7 +53,7 @@ class WandbRun:
         self._run.summary.update(dict(values))
         self._told.summary |= plain(dict(values))
 
-    def table(self, name: str, table: Table) -> None:
+    def table(self, name: str, table: LoggedTable) -> None:
         import wandb
 
         self._media(name, wandb.Table(list(table.columns), [list(row) for row in table.rows], allow_mixed_types=True))

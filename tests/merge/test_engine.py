@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import engine, grid, kernels, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders
+from bm.merge import engine, kernels, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, tiling
 from bm.merge.methods import dare_linear, fisher, nuslerp, task_arithmetic
 from bm.merge.order import parse
 from bm.merge.sinks import Digest, Folder, Memory
-from bm.merge.tensors import Run, Tensors
+from bm.merge.tensors import Compute, Tensors
 from tests.merge.folders import FUSION, LINEAR, Settings, equal, load, save, weights
 from tests.merge.methods import oracles
 
@@ -32,7 +32,7 @@ FISHER = partial(fisher, weights=1.0, floor=1e-12)
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Many tiles and blocks even in a small model."""
-    monkeypatch.setattr(grid, "TILE_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(tiling, "TILE_ELEMENTS", 1 << 10)
 
 
 def test_a_tree_equals_merges_one_after_the_other(experts, tmp_path, small_tiles):
@@ -65,10 +65,11 @@ def test_a_method_of_two_models_refuses_one_alone(experts, student, tmp_path):
 def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, small_tiles, monkeypatch):
     order = RELEASED if method is FUSION else orders("all", list(experts), method)[0]
     expected = merge_in_memory(order, method, experts, student, Settings(threads=1))
-    run = engine.Run
+    run = engine.Compute
     for threads, block, cache in ((2, 1, 1 << 28), (5, 7, 0), (3, 1000, 1 << 14)):
         monkeypatch.setattr(
-            "bm.merge.merging.Run", lambda *a, b=block, c=cache: run(*a, task_tiles=b, allowance=grid.Allowance(c))
+            "bm.merge.merging.Compute",
+            lambda *a, b=block, c=cache: run(*a, task_tiles=b, allowance=tiling.Allowance(c)),
         )
         assert equal(merge_in_memory(order, method, experts, student, Settings(threads=threads)), expected)
 
@@ -78,7 +79,7 @@ def test_a_streamed_tensor_equals_the_whole_one(experts, small_tiles):
     merged = merge_in_memory(parse("math & coding", list(experts)), FUSION, experts, None, Settings())
     math, coding = load(experts["math"]), load(experts["coding"])
     for name, value in merged.items():
-        whole = Tensors.held(coding[name], [math[name]], name, run=Run(tile_elements=1 << 30))
+        whole = Tensors.held(coding[name], [math[name]], name, run=Compute(tile_elements=1 << 30))
         (tile,) = whole.tiles(range(1))
         result = FUSION(whole)(tile)
         expected = torch.where(result.taken.bool(), result.other, result.base).reshape(value.shape)
@@ -158,11 +159,11 @@ def test_measurements(experts, student, tmp_path):
 CHILD = """
 import os, random, signal, sys
 from pathlib import Path
-from bm.merge import grid, merge, sinks
+from bm.merge import tiling, merge, sinks
 from bm.merge.order import parse
 from tests.merge.folders import FUSION, Settings
 
-grid.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
+tiling.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
 root, work, deadly, at_name = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "name"
 names = ["math", "science", "coding"]
 calls = []

@@ -11,7 +11,7 @@ from bm.errors import UserError
 from bm.merge import kernels
 from bm.merge.methods import arcee_fusion
 from bm.merge.scores import divergence
-from bm.merge.tensors import Run, Tensors
+from bm.merge.tensors import Compute, Tensors
 
 SHAPES = [(600, 128), (3, 40, 64), (37,), (1,), ()]
 
@@ -25,9 +25,9 @@ def close_models(shape, sigma, dtype=torch.bfloat16, seed=0):
 
 def fused(left, right, name="tensor", run=None, **parameters):
     """The fused tensor in float32 and the mask of what was taken, from tiles."""
-    tensors = Tensors.held(left, [right], name, run=run or Run())
+    tensors = Tensors.held(left, [right], name, run=run or Compute())
     apply = arcee_fusion(tensors, **{"lam": 1.5, "variant": "exact", "difference": "absolute"} | parameters)
-    parts = [apply(tile) for block in tensors.grid.blocks(tensors.run.block_tiles) for tile in tensors.tiles(block)]
+    parts = [apply(tile) for block in tensors.tiling.blocks(tensors.run.block_tiles) for tile in tensors.tiles(block)]
     taken = torch.cat([part.taken.reshape(-1) for part in parts]).bool()
     merged = torch.cat([torch.where(p.taken.bool(), p.other, p.base).reshape(-1) for p in parts])
     return merged.reshape(left.shape), taken.reshape(left.shape)
@@ -110,7 +110,7 @@ def test_divergence_of_equal_rows_is_zero(divergence):
 @pytest.mark.parametrize("variant", ["exact", "paper"])
 def test_entries_are_the_left_models_or_the_right_ones(shape, lam, variant):
     left, right = close_models(shape, 3e-3, torch.float32)
-    merged, taken = fused(left, right, lam=lam, variant=variant, run=Run(tile_elements=1000))
+    merged, taken = fused(left, right, lam=lam, variant=variant, run=Compute(tile_elements=1000))
     assert torch.equal(merged, torch.where(taken, right, left))
     change = (right.double() - left.double()).abs()
     flat = left.reshape(1, -1), right.reshape(1, -1)
@@ -155,7 +155,7 @@ def test_mergekit_variant_bit_for_bit(shape, dtype):
     ordered = values.sort().values
     q1, median, q3 = (ordered[math.floor(q * (len(ordered) - 1))] for q in (0.25, 0.5, 0.75))
     expected = left + (right - left) * (importance >= median + 1.5 * (q3 - q1)).float()
-    merged, _ = fused(left, right, "w", Run(seed=7, tile_elements=30_000), variant="mergekit")
+    merged, _ = fused(left, right, "w", Compute(seed=7, tile_elements=30_000), variant="mergekit")
     assert torch.equal(merged.to(dtype), expected.to(dtype))
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bm.merge import grid, interference
+from bm.merge import interference, tiling
 from tests.merge.folders import Settings, load, save, weights
 
 
@@ -22,7 +22,7 @@ def taken(student, expert, lam):
 
 
 def test_against_whole_tensors(student, experts, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "TILE_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(tiling, "TILE_ELEMENTS", 1 << 10)
     facts = interference(experts, student, 1.5, Settings(), tmp_path)
     start = {name: value.double() for name, value in load(student).items()}
     ends = {e: {name: value.double() for name, value in load(folder).items()} for e, folder in experts.items()}

@@ -26,7 +26,7 @@ from bm.merge.methods import (
     ties,
 )
 from bm.merge.scores import Change
-from bm.merge.tensors import Run, Selection, Tensors
+from bm.merge.tensors import Compute, Selection, Tensors
 
 TYPES = [torch.bfloat16, torch.float16, torch.float32]
 SHAPES = [(300, 70), (4, 16, 33), (1001,), ()]
@@ -59,7 +59,7 @@ def models(shape, dtype, count=3):
 def by_tiles(tensors, apply):
     """The torch path."""
     parts = []
-    for tile in tensors.tiles(range(tensors.grid.tiles)):
+    for tile in tensors.tiles(range(tensors.tiling.tiles)):
         result = apply(tile)
         if isinstance(result, Selection):
             result = torch.where(result.taken.bool(), result.other, result.base)
@@ -74,11 +74,11 @@ def test_kernels_have_the_bits_of_the_torch_path(method, dtype, out_dtype):
     function, parameters = METHODS[method]
     for shape in SHAPES:
         base, others = models(shape, dtype, 1 if "fusion" in method else 3)
-        tensors = Tensors.held(base, others, run=Run(tile_elements=500))
+        tensors = Tensors.held(base, others, run=Compute(tile_elements=500))
         apply = function(tensors, **parameters)
         expected = by_tiles(tensors, apply).to(out_dtype)
         out = np.empty(expected.numel(), np.uint16 if out_dtype == torch.bfloat16 else np.float32)
-        taken, square = apply.by_kernel(tensors.fused, range(tensors.grid.tiles), out)
+        taken, square = apply.by_kernel(tensors.fused, range(tensors.tiling.tiles), out)
         assert torch.equal(to_torch(out, dtype_of(out_dtype)), expected)
         update = by_tiles(tensors, apply).double() - base.reshape(-1).double()
         assert square == pytest.approx(float(update.square().sum()), rel=1e-5)
@@ -91,7 +91,7 @@ def test_types_may_differ_between_models():
     mixed = Tensors.held(base.bfloat16(), [others[0].half(), others[1]])
     apply = ties(mixed, **METHODS["ties"][1] | {"weights": 1.0, "density": 0.3})
     out = np.empty(2000, np.float32)
-    apply.by_kernel(mixed.fused, range(mixed.grid.tiles), out)
+    apply.by_kernel(mixed.fused, range(mixed.tiling.tiles), out)
     assert torch.equal(torch.from_numpy(out), by_tiles(mixed, apply))
 
 
@@ -103,9 +103,9 @@ def test_order_statistics_are_those_of_a_sort(data):
     base = torch.from_numpy(draw.normal(size=(rows, columns)).astype(np.float32))
     other = base + torch.from_numpy((draw.integers(-levels, levels + 1, (rows, columns)) * 1e-3).astype(np.float32))
     score = Change(signed=data.draw(st.booleans()), weighed=data.draw(st.booleans()))
-    tensors = Tensors.held(base, [other], run=Run(tile_elements=100))
+    tensors = Tensors.held(base, [other], run=Compute(tile_elements=100))
     ranks = data.draw(st.lists(st.integers(0, rows * columns - 1), min_size=1, max_size=4))
-    tiles = [score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.grid.tiles))]
+    tiles = [score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.tiling.tiles))]
     expected = torch.cat(tiles).sort().values[ranks].tolist()
     assert tensors.fused.order_statistics(score, ranks) == expected
     with pytest.MonkeyPatch.context() as patch:
@@ -135,7 +135,7 @@ def test_a_model_with_nan_is_named_by_every_kernel():
     tensors = Tensors.held(base, others, names=["a", "b", "c"])
     apply = linear(tensors, weights=1.0, normalize=True)
     with pytest.raises(UserError, match="NaN or infinity in b"):
-        apply.by_kernel(tensors.fused, range(tensors.grid.tiles), np.empty(600, np.uint16))
+        apply.by_kernel(tensors.fused, range(tensors.tiling.tiles), np.empty(600, np.uint16))
 
 
 @pytest.mark.slow
@@ -145,9 +145,9 @@ def test_brackets_find_quantiles_of_rows_that_differ():
     sizes = np.exp(draw.normal(size=(600, 1))) * (draw.random((600, 1)) < 0.8)
     base = torch.from_numpy(draw.normal(size=(600, 300)).astype(np.float32)) * 0.02
     other = base + torch.from_numpy((sizes * 1e-3 * draw.normal(size=(600, 300))).astype(np.float32))
-    tensors = Tensors.held(base, [other], run=Run(tile_elements=5000))
+    tensors = Tensors.held(base, [other], run=Compute(tile_elements=5000))
     for score in (Change(weighed=True), Change(), Change(signed=True)):
-        keys = torch.cat([score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.grid.tiles))]).sort().values
+        keys = torch.cat([score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.tiling.tiles))]).sort().values
         ranks = [45_000, 90_000, 135_000]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bm.merge.fused.SAMPLE", 10_000)

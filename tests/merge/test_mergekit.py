@@ -326,7 +326,7 @@ def test_arcee_fusion_is_the_exact_variant_and_says_so(run, folders, capsys):
     for name, tensor in tensors.items():
         tensors_of = Tensors.held(a[name], [b[name]], name=name)
         apply = partial(arcee_fusion, lam=1.5, variant="exact", difference="absolute")(tensors_of)
-        (tile,) = (tile for block in tensors_of.grid.blocks(1) for tile in tensors_of.tiles(block))
+        (tile,) = (tile for block in tensors_of.tiling.blocks(1) for tile in tensors_of.tiles(block))
         chosen = apply(tile)
         assert isinstance(chosen, Selection)
         expected = torch.where(chosen.taken.bool(), chosen.other, chosen.base)

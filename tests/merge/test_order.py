@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bm.errors import UserError
 from bm.merge import orders
-from bm.merge.order import Branch, base_leaf, leaves, pairwise_orders, parse
+from bm.merge.order import Join, base_leaf, leaves, pairwise_orders, parse
 from bm.overrides import opened
 from tests.merge.folders import FUSION, LINEAR
 
@@ -20,7 +20,7 @@ def trees(draw, names=tuple(NAMES)):
         return names[0]
     cut = sorted(draw(st.sets(st.integers(1, len(names) - 1), min_size=1)))
     parts = [names[i:j] for i, j in zip([0, *cut], [*cut, len(names)], strict=True)]
-    return Branch(tuple(draw(trees(part)) for part in parts), draw(st.integers(0, len(parts) - 1)))
+    return Join(tuple(draw(trees(part)) for part in parts), draw(st.integers(0, len(parts) - 1)))
 
 
 @given(trees())
@@ -31,12 +31,12 @@ def test_what_is_written_is_read(order):
 
 def test_released_script():
     order = parse("(math & science) & coding", NAMES)
-    assert order == Branch((Branch(("math", "science"), 1), "coding"), 1)
+    assert order == Join((Join(("math", "science"), 1), "coding"), 1)
     assert base_leaf(order) == "coding"
 
 
 def test_a_star_names_the_base():
-    assert parse("math* & science", NAMES) == Branch(("math", "science"), 0)
+    assert parse("math* & science", NAMES) == Join(("math", "science"), 0)
     assert base_leaf(parse("(math* & science)* & coding", NAMES)) == "math"
 
 

@@ -146,9 +146,9 @@ def test_config_keeps_the_bases_settings_and_says_the_dtype(tmp_path):
 
 
 def _order(*names):
-    from bm.merge.order import Branch
+    from bm.merge.order import Join
 
-    return Branch(names, len(names) - 1)
+    return Join(names, len(names) - 1)
 
 
 @pytest.mark.parametrize(

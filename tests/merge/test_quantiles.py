@@ -9,9 +9,9 @@ from hypothesis.extra.numpy import arrays
 
 from bm.errors import UserError
 from bm.merge.dtypes import Dtype
-from bm.merge.grid import Allowance
 from bm.merge.quantiles import _radix
-from bm.merge.tensors import Run, Tensors, TensorScores, Tile
+from bm.merge.tensors import Compute, Tensors, TensorScores, Tile
+from bm.merge.tiling import Allowance
 
 TINY = float(np.finfo(np.float32).tiny)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, TINY, TINY / 2, -TINY / 8, 1e-45, 3.4e38, -3.4e38]
@@ -24,14 +24,14 @@ def itself(tile: Tile) -> torch.Tensor:
 
 
 def held(values: np.ndarray, **run: object) -> Tensors:
-    return Tensors.held(None, [torch.from_numpy(values)], run=Run(**run))
+    return Tensors.held(None, [torch.from_numpy(values)], run=Compute(**run))
 
 
 @settings(deadline=None, max_examples=80)
 @given(vectors, st.integers(25, 100), st.sampled_from([0, 1 << 20]), st.data())
 def test_any_rank_of_anything(values, tile, cache, data):
     ranks = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=2))
-    table = values.reshape(-1, 1)  # rows of one element: the grid may cut anywhere
+    table = values.reshape(-1, 1)  # rows of one element: the tiling may cut anywhere
     found = held(table, tile_elements=tile, allowance=Allowance(cache)).order_statistics(itself, ranks)
     assert found == [float(np.partition(values, rank)[rank]) for rank in ranks]
 
@@ -80,7 +80,7 @@ def test_scores_that_are_no_numbers_are_refused(bad, cache):
     values = np.zeros((50, 4), np.float32)
     values[31, 2] = bad
     tensors = Tensors.held(
-        None, [torch.from_numpy(values)], "mlp.weight", run=Run(tile_elements=8, allowance=Allowance(cache))
+        None, [torch.from_numpy(values)], "mlp.weight", run=Compute(tile_elements=8, allowance=Allowance(cache))
     )
     with pytest.raises(UserError, match=r"mlp\.weight: NaN or infinity"):
         tensors.order_statistics(itself, [5])

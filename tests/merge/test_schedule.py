@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from bm.config import Component
 from bm.errors import UserError
 from bm.merge import merge_in_memory
-from bm.merge.order import Branch
+from bm.merge.order import Join
 from bm.merge.schedule import Setting, scheduled, value_at
 from bm.merge.tensors import Tensors, kind_of
 from tests.merge.folders import Settings
@@ -133,7 +133,7 @@ def test_a_merge_of_folders_follows_its_schedule(experts):
     schedule = {"weights": {"math": [{"filter": "layers", "value": [1, 0]}, {"value": 1}],
                             "coding": [{"filter": "layers", "value": [0, 1]}, {"value": 1}]}}  # fmt: skip
     pair = {name: experts[name] for name in ("math", "coding")}
-    merged = merge_in_memory(Branch(("math", "coding"), 1), method, pair, None, Settings(schedule=schedule))
+    merged = merge_in_memory(Join(("math", "coding"), 1), method, pair, None, Settings(schedule=schedule))
     math, coding = (load_file(folder / "model.safetensors") for folder in pair.values())
     first, last = (f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1))
     assert torch.equal(merged[first], math[first]) and torch.equal(merged[last], coding[last])

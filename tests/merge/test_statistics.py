@@ -15,10 +15,10 @@ from bm.merge import methods, statistics
 from bm.merge.checkpoint import checkpoint
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.engine import execute
-from bm.merge.order import Branch
+from bm.merge.order import Join
 from bm.merge.plan import plan
 from bm.merge.sinks import Memory
-from bm.merge.tensors import Held, Run, Tensors
+from bm.merge.tensors import Compute, Held, Tensors
 from tests.merge.golden.inputs import HIDDEN, INTERMEDIATE, write_model
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
@@ -132,13 +132,13 @@ def test_no_traces_are_refused(folder, tmp_path):
 
 
 def stored(shape, models, matrices, dtype=torch.float64):
-    """`models` with statistics, on a grid of several tiles."""
+    """`models` with statistics, on a tiling of several tiles."""
     return Tensors(
         "layer.weight",
         None,
         [Held(model) for model in models],
         statistics=[Held(matrix) for matrix in matrices],
-        run=Run(dtype_of(dtype), tile_elements=3 * shape[-1]),
+        run=Compute(dtype_of(dtype), tile_elements=3 * shape[-1]),
     )
 
 
@@ -204,8 +204,8 @@ def test_models_are_merged_by_their_statistics(kind, tmp_path):
     with ExitStack() as stack:
         opened = {name: stack.enter_context(checkpoint(folder)) for name, folder in folders.items()}
         measured = {name: stack.enter_context(checkpoint(tmp_path / f"{kind}-{name}")) for name in folders}
-        items = plan(Branch(("a", "b"), 1), [method[kind]], opened, None, measured, Dtype.float32)
-        execute(items, [memory], Run(Dtype.float64), 10**9, threads=2)
+        items = plan(Join(("a", "b"), 1), [method[kind]], opened, None, measured, Dtype.float32)
+        execute(items, [memory], Compute(Dtype.float64), 10**9, threads=2)
     a, b = (load_file(folder / "model.safetensors") for folder in folders.values())
     one, two = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
     for name, tensor in memory.tensors.items():

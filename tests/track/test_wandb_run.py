@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bm.track import Reference, Table, Tracked, tracked
+from bm.track import LoggedTable, Reference, Tracked, tracked
 from bm.track.wandb_log import Held, ended, held, logs
 from tests.conftest import Bm
 from tests.track.conftest import KEY, about, wandb
@@ -41,7 +41,7 @@ def told(run: Tracked, folder: Path) -> None:
     run.makes([Reference("branch", "bb", "math")])
     Image.new("RGB", (4, 4)).save(folder / "figure.png")
     run.figure("figure", folder / "figure.png")
-    run.table("scores", Table(["model", "score"], [["math", 0.5], ["coding", None]]))
+    run.table("scores", LoggedTable(["model", "score"], [["math", 0.5], ["coding", None]]))
     run.summarise({"best": 0.75})
 
 

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 LINES = (".jsonl", ".json")
 
 
-class Table(Protocol):
+class RowsByNumber(Protocol):
     """Rows by number; no more of them in memory than are asked for."""
 
     def __len__(self) -> int: ...
@@ -52,7 +52,7 @@ def rows(
         yield values
 
 
-def _local(path: Path) -> Table:
+def _local(path: Path) -> RowsByNumber:
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     parquet = [file for file in files if file.suffix == ".parquet"]
     lines = [file for file in files if file.suffix in LINES]
@@ -61,7 +61,7 @@ def _local(path: Path) -> Table:
     return _load(str(path), "parquet", None, "train", [str(p) for p in parquet]) if parquet else Lines(lines)
 
 
-def _hub(name: str | None, config: str | None, split: str) -> Table:
+def _hub(name: str | None, config: str | None, split: str) -> RowsByNumber:
     if name is None:
         raise UserError("the source needs `name`, a set on the hub, or `path`, a file or folder of yours")
     repository, _, commit = name.partition("@")
@@ -70,14 +70,14 @@ def _hub(name: str | None, config: str | None, split: str) -> Table:
 
 def _load(
     what: str, set_: str, config: str | None, split: str, files: list[str] | None = None, revision: str | None = None
-) -> Table:
+) -> RowsByNumber:
     """A set through `datasets`, which maps it into memory instead of reading it."""
     import datasets
 
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        table: Table = datasets.load_dataset(set_, config, split=split, data_files=files, revision=revision)
+        table: RowsByNumber = datasets.load_dataset(set_, config, split=split, data_files=files, revision=revision)
     except Exception as problem:  # a set that is gated, renamed, damaged or out of reach raises anything
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         remedy = "" if files else "; a copy of it can be read with the source's `path`"

@@ -23,7 +23,7 @@ def aim(tensors: Tensors, *, weights: Weights, lam: float, omega: Share) -> Appl
     if not tensors.statistics:
         return plain
     (source,) = tensors.statistics
-    columns = tensors.grid.columns
+    columns = tensors.tiling.columns
     if source.shape != (columns,):
         raise UserError(f"{tensors.name}: the activations have shape {source.shape}, the layer {columns} inputs")
     size = source.read(0, columns).to(tensors.run.device, tensors.run.dtype)

@@ -46,7 +46,7 @@ def regmean_plus_plus(tensors: Tensors, *, alpha: Share) -> Apply:
 
 def damped(tensors: Tensors, k: int, alpha: float) -> Tensor:
     """α·G + (1 − α)·diag(G) of model k: [in, in] float64 on the merge's device."""
-    columns = tensors.grid.columns
+    columns = tensors.tiling.columns
     source = tensors.statistics[k]
     if source.shape != (columns, columns):
         raise UserError(f"{tensors.name}: the Gram matrix has shape {source.shape}, the layer {columns} inputs")

@@ -18,7 +18,7 @@ PITCH = 34
 
 
 @dataclass(frozen=True)
-class Line:
+class PanelLine:
     """A labelled line of a panel: a point with its interval, or a bar."""
 
     label: str
@@ -35,7 +35,7 @@ class Panel:
 
     figure: "Figure"
     axes: "Axes"
-    lines: Sequence[Line]
+    lines: Sequence[PanelLine]
     low: float
     high: float
 
@@ -46,7 +46,7 @@ class Panel:
 def scores(results: Results, task: str) -> "Figure":
     """Every model's pass@1 on one task with its interval; the student's and the mixture's means pass all lines."""
     pairs = [(row, row.scores[task]) for row in results.rows if task in row.scores and row.out_after is None]
-    lines = [Line(row.name, f"{100 * s.mean:.1f}", row.kind, s.mean, s.low, s.high) for row, s in pairs]
+    lines = [PanelLine(row.name, f"{100 * s.mean:.1f}", row.kind, s.mean, s.low, s.high) for row, s in pairs]
     panel = _panel(lines, _percent_tick)
     for line in lines:
         if line.kind in ("student", "mixture"):
@@ -57,11 +57,11 @@ def scores(results: Results, task: str) -> "Figure":
 def means(results: Results) -> "Figure":
     """Every model's mean over tasks."""
     pairs = [(row, mean) for row in results.rows if (mean := results.mean(row)) is not None]
-    lines = [Line(row.name, f"{100 * mean:.1f}", row.kind, mean, 0, mean) for row, mean in pairs]
+    lines = [PanelLine(row.name, f"{100 * mean:.1f}", row.kind, mean, 0, mean) for row, mean in pairs]
     return _bars(lines, _percent_tick)
 
 
-def intervals(lines: Sequence[Line]) -> "Figure":
+def intervals(lines: Sequence[PanelLine]) -> "Figure":
     """Shares as bars from zero, each with a whisker over its interval."""
     panel = _panel([replace(line, low=0) for line in lines], _percent_tick, 0)
     for row, line in enumerate(lines):
@@ -79,7 +79,8 @@ def intervals(lines: Sequence[Line]) -> "Figure":
 def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
     """Paired differences in percentage points with their intervals, against zero."""
     lines = [
-        Line(v.name, f"{points(v.difference)} {MARKS[v.verdict]}", kind, v.difference, v.low, v.high) for v in verdicts
+        PanelLine(v.name, f"{points(v.difference)} {MARKS[v.verdict]}", kind, v.difference, v.low, v.high)
+        for v in verdicts
     ]
     return _around_zero(lines, lambda value: signed(100 * value, ".3g"), points)
 
@@ -91,11 +92,11 @@ def cosines(meetings: Sequence[Meeting]) -> "Figure":
 
 def correlations(values: Sequence[tuple[str, float, float, float]]) -> "Figure":
     """Numbers in [-1, 1] with their labels and intervals, against zero."""
-    lines = [Line(label, signed(at), "merge", at, low, high) for label, at, low, high in values]
+    lines = [PanelLine(label, signed(at), "merge", at, low, high) for label, at, low, high in values]
     return _around_zero(lines, lambda value: signed(value, ".3g"), signed)
 
 
-def _around_zero(lines: Sequence[Line], tick: Callable[[float], str], show: Callable[[float], str]) -> "Figure":
+def _around_zero(lines: Sequence[PanelLine], tick: Callable[[float], str], show: Callable[[float], str]) -> "Figure":
     """Points with their intervals against zero."""
     around_zero = [replace(line, low=min(line.low, 0), high=max(line.high, 0)) for line in lines]
     panel = _panel(around_zero, lambda value: tick(value) if value else "0")
@@ -106,13 +107,15 @@ def _around_zero(lines: Sequence[Line], tick: Callable[[float], str], show: Call
 def conflicts(meetings: Sequence[Meeting]) -> "Figure":
     """Share of the entries that both experts changed and changed in opposite directions."""
     return _bars(
-        [Line(m.pair, percent(m.conflict), "merge", m.conflict, 0, m.conflict) for m in meetings], _percent_tick
+        [PanelLine(m.pair, percent(m.conflict), "merge", m.conflict, 0, m.conflict) for m in meetings], _percent_tick
     )
 
 
 def overlaps(meetings: Sequence[Meeting]) -> "Figure":
     """Jaccard index of the entries that Arcee Fusion would take of either expert."""
-    return _bars([Line(m.pair, percent(m.overlap), "merge", m.overlap, 0, m.overlap) for m in meetings], _percent_tick)
+    return _bars(
+        [PanelLine(m.pair, percent(m.overlap), "merge", m.overlap, 0, m.overlap) for m in meetings], _percent_tick
+    )
 
 
 def costs(rows: Sequence[Row], totals: Mapping[str, float]) -> "Figure":
@@ -121,7 +124,7 @@ def costs(rows: Sequence[Row], totals: Mapping[str, float]) -> "Figure":
     for row in rows:
         own, total = row.cost.seconds, max(totals[row.name], row.cost.seconds)
         value = duration(own) if duration(own) == duration(total) else f"{duration(own)} of {duration(total)}"
-        lines.append(Line(row.name, value, row.kind, own, 0, total))
+        lines.append(PanelLine(row.name, value, row.kind, own, 0, total))
     longest = max(line.high for line in lines)
     return _bars(lines, duration, next((unit for unit in (3600, 60) if longest >= 2 * unit), 1))
 
@@ -135,16 +138,18 @@ def funnel(counts: Funnel) -> "Figure":
     return _bars([_counted(*pair, counts.answered) for pair in pairs], lambda value: f"{value:,.0f}")
 
 
-def _counted(label: str, number: int, kind: Kind, responses: int) -> Line:
+def _counted(label: str, number: int, kind: Kind, responses: int) -> PanelLine:
     value = f"{number:,}" if number >= responses else f"{number:,} · {share(number / responses)}"
-    return Line(label, value, kind, number, 0, number)
+    return PanelLine(label, value, kind, number, 0, number)
 
 
 def _percent_tick(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _panel(lines: Sequence[Line], show: Callable[[float], str], start: float | None = None, unit: float = 1) -> Panel:
+def _panel(
+    lines: Sequence[PanelLine], show: Callable[[float], str], start: float | None = None, unit: float = 1
+) -> Panel:
     """An axis that holds all lines, with ticks that are round in `unit`, and the lines' labels and values."""
     low, high = min(line.low for line in lines), max(line.high for line in lines)
     room = 0.06 * ((high - low) or 1)
@@ -170,7 +175,7 @@ def _through(panel: Panel, value: float, colour: str, dashes: str) -> None:
         panel.axes.plot([x, x], [PITCH * row + 17, PITCH * row + 33], color=colour, linewidth=1, linestyle=dashes)
 
 
-def _points(panel: Panel, lines: Sequence[Line], show: Callable[[float], str]) -> "Figure":
+def _points(panel: Panel, lines: Sequence[PanelLine], show: Callable[[float], str]) -> "Figure":
     """Markers with their intervals."""
     for row, line in enumerate(lines):
         y, colour = PITCH * row + 25, LIGHT[line.kind]
@@ -183,7 +188,7 @@ def _points(panel: Panel, lines: Sequence[Line], show: Callable[[float], str]) -
     return panel.figure
 
 
-def _bars(lines: Sequence[Line], show: Callable[[float], str], unit: float = 1) -> "Figure":
+def _bars(lines: Sequence[PanelLine], show: Callable[[float], str], unit: float = 1) -> "Figure":
     """Bars from zero, pale beyond `at`."""
     panel = _panel(lines, show, 0, unit)
     for row, line in enumerate(lines):

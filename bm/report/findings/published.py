@@ -21,12 +21,12 @@ SCALE = "DeepSeek-R1-Distill-Qwen-32B, experts trained on 58k, 20k and 8.6k trac
 RECIPE = "tinyr1"
 """The paper's scale. At any other, claims are compared (signs, orders, ratios), not values."""
 
-Line = Annotated[str, StringConstraints(min_length=1)]
+OneLine = Annotated[str, StringConstraints(min_length=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class PublishedRow:
-    name: Line
+    name: OneLine
     """As the paper calls it."""
     values: tuple[float | None, ...]
     """Scores in percent, one per column; None: not reported."""
@@ -47,12 +47,12 @@ class Models:
     """Which rows of a grid, and from the cells with which settings. `!name` is any other than that name."""
 
     kind: Kind
-    domain: Line | None = None
+    domain: OneLine | None = None
     """One that the model was made for, as an expert or from its expert; here and below None: any."""
-    method: Line | None = None
-    order: Line | tuple[Line, ...] | None = None
+    method: OneLine | None = None
+    order: OneLine | tuple[OneLine, ...] | None = None
     """Where there are several, every one must have been run."""
-    base: Line | None = None
+    base: OneLine | None = None
     """The expert whose weights a merge keeps where it takes nothing."""
     where: Mapping[str, str | float | bool | None] | None = None
     """Settings by dotted name, `lowest` and `highest` among a seed's cells; None: any cell, and for what a model is
@@ -67,7 +67,7 @@ class Stated:
     """A claim: it is true where its statistic is above one bound and below another."""
 
     id: Name
-    claim: Line
+    claim: OneLine
     above: float | None = None
     below: float | None = None
 
@@ -116,7 +116,7 @@ AnyClaim = Annotated[Difference | Order | Ratio | Cosine, Field(discriminator="t
 
 @dataclass(frozen=True, config=STRICT)
 class Published:
-    title: Line
+    title: OneLine
     number: str | None
     """The title of the table or figure; None: the paper has none of this."""
     columns: Mapping[str, str]

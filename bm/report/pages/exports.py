@@ -7,7 +7,7 @@ from typing import Any
 
 from bm.report.figures.charts import Chart
 from bm.report.figures.drawing import standalone
-from bm.report.pages.tables import Cell, Table
+from bm.report.pages.tables import Table, TableCell
 from bm.store import write_text
 
 DPI = 216
@@ -76,7 +76,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
-def _latex(cell: Cell) -> str:
+def _latex(cell: TableCell) -> str:
     shown = f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text)
     return f"{shown} {{\\scriptsize {escaped(cell.small)}}}" if cell.small else shown
 

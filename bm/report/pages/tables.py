@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     text: str
     value: str | float
     """What it is sorted by; "" where there is nothing."""
@@ -43,7 +43,7 @@ class Cell:
     """The interval again, for programs."""
 
 
-NOTHING = Cell("–", "")
+NOTHING = TableCell("–", "")
 Costing = tuple[Callable[[Row], float | None], Callable[[float], str]]
 """What a row cost, None where nobody knows; and how it is written."""
 COSTS: dict[str, Costing] = {
@@ -59,15 +59,15 @@ counted once. A column of your own is one more entry."""
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     kind: Kind | None
-    cells: Sequence[Cell]
+    cells: Sequence[TableCell]
 
 
 @dataclass(frozen=True)
 class Table:
     columns: Sequence[Column]
-    rows: Sequence[Line]
+    rows: Sequence[TableRow]
 
 
 def tabled(grid: Grid, published: Published | None) -> Table:
@@ -100,34 +100,36 @@ def _costing(table: Table) -> Table:
     ]
     return Table(
         [table.columns[place] for place in kept],
-        [Line(row.kind, [row.cells[place] for place in kept]) for row in table.rows],
+        [TableRow(row.kind, [row.cells[place] for place in kept]) for row in table.rows],
     )
 
 
 def _line(
     pair: Pair, shown: Sequence[str], tasks: Sequence[str], best: Mapping[str, float | None], told: Mapping[str, object]
-) -> Line:
+) -> TableRow:
     entry = pair.entry
     left = wording.out(entry.row.out_after) if entry and entry.row.out_after is not None else ""
-    cells = [Cell(entry.name, entry.name, left, left) if entry else Cell(f"{pair.name} (paper)", pair.name)]
+    cells = [TableCell(entry.name, entry.name, left, left) if entry else TableCell(f"{pair.name} (paper)", pair.name)]
     cells += [_setting(entry, axis) if entry else NOTHING for axis in shown]
     for task in tasks:
         cells.append(_score(entry, task, best[task]) if entry else NOTHING)
         if task in told:
-            cells.append(Cell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING)
+            cells.append(
+                TableCell(f"{100 * pair.paper[task]:.1f}", pair.paper[task]) if task in pair.paper else NOTHING
+            )
     cells += [_cost(entry, costing) if entry else NOTHING for costing in COSTS.values()]
-    cells.append(Cell(str(len(entry.by_seed)), len(entry.by_seed)) if entry else NOTHING)
-    return Line(pair.kind, cells)
+    cells.append(TableCell(str(len(entry.by_seed)), len(entry.by_seed)) if entry else NOTHING)
+    return TableRow(pair.kind, cells)
 
 
-def _setting(entry: Entry, axis: str) -> Cell:
+def _setting(entry: Entry, axis: str) -> TableCell:
     if axis not in entry.settings:
         return NOTHING
     value, shown = entry.settings[axis], said(entry.settings[axis])
-    return Cell(shown, shown if isinstance(value, bool) or value is None else value)
+    return TableCell(shown, shown if isinstance(value, bool) or value is None else value)
 
 
-def _score(entry: Entry, task: str, best: float | None) -> Cell:
+def _score(entry: Entry, task: str, best: float | None) -> TableCell:
     """The score with its interval and, on a task, the mean tokens of a response."""
     score = scored(entry, task)
     shown = score or entry.score(task, early=True)
@@ -138,15 +140,15 @@ def _score(entry: Entry, task: str, best: float | None) -> Cell:
     long, brief = (numbers.span(shown.low, shown.high, digits) for digits in (1, 0))
     small = f"{long} · {tokens}" if tokens else long
     brief += f"·{tokens}" if tokens and len(entry.by_seed) == 1 else ""  # over seeds a terminal has no room for it
-    return Cell(f"{100 * shown.mean:.1f}", shown.mean, small, brief, bool(score and score.mean == best),
+    return TableCell(f"{100 * shown.mean:.1f}", shown.mean, small, brief, bool(score and score.mean == best),
                 shown.low, shown.high)  # fmt: skip
 
 
-def _cost(entry: Entry, costing: Costing) -> Cell:
+def _cost(entry: Entry, costing: Costing) -> TableCell:
     """The mean over seeds; nothing where one of them does not know it, as where a GPU has no price."""
     cost, written = costing
     known = [value for row, _ in entry.by_seed.values() if (value := cost(row)) is not None]
-    return Cell(written(fmean(known)), fmean(known)) if len(known) == len(entry.by_seed) else NOTHING
+    return TableCell(written(fmean(known)), fmean(known)) if len(known) == len(entry.by_seed) else NOTHING
 
 
 def of_verdicts(results: Results) -> Table:
@@ -154,40 +156,40 @@ def of_verdicts(results: Results) -> Table:
     columns = [Column(name, words) for name, words in (
         ("model", True), ("against", True), ("on", True), ("difference", False), ("verdict", True), ("p", False),
         ("questions", False), ("to decide", False), ("time ratio", False))]  # fmt: skip
-    return Table(columns, [Line(None, _verdict(verdict)) for verdict in results.verdicts])
+    return Table(columns, [TableRow(None, _verdict(verdict)) for verdict in results.verdicts])
 
 
-def _verdict(v: Verdict) -> list[Cell]:
+def _verdict(v: Verdict) -> list[TableCell]:
     interval, ratio = f"{numbers.points(v.low)} to {numbers.points(v.high)}", v.cost_ratio
     return [
-        *(Cell(text, text) for text in (v.name, v.against, v.task)),
-        Cell(numbers.points(v.difference), v.difference, interval, low=v.low, high=v.high),
-        Cell(f"{numbers.MARKS[v.verdict]} {v.verdict}", v.verdict),
-        Cell(numbers.probability(v.p), v.p),
-        Cell(f"{v.questions:,}", v.questions),
-        Cell(wording.to_decide(v), v.questions_needed or ""),
-        NOTHING if ratio is None else Cell(numbers.share(ratio), ratio),
+        *(TableCell(text, text) for text in (v.name, v.against, v.task)),
+        TableCell(numbers.points(v.difference), v.difference, interval, low=v.low, high=v.high),
+        TableCell(f"{numbers.MARKS[v.verdict]} {v.verdict}", v.verdict),
+        TableCell(numbers.probability(v.p), v.p),
+        TableCell(f"{v.questions:,}", v.questions),
+        TableCell(wording.to_decide(v), v.questions_needed or ""),
+        NOTHING if ratio is None else TableCell(numbers.share(ratio), ratio),
     ]
 
 
 def claimed(claims: Sequence[Claim]) -> Table:
     """What was claimed, what the paper reports, what was measured, and the verdict."""
     columns = [Column("claim", True), Column("verdict", True), Column("paper"), Column("measured"), Column("seeds")]
-    return Table(columns, [Line(None, _claim(claim)) for claim in claims])
+    return Table(columns, [TableRow(None, _claim(claim)) for claim in claims])
 
 
-def _claim(claim: Claim) -> list[Cell]:
+def _claim(claim: Claim) -> list[TableCell]:
     def shown(value: float | None) -> str:
         return "–" if value is None else numbers.measure(claim.test, value)
 
     interval = "" if claim.low is None else f"{shown(claim.low)} to {shown(claim.high)}"
     return [
-        Cell(claim.claim, claim.claim),
-        Cell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
-        Cell(shown(claim.published), "" if claim.published is None else claim.published),
-        Cell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval,
+        TableCell(claim.claim, claim.claim),
+        TableCell(f"{wording.TRUTHS[claim.verdict]} {claim.verdict}", claim.verdict),
+        TableCell(shown(claim.published), "" if claim.published is None else claim.published),
+        TableCell(shown(claim.measured), "" if claim.measured is None else claim.measured, interval,
              low=claim.low, high=claim.high),
-        Cell(str(claim.seeds), claim.seeds),
+        TableCell(str(claim.seeds), claim.seeds),
     ]  # fmt: skip
 
 
@@ -210,15 +212,15 @@ def contested(grid: Grid) -> Table:
     lines = []
     for method, of in sorted(by_method.items(), key=lambda item: -reached(item[1])):
         pairs = [_standing(of.get(regime), best[regime]) for regime in compared.regimes]
-        lines.append(Line("merge", [Cell(method, method), *(cell for pair in pairs for cell in pair)]))
+        lines.append(TableRow("merge", [TableCell(method, method), *(cell for pair in pairs for cell in pair)]))
     return Table(columns, lines)
 
 
-def _standing(s: Standing | None, best: float) -> tuple[Cell, Cell]:
+def _standing(s: Standing | None, best: float) -> tuple[TableCell, TableCell]:
     if s is None:
         return NOTHING, NOTHING
     brief = numbers.span(s.mean.low, s.mean.high, 0)
-    mean = Cell(f"{100 * s.mean.mean:.1f}", s.mean.mean, numbers.span(s.mean.low, s.mean.high), brief,
+    mean = TableCell(f"{100 * s.mean.mean:.1f}", s.mean.mean, numbers.span(s.mean.low, s.mean.high), brief,
                 s.mean.mean == best, s.mean.low, s.mean.high)  # fmt: skip
     if s.difference is None:
         return mean, NOTHING
@@ -226,4 +228,4 @@ def _standing(s: Standing | None, best: float) -> tuple[Cell, Cell]:
     verdict = "undecided" if s.p is None or s.p >= 1 - CONFIDENCE else "better" if d.mean > 0 else "worse"
     said = f"{numbers.points(d.low)} to {numbers.points(d.high)}"
     said += "" if s.p is None else f", p {numbers.probability(s.p)}"
-    return mean, Cell(f"{numbers.MARKS[verdict]} {numbers.points(d.mean)}", d.mean, said, low=d.low, high=d.high)
+    return mean, TableCell(f"{numbers.MARKS[verdict]} {numbers.points(d.mean)}", d.mean, said, low=d.low, high=d.high)

@@ -9,8 +9,8 @@ from rich.table import Table
 from bm.report.figures import numbers
 from bm.report.findings.results import Kind, Results
 from bm.report.pages import comparison, wording
-from bm.report.pages.tables import Cell, of_run
 from bm.report.pages.tables import Table as Tabled
+from bm.report.pages.tables import TableCell, of_run
 
 SIGNS: Mapping[Kind, str] = {
     "student": "[bright_black]■[/]",
@@ -78,7 +78,7 @@ def _models(models: Tabled, places: Sequence[int]) -> Table:
     return table
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = f"[bold]{cell.text}[/]" if cell.best else cell.text
     return f"{text} [dim]{cell.brief}[/]" if cell.brief else text
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from bm.report.findings.evidence import Subject
 from bm.report.findings.results import MEAN, Results
 from bm.store import Artefact
-from bm.track import Reference, Table, Tracked
+from bm.track import LoggedTable, Reference, Tracked
 
 SAMPLES = 32
 """Rows of each model in the table of samples."""
@@ -24,7 +24,7 @@ def track(
     tracking.log(metrics(results), number)
     tracking.makes([_reference(a) for a in made.values()])
     tracking.table("scores", scores(results))
-    tracking.table("samples", Table(("model", *COLUMNS), [row for s in subjects for row in samples(s)]))
+    tracking.table("samples", LoggedTable(("model", *COLUMNS), [row for s in subjects for row in samples(s)]))
     with TemporaryDirectory() as folder:
         for file in figures(results, Path(folder)):
             tracking.figure(f"figures/{file.stem}", file)
@@ -54,7 +54,7 @@ def summary(results: Results) -> Mapping[str, float]:
     return values | {f"spent/{name}": value for name, value in spent.items() if value is not None}
 
 
-def scores(results: Results) -> Table:
+def scores(results: Results) -> LoggedTable:
     """A row for each model and task."""
     columns = ("model", "kind", "task", "score", "low", "high", "questions", "samples", "seconds")
     rows = [
@@ -62,7 +62,7 @@ def scores(results: Results) -> Table:
         for r in results.rows
         for task, s in r.scores.items()
     ]
-    return Table(columns, rows)
+    return LoggedTable(columns, rows)
 
 
 def samples(subject: Subject) -> Iterator[tuple[object, ...]]:

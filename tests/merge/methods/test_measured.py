@@ -9,7 +9,7 @@ import torch
 from bm.errors import UserError
 from bm.merge import methods
 from bm.merge.dtypes import dtype_of
-from bm.merge.tensors import Held, Run, Tensors
+from bm.merge.tensors import Compute, Held, Tensors
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
 
@@ -17,7 +17,7 @@ from tests.merge.methods.test_parity import merged
 def tensors(statistics=(), shape=(7, 5), name="model.layers.2.mlp.up_proj.weight", layers=5, dtype=torch.float64):
     base, *updates = torch.randn(4, *shape, dtype=dtype, generator=torch.Generator().manual_seed(6))
     models = [Held(base + 0.1 * update) for update in updates]
-    run = Run(dtype_of(dtype), tile_elements=10)
+    run = Compute(dtype_of(dtype), tile_elements=10)
     return Tensors(name, Held(base), models, statistics=[Held(s) for s in statistics], layers=layers, run=run)
 
 
@@ -50,7 +50,7 @@ def test_tiny_moments_do_not_underflow_in_float32():
     moments = torch.full((3, 7, 5), 1e-30)
     moments[:, 0] = 4e-30
     base = torch.zeros(7, 5)
-    view = Tensors("w", Held(base), [Held(base + 1e-9)] * 3, statistics=[Held(m) for m in moments], run=Run())
+    view = Tensors("w", Held(base), [Held(base + 1e-9)] * 3, statistics=[Held(m) for m in moments], run=Compute())
     ota = partial(methods.ota, weights=1.0, lam=1.0, density=5 / 35, power=0.5, epsilon=1e-26)
     assert torch.equal(merged(view, ota) != 0, moments[0] == 4e-30)
 

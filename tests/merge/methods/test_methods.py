@@ -15,7 +15,7 @@ from bm.errors import UserError
 from bm.merge import methods
 from bm.merge.dtypes import Dtype
 from bm.merge.methods import updates
-from bm.merge.tensors import Run, Tensors, kind_of
+from bm.merge.tensors import Compute, Tensors, kind_of
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
 
@@ -31,7 +31,7 @@ def component(name):
 
 
 def held(base, models, tile=7, **options):
-    return Tensors.held(base, list(models), run=Run(tile_elements=tile), **options)
+    return Tensors.held(base, list(models), run=Compute(tile_elements=tile), **options)
 
 
 def test_every_method_has_one_yaml_and_every_yaml_one_method():
@@ -120,7 +120,7 @@ def test_masks_depend_on_seed_tensor_and_model_only():
 
     def mask(seed=0, name="w", tile=64, model="a"):
         tensors = Tensors.held(
-            torch.zeros(16, 16), [update], name=name, names=[model], run=Run(seed=seed, tile_elements=tile)
+            torch.zeros(16, 16), [update], name=name, names=[model], run=Compute(seed=seed, tile_elements=tile)
         )
         return merged(tensors, component("dare_linear")) != 0
 
@@ -135,7 +135,7 @@ def test_sce_weighs_small_updates_by_their_energy():
     models = [base + 1e-5 * (k + 1) * other for k, other in enumerate(others)]
     exact = oracles.sce(base, models, 1.0)
     tensors = Tensors.held(
-        torch.from_numpy(base), [torch.from_numpy(m) for m in models], run=Run(Dtype.float64, tile_elements=20)
+        torch.from_numpy(base), [torch.from_numpy(m) for m in models], run=Compute(Dtype.float64, tile_elements=20)
     )
     result = merged(tensors, partial(methods.sce, density=1.0))
     np.testing.assert_allclose(result, exact, rtol=0, atol=1e-12)
@@ -146,7 +146,9 @@ def test_model_stock_knows_the_angle_of_small_updates():
     base = torch.randn(4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     step = 1e-5 * torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     models = [base + step[0], base + step[0] + 0.1 * step[1]]
-    result = merged(Tensors.held(base, models, run=Run(Dtype.float64)), partial(methods.model_stock, filter_wise=False))
+    result = merged(
+        Tensors.held(base, models, run=Compute(Dtype.float64)), partial(methods.model_stock, filter_wise=False)
+    )
     np.testing.assert_allclose(
         result, oracles.model_stock(base.numpy(), [m.numpy() for m in models], False), atol=1e-13
     )
@@ -182,7 +184,7 @@ def test_opposite_directions_have_no_mean_on_the_sphere():
     multislerp = partial(methods.multislerp, weights=1.0, normalize=True)
     with pytest.raises(UserError, match="cancel"):
         merged(
-            Tensors.held(None, [a, -0.5 * a, -0.5 * a], run=Run(Dtype.float64)),
+            Tensors.held(None, [a, -0.5 * a, -0.5 * a], run=Compute(Dtype.float64)),
             partial(methods.multislerp, weights=[1.0, 0.5, 0.5], normalize=True),
         )
     torch.testing.assert_close(merged(Tensors.held(None, [a, -a]), multislerp), torch.zeros_like(a))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from bm.merge.dtypes import dtype_of
 from bm.merge.mergekit.methods import METHODS as ENTRIES
 from bm.merge.mergekit.methods import REQUIRED
-from bm.merge.tensors import Run, Tensors, Tile
+from bm.merge.tensors import Compute, Tensors, Tile
 from tests.merge.golden.cases import METHODS, TIED
 from tests.merge.golden.inputs import coarse, uniform, weights
 from tests.merge.methods import oracles
@@ -24,7 +24,7 @@ SEEDS = {name: seed for seed, name in enumerate(METHODS)}
 def merged(tensors: Tensors, method) -> torch.Tensor:
     """The whole merged tensor, tile by tile."""
     apply = method(tensors)
-    tiles = [apply(tile) for block in tensors.grid.blocks(tensors.run.block_tiles) for tile in tensors.tiles(block)]
+    tiles = [apply(tile) for block in tensors.tiling.blocks(tensors.run.block_tiles) for tile in tensors.tiles(block)]
     return torch.cat(tiles).view(tensors.shape)
 
 
@@ -52,7 +52,7 @@ def known_masks(monkeypatch):
 
     def use(seed, shape):
         def numbers(self, k):
-            columns = self.tensors.grid.columns
+            columns = self.tensors.tiling.columns
             return torch.from_numpy(uniform(seed, k, shape).reshape(-1, columns))[
                 self.start // columns : self.stop // columns
             ]
@@ -63,12 +63,12 @@ def known_masks(monkeypatch):
 
 
 def ours(name, case, dtype=torch.float32, **changed):
-    """The case by the product on a grid of several tiles, in the arithmetic of `dtype`."""
+    """The case by the product on a tiling of several tiles, in the arithmetic of `dtype`."""
     base, models = inputs(name, case)
     tensors = Tensors.held(
         None if base is None else torch.from_numpy(base),
         [torch.from_numpy(m) for m in models],
-        run=Run(dtype_of(dtype), tile_elements=3 * 13),
+        run=Compute(dtype_of(dtype), tile_elements=3 * 13),
     )
     return merged(tensors, partial(bound(case)[0], **changed))
 

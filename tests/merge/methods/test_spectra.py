@@ -1,4 +1,4 @@
-"""Methods of whole matrices against SVDs in float64; the same bits for any grid and number of threads; other shapes."""
+"""Methods of whole matrices against SVDs in float64; the same bits for any tiling and threads; other shapes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +10,7 @@ import torch
 from bm.merge import methods
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.methods import spectra
-from bm.merge.tensors import Run, Tensors
+from bm.merge.tensors import Compute, Tensors
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
 
@@ -32,7 +32,7 @@ def case(shape, models=3, sizes=(1.0, 1.0, 1.0), seed=0):
 
 
 def made(method, base, models, weights=WEIGHTS, tile=40, **options):
-    tensors = Tensors.held(base, models, run=Run(dtype_of(base.dtype), tile_elements=tile), **options)
+    tensors = Tensors.held(base, models, run=Compute(dtype_of(base.dtype), tile_elements=tile), **options)
     return merged(tensors, partial(getattr(methods, method), weights=weights, **CASES[method]))
 
 
@@ -71,7 +71,7 @@ def test_neither_grid_nor_threads_change_a_bit(name):
     alone = made(name, base, models, tile=1 << 20)
     assert torch.equal(alone, made(name, base, models, tile=24))
     with ThreadPoolExecutor(3) as workers:
-        run = Run(tile_elements=48, workers=workers)
+        run = Compute(tile_elements=48, workers=workers)
         tensors = Tensors.held(base, models, run=run)
         assert torch.equal(alone, merged(tensors, partial(getattr(methods, name), weights=WEIGHTS, **CASES[name])))
 
@@ -108,7 +108,9 @@ def test_tsv_m_keeps_updates_that_do_not_meet():
         @ torch.eye(12).double()[4 * k : 4 * k + 4]
         for k in range(3)
     ]
-    result = merged(Tensors.held(base, updates, run=Run(Dtype.float64)), partial(methods.tsv_m, weights=1.0, lam=1.0))
+    result = merged(
+        Tensors.held(base, updates, run=Compute(Dtype.float64)), partial(methods.tsv_m, weights=1.0, lam=1.0)
+    )
     torch.testing.assert_close(result, sum(updates), rtol=0, atol=1e-10)
 
 
@@ -127,7 +129,7 @@ def test_svc_undoes_what_equal_updates_count_twice():
     """Two experts that learned the same: their sum counts each direction twice, calibration gives it back once."""
     base, (model,) = case((9, 6), models=1, sizes=(1.0,))
     svc = partial(methods.svc, weights=1.0, lam=1.0, alpha=0.1)
-    result = merged(Tensors.held(base, [model, model], run=Run(Dtype.float64)), svc)
+    result = merged(Tensors.held(base, [model, model], run=Compute(Dtype.float64)), svc)
     torch.testing.assert_close(result, model, rtol=0, atol=1e-9)
 
 
@@ -145,7 +147,7 @@ def test_a_tall_matrix_is_never_held():
             longest = max(longest, stop - start)
             return self.tensor.reshape(-1)[start:stop]
 
-    tensors = Tensors("w", Counted(base), [Counted(m) for m in models], run=Run(Dtype.float64, tile_elements=64))
+    tensors = Tensors("w", Counted(base), [Counted(m) for m in models], run=Compute(Dtype.float64, tile_elements=64))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spectra, "STRIP", 256)
         methods.tsv_m(tensors, weights=1.0, lam=1.0)

@@ -14,13 +14,12 @@ from bm.report import Cost, compare, read, report, report_grid, results
 from bm.report.figures.charts import charts
 from bm.report.figures.charts.frontier import Point, unbeaten
 from bm.report.figures.drawing import style
-from bm.report.findings.grid import Cell as Cell_
-from bm.report.findings.grid import Grid, gather
+from bm.report.findings.grid import Cell, Grid, gather
 from bm.report.findings.published import published
 from bm.report.findings.results import write
 from bm.report.pages.exports import escaped, latex
 from bm.report.pages.record import command
-from bm.report.pages.tables import Cell, Column, Line, Table, tabled
+from bm.report.pages.tables import Column, Table, TableCell, TableRow, tabled
 from bm.report.pages.wording import spent
 from bm.store import Artefact, Store, model_digest
 from tests.conftest import Bm
@@ -162,7 +161,7 @@ def test_latex_is_escaped() -> None:
     assert escaped(r"a_b & 5 % of {x}\y~z^2 #1 $") == (
         r"a\_b \& 5 \% of \{x\}\textbackslash{}y\textasciitilde{}z\textasciicircum{}2 \#1 \$"
     )
-    line = Line("merge", [Cell("a_b", ""), Cell("62.1", 0.6, "57.1–65.2", best=True)])
+    line = TableRow("merge", [TableCell("a_b", ""), TableCell("62.1", 0.6, "57.1–65.2", best=True)])
     assert latex(Table([Column("model", words=True), Column("math")], [line])) == (
         "\\begin{tabular}{lr}\n\\toprule\nmodel & math \\\\\n\\midrule\n"
         "a\\_b & \\textbf{62.1} {\\scriptsize 57.1--65.2} \\\\\n\\bottomrule\n\\end{tabular}\n"
@@ -187,7 +186,7 @@ def test_an_unknown_experiment_is_one_line(outputs: Path, bm: Bm) -> None:
 def test_the_command_keeps_every_override_and_config_dir(outputs: Path) -> None:
     grid = gather(outputs, "figure2", None)
 
-    def with_run(cell: Cell_, number: int) -> Cell_:
+    def with_run(cell: Cell, number: int) -> Cell:
         assert cell.run is not None
         words = (f"seed={cell.seed}", f"branch.epochs={number % 2}", "experiment=figure2", "student=my own")
         return replace(cell, run=replace(cell.run, overrides=words, config_dirs=("/mine",)))

@@ -23,7 +23,7 @@ def bars(grid: Grid) -> Iterator[Chart]:
 
 
 def _bars(grid: Grid, task: str, tested: list[tuple[Entry, Interval]]) -> Chart:
-    lines = [panels.Line(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in tested[:MOST]]
+    lines = [panels.PanelLine(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in tested[:MOST]]
     title = "Mean over tasks" if task == MEAN else task
     over = f"over {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "over questions"
     rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.by_seed)) for e, s in tested]
@@ -38,7 +38,7 @@ def paper(grid: Grid, published: Published | None) -> Iterator[Chart]:
         rows = [(row.name, row.kind or "student", row.values[place]) for row in published.rows] if published else []
         known = sorted([(n, k, v / 100) for n, k, v in rows if v is not None], key=lambda row: -row[2])
         if len(known) > 1:
-            lines = [panels.Line(name, f"{100 * v:.1f}", kind, v, v, v) for name, kind, v in known]
+            lines = [panels.PanelLine(name, f"{100 * v:.1f}", kind, v, v, v) for name, kind, v in known]
             note = f"As published, beside {task} above; the paper gives no intervals."
             figure = panels.intervals(lines)
             yield Chart(f"paper-{task}", f"The paper: {title}", note, figure, ("model", "kind", "mean"), known)

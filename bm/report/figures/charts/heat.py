@@ -16,7 +16,7 @@ HIGH, NARROW, LETTER = 22, 34, 5.2
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatCell:
     value: float
     """What its colour shows."""
     text: str
@@ -25,7 +25,7 @@ class Cell:
 
 
 def heat(
-    down: Sequence[str], across: Sequence[str], cells: Mapping[tuple[str, str], Cell], around_zero: bool = False
+    down: Sequence[str], across: Sequence[str], cells: Mapping[tuple[str, str], HeatCell], around_zero: bool = False
 ) -> "Figure":
     """Rows named on the left, columns above, slanted. Colour goes from the lowest to the highest value, or from zero
     to both sides. A place without a cell stays empty."""

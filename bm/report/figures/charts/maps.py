@@ -8,7 +8,7 @@ from typing import Any
 
 from bm.report.figures.charts.chart import MEAN, MOST_ROWS, Chart, best, left_out, scored
 from bm.report.figures.charts.curves import number, numeric
-from bm.report.figures.charts.heat import Cell, heat
+from bm.report.figures.charts.heat import HeatCell, heat
 from bm.report.figures.numbers import percent, points
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid, said
 from bm.statistics import over_seeds
@@ -26,7 +26,8 @@ def methods(grid: Grid) -> Iterator[Chart]:
         return
     scores = {(e.label, t): score for e in entries for t in tasks if (score := scored(e, t))}
     cells = {
-        at: Cell(s.mean, f"{100 * s.mean:.1f}", f"{percent(s.low)} to {percent(s.high)}") for at, s in scores.items()
+        at: HeatCell(s.mean, f"{100 * s.mean:.1f}", f"{percent(s.low)} to {percent(s.high)}")
+        for at, s in scores.items()
     }
     figure = heat([e.label for e in entries], tasks, cells)
     rows = [(*at, s.mean, s.low, s.high) for at, s in scores.items()]
@@ -47,7 +48,7 @@ def orders(grid: Grid) -> Iterator[Chart]:
             tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
             known = sorted(of, key=lambda order: (of[order].row.base or "", order))
             apart = {(order, task): _apart(of, order, task) for order in known for task in tasks}
-            cells = {at: Cell(fmean(d), points(fmean(d)), _over(d)) for at, d in apart.items() if d}
+            cells = {at: HeatCell(fmean(d), points(fmean(d)), _over(d)) for at, d in apart.items() if d}
             figure = heat(known, tasks, cells, around_zero=True)
             rows = [(*at, fmean(d), len(d)) for at, d in apart.items() if d]
             note = (
@@ -92,7 +93,7 @@ def retention(grid: Grid) -> Iterator[Chart]:
                 if kept.name == row.name and kept.share is not None:
                     shares[entry.label, kept.expert].append(kept.share)
     if shares:
-        cells = {at: Cell(fmean(s), f"{100 * fmean(s):.0f}", _counted(s)) for at, s in shares.items()}
+        cells = {at: HeatCell(fmean(s), f"{100 * fmean(s):.0f}", _counted(s)) for at, s in shares.items()}
         shown, experts = dict.fromkeys(m for m, _ in shares), sorted({e for _, e in shares})
         rows = [(*at, fmean(s), len(s)) for at, s in shares.items()]
         note = "Percent of an expert's gain over the student, on its own task, that a merge kept, where it is certain."
@@ -126,7 +127,7 @@ def distances(grid: Grid) -> Iterator[Chart]:
 def _distance(grid: Grid, first: str, second: str, name: str, entries: Sequence[Entry]) -> Chart:
     means = {(entry.settings[first], entry.settings[second]): entry.mean for entry in entries}
     cells = {
-        (said(a), said(b)): Cell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
+        (said(a), said(b)): HeatCell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
         for (a, b), m in means.items()
         if m
     }

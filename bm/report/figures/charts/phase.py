@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bm.report.figures.charts.chart import Chart, Value
-from bm.report.figures.charts.heat import Cell, heat
+from bm.report.figures.charts.heat import HeatCell, heat
 from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
 from bm.report.figures.numbers import count, percent, points
 from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
@@ -136,7 +136,7 @@ def _map(of: Sequence[Observation], name: str, title: str, note: str, value: Cal
         over = over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else None
         said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
         told = f"gain {points(gain)}, {said}"
-        cells[names[strength], f"{length:g} epochs"] = Cell(fmean(values), points(fmean(values)), told)
+        cells[names[strength], f"{length:g} epochs"] = HeatCell(fmean(values), points(fmean(values)), told)
         rows.append((strength, length, student, gain, fmean(values), len(values)))
     across = [f"{length:g} epochs" for length in sorted({merge.length for merge in of})]
     columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")

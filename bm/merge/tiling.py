@@ -38,7 +38,7 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class Run:
+class Compute:
     """How tiles are computed: none of it changes a bit of the result but `precision`, `seed` and the kind of device.
 
     `workers` runs the tasks of a pass, None runs them in the caller. `allowance` bounds the scores held between the
@@ -83,7 +83,7 @@ def device(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Tiling:
     """Tiles of whole rows: `rows` rows of the last dimension each, the last tile what remains."""
 
     elements: int
@@ -91,7 +91,7 @@ class Grid:
     rows: int
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], tile_elements: int) -> "Grid":
+    def of(cls, shape: tuple[int, ...], tile_elements: int) -> "Tiling":
         """A 1-d tensor is one row, a 0-d tensor one row of one element."""
         columns = max(1, shape[-1] if shape else 1)
         return cls(math.prod(shape), columns, max(1, tile_elements // columns))
