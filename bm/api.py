@@ -18,7 +18,7 @@ from bm import commands
 from bm.cli import conf_dir, importable
 from bm.config import EvaluateFolder, Experiment, MergeFolders, VerifyFile, load
 from bm.errors import UserError
-from bm.overrides import explain, opened
+from bm.overrides import explain, opened, searched
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -153,10 +153,10 @@ def _composed(stage: str, overrides: Sequence[str], config_dir: Path | str | Non
 
     if config_dir:
         importable(config_dir)
-    yours = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    yours = [config_dir] if config_dir else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose(stage, [*opened(stage, overrides), *yours])
+            return compose(stage, [*opened(stage, overrides), *searched(yours)])
     except (HydraException, OmegaConfBaseException) as problem:
-        raise UserError(explain(problem, stage, conf_dir(), overrides)) from problem
+        raise UserError(explain(problem, stage, conf_dir(), overrides, yours)) from problem

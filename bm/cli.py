@@ -48,6 +48,9 @@ COMPLETION = """_bm() {
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=/}
 complete -o nospace -o default -F _bm bm"""
 
+VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")
+"""Hydra's options that are followed by a value."""
+
 
 def conf_dir() -> Path:
     """The folder of the Hydra tree: inside the installed package, or beside it in a checkout."""
@@ -68,6 +71,15 @@ def _folders(words: list[str]) -> list[str]:
     """What `--config-dir` names."""
     given = [word.partition("=")[2] for word in words if word.startswith(("--config-dir=", "-cd="))]
     return given + [after for word, after in pairwise(words) if word in ("--config-dir", "-cd")]
+
+
+def _parted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options with their values, and the overrides; a user may mix them, and Hydra's parser may not."""
+    options, overrides = [], []
+    for before, word in pairwise(["", *words]):
+        valued = before in VALUED or (before == "--info" and "=" not in word)
+        (options if word.startswith("-") or valued else overrides).append(word)
+    return options, overrides
 
 
 def main() -> None:
@@ -138,16 +150,17 @@ def _hydra(stage: str, words: list[str]) -> None:
             return None
 
     job.__name__ = stage
-    sys.argv = [f"bm {stage}", *opened(stage, words)]
+    options, overrides = _parted(words)
+    sys.argv = [f"bm {stage}", *options, *opened(stage, overrides)]
     try:
         if {"--help", "-h"} & set(words):
             from bm.help import stage_help
 
-            print(stage_help(stage, STAGES[stage], conf_dir(), [word for word in words if word[0] != "-"]))
+            print(stage_help(stage, STAGES[stage], conf_dir(), overrides, _folders(words)))
             return
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=stage)(job)()
     except (HydraException, OmegaConfBaseException) as problem:
-        raise UserError(explain(problem, stage, conf_dir(), words)) from problem
+        raise UserError(explain(problem, stage, conf_dir(), overrides, _folders(words))) from problem
     except yaml.YAMLError as problem:
         raise UserError(unreadable_yaml(problem)) from problem
     if mistakes:

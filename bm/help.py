@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bm import commands
 from bm.config import Component, Domain
-from bm.overrides import opened
+from bm.overrides import opened, searched
 
 WIDTH = 118
 SECTIONS = {
@@ -68,11 +68,11 @@ NAMES = {bool: "true|false", int: "whole number", float: "number", str: "text", 
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def stage_help(stage: str, does: str, conf: Path, words: Sequence[str]) -> str:
-    """The help of a stage, with the defaults that `words` compose."""
+def stage_help(stage: str, does: str, conf: Path, words: Sequence[str], yours: Sequence[Path | str]) -> str:
+    """The help of a stage, with the defaults that `words` compose; yours: folders of `--config-dir`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        composed = compose(stage, opened(stage, words))
+        composed = compose(stage, [*opened(stage, words), *searched(yours)])
     root = typing.get_type_hints(getattr(commands, stage))["config"]
     groups = "".join(f"  {name:<11} {_options(conf / name)}\n" for name in GROUPS[stage].split())
     title = "\nGroups (GROUP=OPTION; domain and merge take several, GROUP=[OPTION,OPTION]; evaluate.engine=OPTION):\n"

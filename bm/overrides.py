@@ -44,23 +44,26 @@ def _quoted(word: str) -> str:
     return f"{setting}={','.join(repr(order.strip()) for order in orders.split(','))}"
 
 
-def explain(problem: Exception, stage: str, conf: Path, words: Sequence[str]) -> str:
-    """What is wrong with the overrides of `bm <stage>`, where, and what was probably meant."""
+def explain(problem: Exception, stage: str, conf: Path, words: Sequence[str], yours: Sequence[Path | str] = ()) -> str:
+    """What is wrong with the overrides of `bm <stage>`, where, and what was probably meant.
+
+    yours: folders of `--config-dir`.
+    """
     text = str(problem)
     first = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
     if match := re.search(r"Could not override '([^']+)'", text):
         path = match[1].split("@")[0]
         parent, _, name = path.rpartition(".")
-        hint = nearest(name, _names(stage, conf, words, parent), f"{parent}." if parent else "")
+        hint = nearest(name, _names(stage, conf, words, yours, parent), f"{parent}." if parent else "")
         return f"{path}: no such setting or group of `bm {stage}`{hint}"
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or [file.stem for file in (conf / group).glob("*.yaml")]
+        options = [file.stem for folder in (conf, *map(Path, yours)) for file in (folder / group).glob("*.yaml")]
         return f"{group}={option}: {group} has no option '{option}'{nearest(option, options)}"
     if "is not in struct" in text and (match := re.search(r"full_key: (\S+)", text)):
         return f"{match[1]}: no such setting of `bm {stage}`"
     if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        hint = nearest(match[1], _names(stage, conf, words))
+        hint = nearest(match[1], _names(stage, conf, words, yours))
         return f"~{match[1]}: `bm {stage}` has nothing of that name to leave out{hint}"
     if match := re.search(r"(\S+) appears more than once in the final defaults list", text):
         return f"{match[1]} is chosen already; choose another option with {match[1]}=OPTION, without `+`"
@@ -80,6 +83,12 @@ def _unreadable(word: str) -> str:
     return f"`{word}` cannot be read; text with spaces, brackets or & needs quotes of its own: {quoted}"
 
 
+def searched(yours: Sequence[Path | str]) -> list[str]:
+    """An override that makes Hydra look for YAML in these folders too; none without a folder."""
+    folders = ",".join(f"file://{Path(folder).resolve()}" for folder in yours)
+    return [f"hydra.searchpath=[{folders}]"] if folders else []
+
+
 def unreadable_yaml(problem: yaml.YAMLError) -> str:
     """Where a configuration file is not YAML."""
     mark, what = getattr(problem, "problem_mark", None), getattr(problem, "problem", None)
@@ -88,12 +97,12 @@ def unreadable_yaml(problem: yaml.YAMLError) -> str:
     return f"{mark.name}, line {mark.line + 1}: not YAML: {what}"
 
 
-def _names(stage: str, conf: Path, words: Sequence[str], parent: str = "") -> list[str]:
+def _names(stage: str, conf: Path, words: Sequence[str], yours: Sequence[Path | str], parent: str = "") -> list[str]:
     """The names that are valid below `parent` with the groups that were chosen, the other overrides left out."""
     groups = [word for word in words if (conf / word.partition("=")[0]).is_dir()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        composed = compose(stage, groups)
+        composed = compose(stage, [*groups, *searched(yours)])
         node = OmegaConf.select(composed, parent) if parent else composed
     known = [] if parent else [d.name for d in conf.iterdir() if d.is_dir()]
     return [*known, *(str(name) for name in node)] if isinstance(node, DictConfig) else known

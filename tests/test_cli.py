@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from bm.cli import STAGES
 from tests.conftest import BM, Bm
 
@@ -39,6 +41,24 @@ def test_the_help_of_a_stage_fits_two_screens_and_explains_its_settings(tmp_path
     assert re.search(r"evaluate.samples=4 +whole number > 0 or null: Samples per question", shown["run"].stdout)
     assert "evaluate.samples=2 " in bm("run", "evaluate.samples=2", "--help", cwd=tmp_path).stdout
     assert bm("run", "evaluate.sampels=2", "--help", cwd=tmp_path).stderr.count("\n") == 1
+
+
+def test_options_may_stand_between_overrides_and_a_mistake_beside_a_folder_of_ones_own_is_one_line(
+    tmp_path: Path, bm: Bm
+) -> None:
+    (tmp_path / "mine/merge").mkdir(parents=True)
+    (tmp_path / "mine/merge/half.yaml").write_text("defaults: [linear, _self_]\nweights: [0.5, 0.5]\n")
+    said = bm("run", "seed=7", "--config-dir", "mine", "merge=half", "--cfg", "job", "output=there", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    shown = OmegaConf.create(said.stdout)
+    assert (shown.seed, shown.output, list(shown.merge.methods.half.weights)) == (7, "there", [0.5, 0.5])
+    for words, message in (
+        (["merge=half", "branch.epochss=1"], "no such setting or group of `bm run`; did you mean 'branch.epochs'?"),
+        (["merge=hal"], "merge has no option 'hal'; did you mean 'half'?"),
+    ):
+        said = bm("run", *words, "--config-dir", "mine", cwd=tmp_path)
+        assert said.returncode == 2 and said.stderr.strip().endswith(message)
+        assert len(said.stderr.strip().splitlines()) == 1
 
 
 def test_tab_completes_options_and_settings(tmp_path: Path) -> None:

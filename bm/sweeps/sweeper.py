@@ -73,8 +73,10 @@ class Sweep(Sweeper):
         try:
             composed = self._composed(words)
         except (HydraException, OmegaConfBaseException) as problem:
-            (conf,) = (s.path for s in self.composed.hydra.runtime.config_sources if s.provider == "main")
-            raise UserError(explain(problem, self.stage, Path(conf), words)) from problem
+            sources = [(s.provider, s.path) for s in self.composed.hydra.runtime.config_sources]
+            (conf,) = (path for provider, path in sources if provider == "main")
+            yours = [path for provider, path in sources if provider == "command-line"]
+            raise UserError(explain(problem, self.stage, Path(conf), words, yours)) from problem
         return jobs.settings(self.stage, composed)
 
     def _composed(self, words: Sequence[str]) -> DictConfig:
