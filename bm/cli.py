@@ -75,7 +75,8 @@ def _folders(words: list[str]) -> list[str]:
 
 def _parted(words: list[str]) -> tuple[list[str], list[str]]:
     """Hydra's options with their values, and the overrides; a user may mix them, and Hydra's parser may not."""
-    options, overrides = [], []
+    options: list[str] = []
+    overrides: list[str] = []
     for before, word in pairwise(["", *words]):
         valued = before in VALUED or (before == "--info" and "=" not in word)
         (options if word.startswith("-") or valued else overrides).append(word)
