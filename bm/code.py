@@ -53,7 +53,7 @@ class Module:
         return here
 
     def defines(self, name: str) -> bool:
-        """Whether a name is bound otherwise than by an import."""
+        """Whether a name is bound by anything but an import."""
         return name in self.bound and self.imported(name) is None
 
     def imported(self, name: str) -> str | None:

@@ -361,7 +361,7 @@ def chosen_merges(config: Experiment) -> "Iterator[Merging]":
 
 
 def run_folder(config: Experiment) -> Path:
-    """Where this run's results go: as told, or named by the recipe and everything that decides the results."""
+    """Where this run's results go: `output`, or a folder named by the recipe and all that decides the results."""
     return config.output or config.paths.outputs / "runs" / f"{config.recipe}-{run_key(config)}"
 
 

@@ -40,7 +40,7 @@ def find(composed: DictConfig) -> dict[str, Any] | None:
 
 
 def note(composed: DictConfig, began: float, home: Path, mean: float | None, rests_on: Iterable[Path]) -> None:
-    """That the run with these settings ended; `rests_on`: its artefacts, and the files that its settings name.
+    """Note that the run with these settings ended; `rests_on`: its artefacts, and the files that its settings name.
 
     began: when it did, `time.time()`. Where code was edited since, what ran is not what is there now: nothing is noted.
     """

@@ -55,7 +55,7 @@ def _files(config: Experiment) -> None:
 
 
 def _moments(config: Experiment) -> None:
-    """That what a merge weighs by is kept."""
+    """Check that what a merge weighs by is kept."""
     from bm.merge import statistics_of
 
     for name, method in config.merge.methods.items():
@@ -84,7 +84,7 @@ def _vllm(component: Component | None) -> None:
 
 
 def _local(component: Component | None) -> None:
-    """UserError for an engine on a device that this machine has not."""
+    """UserError for an engine on a device that this machine does not have."""
     for engine in named_engines(component, LOCAL):
         from bm.generate.transformers_engine import check_device
 

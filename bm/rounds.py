@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def check(config: Experiment, merges: Sequence[str]) -> None:
-    """That later rounds have a model to begin with and fresh questions; UserError before anything is made."""
+    """Check that later rounds have a model to begin with, and fresh questions; UserError before anything is made."""
     check_tuning(config)
     _check_parts(config, merges)
     if config.rounds.count == 1:

@@ -68,7 +68,7 @@ class Stages:
         return {name: self.questions_of(d) for name, d in self.config.domains.items() if d.questions is not None}
 
     def questions_of(self, domain: Domain, beyond: int = 0) -> Artefact:
-        """A domain's test; or beyond it so many more, to choose between merges on."""
+        """A domain's test; or, beyond it, this many more questions to choose between merges on."""
         seed = self.config.seed
         settings = {"source": domain.source, "count": domain.questions, "seed": seed, "beyond": beyond}
 
@@ -120,7 +120,7 @@ class Stages:
     ) -> Artefact:  # fmt: skip
         """Verified traces of a domain: `train` for its expert, `student` for the student's own pretraining.
 
-        teacher: in the place of the recipe's; number: of the round, whose questions are none that an earlier one asked.
+        teacher: in place of the recipe's; number: of the round, whose questions are none that an earlier one asked.
         """
         seed, teacher, count = self.config.seed, teacher or self.config.teacher, domain.traces
         skip = (number - 1) * (count or 0)
@@ -165,7 +165,7 @@ class Stages:
         return part if domain.name in self.config.student.domains else "student or train"
 
     def _apart_from(self, settings: Distill) -> tuple[dict[str, Artefact], dict[str, str]]:
-        """The tasks that the questions are held against, and those that they cannot be: UserError if that is strict."""
+        """The tasks that questions are checked against, and those that cannot be read: UserError if that is strict."""
         if settings.decontamination is None:
             return {}, {}
         tasks, unread = self._asked
@@ -184,7 +184,7 @@ class Stages:
         return (self.store.find(path.parent.name, path.name) if ours else None) or external(folder)
 
     def check_apart(self, traces: Iterable[Artefact]) -> None:
-        """That no trace is an evaluation question, whoever is about to train on it."""
+        """Check that no trace is an evaluation question; whoever trains on traces calls it."""
         from bm.distill import check_apart
 
         unchecked = [a for a in traces if a.key not in self._apart]
@@ -291,7 +291,7 @@ class Stages:
     def evaluate(self, model: Artefact, questions: Mapping[str, Artefact], first: int | None = None) -> Artefact:
         """pass@1 with its interval on every domain's task and on the tasks of `evaluate` (paper, section 4.1).
 
-        The model counts by what it is, not by how it was made; first: ask only so many questions of each task.
+        The model counts by what it is, not by how it was made; first: ask only this many questions of each task.
         """
         asked = replace(self.config.evaluate, tasks=self._tasks(), traces=(), race=None)  # which are of the whole run
         settings = {"evaluate": asked, "verify": self.config.verify, "first": first}

@@ -1,7 +1,7 @@
 """Content-addressed artefacts: what a stage leaves on disk, named by the hash of everything that made it.
 
 outputs/store/<stage>/<key>/            files and manifest.json, complete or absent
-outputs/store/<stage>/<key>.work/       being made; survives a crash, and the next run goes on in it
+outputs/store/<stage>/<key>.work/       being made; survives a crash, and the next run resumes in it
 outputs/store/<stage>/.<key>.lock       held by the one process that is making it
 outputs/store/samples/<digest>/         every sample of a model, by what the model is
 outputs/store/samples/endpoints/        every answer of a model behind an endpoint, by the model's name
@@ -191,7 +191,7 @@ def model_digest(model: Artefact) -> str:
 def folder(output: Path, config: Mapping[str, Any], inputs: Sequence[Path], build: Build) -> Artefact:
     """A folder of the user's own choice, built as artefacts are: complete with its manifest or absent.
 
-    UserError if `output` exists already or cannot be written. An interrupted build goes on when the config and the
+    UserError if `output` exists already or cannot be written. An interrupted build resumes when the config and the
     inputs are the same; of one that was refused, or that was for other inputs, nothing remains.
     """
     present = [f for i in inputs for f in sorted(i.iterdir()) if f.is_file()]
@@ -248,7 +248,7 @@ def _below(file: Any, folder: Path) -> bool:
 def _build(
     work: Path, final: Path, identity: Mapping[str, Any], inputs: Sequence[Artefact], build: Build
 ) -> dict[str, Any]:
-    """Fill `work`, describe it in its manifest, and publish it as `final`, in the place of what is there."""
+    """Fill `work`, describe it in its manifest, and publish it as `final`, in place of what is there."""
     work.mkdir(exist_ok=True)
     spent = _Spent(work / ".seconds")
     try:

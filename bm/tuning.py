@@ -28,7 +28,7 @@ TUNED = " tuned"
 
 
 def check(config: Experiment) -> None:
-    """That every chosen method can be tuned; UserError before anything is made."""
+    """Check that every chosen method can be tuned; UserError before anything is made."""
     if config.tune is None:
         return
     if find_spec("optuna") is None:

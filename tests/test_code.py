@@ -105,7 +105,7 @@ STAGES = {
     ),
     "bm.stages:Stages._train.build": ({"bm.branch.loss", "bm.branch.packing"}, {"bm.merge", "bm.distill"}),
     "bm.measuring:_alone.build": ({"bm.branch.documents", "bm.merge.statistics"}, {"bm.distill"}),
-    "bm.stages:Stages.ask": ({"bm.statistics", "bm.verify.scoring", "bm.evaluate.sets"}, {"bm.branch", "bm.distill"}),
+    "bm.stages:Stages.ask": ({"bm.statistics", "bm.verify.judging", "bm.evaluate.sets"}, {"bm.branch", "bm.distill"}),
     "bm.stages:Stages.merge.build": ({"bm.merge.engine", "bm.merge.quantiles"}, {"bm.branch", "bm.merge.methods.ties"}),
     "bm.generate.engines:transformers": ({"bm.generate.draw"}, {"bm.generate.openai_engine"}),
     "bm.merge.methods:ties": ({"bm.merge.methods.updates"}, {"bm.merge.methods.della"}),

@@ -132,7 +132,7 @@ def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
 
 
 def shrunk(words: list[str], folder: Path, number: int) -> list[str]:
-    """A printed command with a run's folders in the place of DIR and FILE, and with less of everything."""
+    """A printed command with a run's folders in place of DIR and FILE, and with less of everything."""
     models = {json.loads(p.read_text())["label"]: p.parent for p in folder.glob("outputs/store/branch/*/manifest.json")}
     linear = {"merge_method": "linear", "models": [{"model": str(models[m]), "parameters": {"weight": 1.0}}
                                                    for m in ("math", "coding")]}  # fmt: skip

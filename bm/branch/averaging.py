@@ -45,7 +45,7 @@ class Averaging:
 
     @torch.no_grad()
     def finish(self, step: int) -> None:
-        """The mean in the place of the weights."""
+        """The mean in place of the weights."""
         if self.mean and step >= self.first:
             for name, parameter in _trained(self.model):
                 parameter.copy_(self.mean[name])

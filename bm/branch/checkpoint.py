@@ -75,7 +75,7 @@ def _trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def save_optimizer(work: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """The optimiser's state to `work/optimizer`, for a training that goes on elsewhere; by all ranks together."""
+    """The optimiser's state to `work/optimizer`, for a training that continues elsewhere; by all ranks together."""
     _, moments = get_state_dict(model, optimizer)
     state_dict_saver.save({"optimizer": moments}, checkpoint_id=work / OPTIMIZER, no_dist=not dist.is_initialized())
 

@@ -1,4 +1,4 @@
-"""Documents to the micro-batches of every optimiser step: a function of the config, so a run can go on anywhere."""
+"""Documents to the micro-batches of every optimiser step: a function of the config, so a run can resume anywhere."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

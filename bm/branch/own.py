@@ -1,7 +1,7 @@
-"""The student's own responses in the place of traces (on-policy), written a few steps before they are learned from.
+"""The student's own responses in place of traces (on-policy), written a few steps before they are learned from.
 
 Every `own.every` steps the student answers the prompts of the steps that follow. What it wrote is on disk before
-anything is learned from it, so a run that is killed goes on with the same responses, to the same bytes.
+anything is learned from it, so a run that is killed resumes with the same responses, to the same bytes.
 """
 
 import json

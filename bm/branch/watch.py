@@ -42,7 +42,7 @@ METRICS, FACTS, RUNGS = "metrics.csv", "facts.json", "kept"
 FIRST_SAVE = 60.0
 """Seconds until the first checkpoint, which tells what one costs."""
 UNDISTURBED = 24 * 3600.0
-"""Seconds that a run goes on for on average: time limits, failures and people end it."""
+"""Seconds that a run lasts on average: time limits, failures and people end it."""
 
 Rows = list[dict[str, str]]
 
@@ -184,7 +184,7 @@ class Watch(L.Callback):
 
 
 def rung(work: Path, epochs: float) -> Path:
-    """Where a training keeps its model after so many epochs."""
+    """Where a training keeps its model after this many epochs."""
     return work / RUNGS / f"{epochs:g}"
 
 

@@ -61,7 +61,7 @@ class Planning:
     judged_per_second: Annotated[float, Field(gt=0)]
     """Responses that a core verifies."""
     adapter: Adapter
-    """What is tried in the place of all weights where these do not fit."""
+    """What is tried in place of all weights where these do not fit."""
     refuse: bool
     """Whether `bm run` refuses to begin a training that does not fit its GPUs."""
 

@@ -101,11 +101,11 @@ class Domain:
     """The evaluation task of this domain (an lm-eval task); null: its own held-back questions, under its name."""
     source: SourceTarget
     traces: Positive | None
-    """Questions to ask for training; null: all that the source has, which must then come to an end."""
+    """Questions to ask for training; null: all that the source has, which must then be finite."""
     questions: Positive | None
     """Evaluation questions kept apart; null: the task has its own, and the whole source may be trained on."""
     expected: Positive | None
-    """Traces that the paper kept, told beside ours; a source with fewer questions than `traces` is then no mistake."""
+    """Traces that the paper kept, shown beside ours; a source with fewer questions than `traces` is then fine."""
     distill: Mapping[str, Any]
     """Overrides of `distill` for this domain."""
     branch: Mapping[str, Any]
@@ -203,7 +203,7 @@ class Evaluate:
     traces: Sequence[Annotated[Path, Content]]
     """Training traces (traces.parquet, or folders with one) to look for the questions in, beside the lineage's."""
     limit: Positive | None
-    """Only the first so many questions of each task; null: all."""
+    """Only the first N questions of each task; null: all."""
     samples: Positive | None
     """Samples per question; pass@1 is their mean. This and the next three: null leaves them to each task's YAML."""
     temperature: Annotated[float, Field(ge=0)] | None
@@ -228,7 +228,7 @@ class Verify:
     """How responses are judged: limits of the sandbox that a model's code runs in, tolerances, and the LLM judge."""
 
     sandbox: Literal["bubblewrap", "unsafe"]
-    """Namespaces of their own for a model's code; or none, with the same limits but the machine in its reach."""
+    """A model's code in namespaces of its own; or unsafe: the same limits, but the machine within its reach."""
     seconds: Annotated[float, Field(gt=0)]
     """For a program on one test, or for one mathematical comparison."""
     memory_mb: Positive
@@ -242,7 +242,7 @@ class Verify:
     parallel: Annotated[int, Field(ge=0), NoKey]
     """Responses judged at a time; 0: one per core."""
     judge: JudgeTarget | None
-    """The LLM that decides for verifier `judge` (`bm.verify.judge`); null: there is none."""
+    """The LLM that decides for verifier `judge`, as in `conf/judge/`; null: there is none."""
     verifiers: Mapping[Name, VerifierTarget]
     """What judges a response, by name: a function (text after the reasoning, reference, metadata, these settings) →
     `Verdict`. Those of your own stand beside the shipped ones."""
@@ -277,4 +277,4 @@ class Rounds:
     model: str
     """What the next round begins with: the best `merge`, `expert` or `mixture` by mean score, or one by its name."""
     teacher: TeacherTarget
-    """How that model is sampled; it is put in the place of the parameter `model`."""
+    """How that model is sampled; it is put in place of the parameter `model`."""

@@ -14,7 +14,7 @@ from bm.config.settings import STRICT, Positive, Seed, Share
 
 @dataclass(frozen=True, config=STRICT)
 class Adapter:
-    """Low-rank matrices that are trained in the place of the weights, by peft (`bm.branch.adapter`)."""
+    """Low-rank matrices that are trained in place of the weights, by peft (`bm.branch.adapter`)."""
 
     rank: Positive
     alpha: Positive
@@ -33,7 +33,7 @@ class Adapter:
 
 @dataclass(frozen=True, config=STRICT)
 class Own:
-    """The student's own responses in the place of traces: on-policy distillation, and GKD's share of it."""
+    """The student's own responses in place of traces: on-policy distillation, and GKD's share of it."""
 
     share: Annotated[float, Field(gt=0, le=1)]
     """Chance that a trace's response is replaced."""
@@ -68,18 +68,18 @@ class Branch:
     schedule: Literal["constant", "cosine", "linear"]
     warmup_ratio: Share
     optimizer: OptimizerTarget
-    """What steps (`bm.optimizers`); its rate at each step is the schedule's."""
+    """The optimiser (`bm.optimizers`); the schedule sets its rate at each step."""
     loss: LossTarget
     """What is minimised (`bm.losses`)."""
     relation: RelationTarget | None
-    """What is added to it: how the traces of a pack lie to each other (`bm.losses`); null: nothing."""
+    """A second loss: how the traces of a pack relate to each other (`bm.losses`); null: none."""
     teacher: Literal["experts"] | Annotated[Path, Content] | None
-    """A Hugging Face folder that loss or relation see beside the student. In a consolidation `experts`: of each trace
-    its domain's expert."""
+    """A Hugging Face folder that loss or relation see beside the student. In a consolidation `experts`: the expert
+    of each trace's domain."""
     own: Own | None
     """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
     adapter: Adapter | None
-    """What is trained in the place of all weights; null: these."""
+    """What is trained in place of all weights; null: these."""
     gradient_clip: Annotated[float, Field(gt=0)]
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     """Decay of an exponential moving average of the weights, which is the model in the end; null: the last weights."""

@@ -109,7 +109,7 @@ def select(
 
 
 def check_apart(questions: Mapping[str, Path], traces: Sequence[Path]) -> None:
-    """That no evaluation question (by domain) is the prompt of a trace; UserError names the first that is.
+    """Check that no evaluation question (by domain) is the prompt of a trace; UserError names the first that is.
 
     `part_of` makes it so; this holds it to the files, whoever wrote them.
     """

@@ -42,7 +42,7 @@ SCARCE = 0.02
 def questions(domain: Domain, seed: int, work: Path, beyond: int = 0) -> dict[str, Any]:
     """Write the domain's evaluation questions to `work/questions.parquet`; facts: how many, and repeats passed over.
 
-    beyond: the next so many in their place, which are no test and were trained on as little.
+    beyond: the next so many in their place, which are in no test and were not trained on either.
     """
     test = domain.questions or 0
     chosen, duplicates, _ = select(domain.source(domain.name, seed=seed), "evaluate", test + beyond)

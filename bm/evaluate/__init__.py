@@ -34,7 +34,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Put a model to tasks: a Hugging Face folder, or a model and its tokenizer in memory.
 
-    questions: the questions.parquet of those tasks that are made of one; first: ask only so many questions of each
+    questions: the questions.parquet of those tasks that are made of one; first: ask only this many questions of each
     task, the same for every model. Leaves `samples.parquet` (results.SCHEMA) and `scores.json` in `work`.
 
     journals: a folder that belongs to this model's weights and tokenizer, whatever they are called. Every sample is

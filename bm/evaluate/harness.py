@@ -26,7 +26,7 @@ def run(
 ) -> Mapping[str, Any]:
     """lm-eval's evaluation; a task that generates is scored once per sample, under filters named `name@index`.
 
-    first: only so many questions of each task, in an order that is drawn once for all models. In each logged sample
+    first: only this many questions of each task, in an order that is drawn once for all models. In each logged sample
     `place` is the question's place among those asked.
     """
     for task in loaded["tasks"].values():

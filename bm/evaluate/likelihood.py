@@ -24,7 +24,7 @@ Kind = Literal["loglikelihood", "loglikelihood_rolling"]
 def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Path) -> list[Any]:
     """lm-eval's result of each request; those that `journal` holds are not computed again.
 
-    Every continuation of a context is asked together, and longest contexts first, so an interrupted run goes on with
+    Every continuation of a context is asked together, and longest contexts first, so an interrupted run resumes with
     the same pieces. UserError for an engine that has no likelihoods.
     """
     keys = [_key(kind, request) for request in requests]

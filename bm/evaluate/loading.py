@@ -153,7 +153,7 @@ def _own(include_path: Path | None) -> TaskManager:
 
 
 def _with_data(manager: TaskManager, name: str, file: Path) -> dict[str, Any]:
-    """The task's YAML with a local file in the place of its set; one of `bm` still maps the set's columns itself."""
+    """The task's YAML with a local file in place of its set; one of `bm` still maps the set's columns itself."""
     entry = manager.task_index[_bare(manager, name)]
     if entry.kind is not Kind.TASK:
         raise UserError(f"evaluate.data.{name}: '{name}' is a group of tasks; choose its tasks, and a file for each")

@@ -92,7 +92,7 @@ def questions(seed: int, file: str | None = None, **_: Any) -> Split:
 
 
 def _drawn(drawing: random.Random) -> Iterator[dict[str, str]]:
-    """One of each kind, then the next of each: the first so many questions are of every kind."""
+    """One of each kind, then the next of each: the first questions are of every kind."""
     for place in range(max(len(kind.values) for kind in KINDS)):
         for kind in (kind for kind in KINDS if place < len(kind.values)):
             k = kind.values[place]

@@ -85,7 +85,7 @@ def questions(each: int, seed: int, file: str | None = None, **_: Any) -> Split:
 
 
 def _drawn(each: int, drawing: random.Random) -> Iterator[dict[str, Any]]:
-    """One of each kind, then the next of each: the first so many questions are of every kind."""
+    """One of each kind, then the next of each: the first questions are of every kind."""
     seen: set[str] = set()
     for _ in range(each):
         for draw in DRAWN:

@@ -91,7 +91,7 @@ def choices(
 
 
 def local(file: Path, **_: Any) -> Mapping[str, datasets.Dataset]:
-    """A file in the place of whichever split of its set a task asks for."""
+    """A file in place of whichever split of its set a task asks for."""
     return _EverySplit(datasets.Dataset.from_list(read(file)))
 
 

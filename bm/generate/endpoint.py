@@ -66,7 +66,7 @@ def secret(base_url: str, key: str | None) -> str:
 
 
 class _PageError(Exception):
-    """A web page in the place of a response: nobody here answers questions, or a proxy stands between."""
+    """A web page in place of a response: nobody here answers questions, or a proxy stands between."""
 
 
 class Endpoint:

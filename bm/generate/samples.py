@@ -98,7 +98,7 @@ class Engine(Protocol):
         """The samples of every prompt in batches, as they are ready.
 
         What is `known` is not generated. Batches of an engine of this machine depend only on what remains, in a fixed
-        order, so a run that was interrupted between two of them goes on with the same batches.
+        order, so a run that was interrupted between two of them resumes with the same batches.
         """
 
 

@@ -69,7 +69,7 @@ class Text:
 
 
 def fitted(tokens: list[int], context: int, response: int) -> tuple[list[int], int]:
-    """The end of a prompt that leaves room for a response of so many tokens, and how many tokens that leaves out.
+    """The end of a prompt that leaves room for a response of this many tokens, and how many tokens that leaves out.
 
     lm-eval's rule. Where a response alone may fill the context, which lm-eval refuses, the prompt has precedence and
     the response ends where the context does.

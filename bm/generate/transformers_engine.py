@@ -309,7 +309,7 @@ def _alike(prompts: Mapping[int, list[int]]) -> list[list[int]]:
 
 
 def _dictated(drawn: Tensor, forced: Sequence[list[int]]) -> Tensor:
-    """drawn: [rows], with the first of the tokens that a row must have in the place of its own; it is taken off."""
+    """drawn: [rows], with the first of the tokens that a row must have in place of its own; it is taken off."""
     if not any(forced):
         return drawn
     told = torch.tensor([tokens.pop(0) if tokens else -1 for tokens in forced], device=drawn.device)

@@ -17,7 +17,7 @@ def sft(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradient softmax(z) − 1[y] is made with the loss, in the place of the logits."""
+    """The gradient softmax(z) − 1[y] is made with the loss, in place of the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def execute(
 
 @contextmanager
 def _abandoned_if_refused(sinks: Sequence[Sink]) -> Iterator[None]:
-    """A merge that its inputs do not allow never goes on, so nothing is left to go on from."""
+    """A merge that its inputs do not allow never resumes, so nothing is left to resume from."""
     try:
         yield
     except UserError:

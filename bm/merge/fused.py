@@ -167,7 +167,7 @@ class Fused:
         return taken, square
 
     def average(self, weights: Sequence[float], total: float, block: range, out: Array) -> float:
-        """Σ_k w_k·θ_k / total into `out`; Σ (merged − base)², the last model in the place of a base."""
+        """Σ_k w_k·θ_k / total into `out`; Σ (merged − base)², the last model in place of a base."""
         square, models = 0.0, self.tensors.models
         base = () if self.tensors.base is None else (self.tensors.base,)
         for start, stop, part in self._parts(block, out, len(models)):

@@ -17,7 +17,7 @@ from bm.merge.preflight import aligned, is_buffer
 ENTRIES = 1 << 21
 """About as many entries of each model are read."""
 PIECES = 8
-"""From so many places of a tensor."""
+"""From this many places of a tensor."""
 BASE = "the base"
 
 

@@ -16,13 +16,13 @@ from bm.merge.engine import Merged, execute
 from bm.merge.interference import interference
 from bm.merge.lazy import Tensor
 from bm.merge.order import Join, Order, base_leaf, leaves, pairwise_orders, parse
-from bm.merge.plan import plan
 from bm.merge.preflight import aligned
 from bm.merge.schedule import scheduled
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
 from bm.merge.tensors import Compute, Method, kind_of, uses_base
 from bm.merge.tiling import device
+from bm.merge.trees import plan
 from bm.progress import say
 
 STUDENT = "the student"
@@ -51,7 +51,7 @@ def takes_two(method: Method) -> bool:
 def merge(
     order: Order, method: Method, models: Mapping[str, Path], student: Path | None, config: Merge, work: Path
 ) -> dict[str, Any]:
-    """Merges the order's models into a Hugging Face folder in `work`, with `tensors.parquet`; goes on after a kill.
+    """Merges the order's models into a Hugging Face folder in `work`, with `tensors.parquet`; resumes after a kill.
 
     Facts: order, kept_share (over all steps; null for methods without selection), digests (SHA-256 by file).
     """

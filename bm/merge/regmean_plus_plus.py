@@ -3,7 +3,7 @@
 The model is merged from the embedding up. At each layer every expert's own layer is run on what the merged layers below
 make of that expert's traces, which gives the Gram matrices of its linear layers; the layer is merged with them, and run
 to give the inputs of the next. One model, one layer of an expert, and the hidden states of all traces are in memory. A
-killed run goes on above the last layer that it saved.
+killed run resumes above the last layer that it saved.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What merge methods need to know of a model, measured on traces: one safetensors artefact.
 
-All go through the examples one by one, add up what they measure, and divide at the end. A killed run goes on after the
+All go through the examples one by one, add up what they measure, and divide at the end. A killed run resumes after the
 last example it saved.
 """
 

@@ -25,7 +25,7 @@ class Allowance:
         self._left, self._lock = size, threading.Lock()
 
     def take(self, size: int) -> bool:
-        """Whether so many are left; they are taken then."""
+        """Whether this many are left; if so they are taken."""
         with self._lock:
             if size > self._left:
                 return False

@@ -38,7 +38,7 @@ def build(output: Path, *, name: Annotated[str, Content], revision: str | None) 
 
 
 def _fetched(name: str, revision: str | None) -> Path:
-    """The model's folder in the hub's cache, which its commit names; goes on where a download was interrupted."""
+    """The model's folder in the hub's cache, which its commit names; resumes an interrupted download."""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except (RepositoryNotFoundError, HFValidationError) as problem:

@@ -45,7 +45,7 @@ class JobOutcome:
 
 
 def perform(stage: str, composed: DictConfig) -> float | None:
-    """Run a stage with its composed configuration; in a sweep an exception is a `JobError`, and others go on."""
+    """Run a stage with its composed configuration; in a sweep an exception is a `JobError`, and others continue."""
     from bm.track import GROUP
 
     hydra = HydraConfig.get()

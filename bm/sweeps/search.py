@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bm.trials import Candidate
 
 CODE = "bm.sweeps.candidates:candidate"
-"""What decides what a candidate reaches: a search does not go on with what other code has found."""
+"""What decides what a candidate reaches: a search does not resume with results of other code."""
 
 
 class SearchSweep(Sweep):

@@ -1,4 +1,4 @@
-"""A grid as Hydra's launchers run it: cells to jobs, what is done already left alone, and a last table."""
+"""A grid as Hydra's launchers run it: cells to jobs, finished jobs skipped, and a last table."""
 
 import copy
 import json

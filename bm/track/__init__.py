@@ -3,7 +3,7 @@
 with tracked(config.tracker, About(key="0123456789abcdef", name="math", job="branch", ...)) as run:
     run.log({"loss": 0.3, "tokens": 4096}, step=1)
 
-A run's id is its key, so what is made again after an interruption goes on in the same run; an exception in the block
+A run's id is its key, so what is resumed after an interruption stays in the same run; an exception in the block
 marks the run failed. A tracker is never a reason for a run to fail: its first failure is one line, and the last.
 """
 

@@ -63,7 +63,7 @@ class Backend(Protocol):
     def makes(self, artefacts: Sequence[Reference]) -> None: ...
 
     def finish(self, failed: bool) -> list[str]:
-        """End the run, read back what the tracker holds of it, and say where that is not what it was told."""
+        """End the run, read back what the tracker holds of it, and say where that is not what was logged."""
         ...
 
 

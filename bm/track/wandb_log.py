@@ -84,7 +84,7 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def differences(told: Held, there: Held) -> list[str]:
-    """Where W&B holds something else than it was told, a line each; what it holds besides does not matter."""
+    """Where W&B holds something else than what was logged, a line each; what it holds besides does not matter."""
     lines = [f"{what} is {there.about.get(what)!r}, not {value!r}" for what, value in told.about.items()
              if there.about.get(what) != value]  # fmt: skip
     for kind in ("config", "axes", "summary", "media"):

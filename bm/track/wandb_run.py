@@ -1,4 +1,4 @@
-"""A run at Weights & Biases, and the check that W&B holds what it was told."""
+"""A run at Weights & Biases, and the check that W&B holds what was logged."""
 
 import re
 import time
@@ -90,7 +90,7 @@ class WandbRun:
             return [f"W&B has not ended the run: {self._file}"]
         there = held(logs(self._files, self._told.about["id"]), self._step)
         wrong = differences(self._told, there)
-        return [f"W&B holds something else than it was told ({'; '.join(wrong)}): {self._file}"] if wrong else []
+        return [f"W&B holds something else than what was logged ({'; '.join(wrong)}): {self._file}"] if wrong else []
 
 
 def _artifact(what: Reference) -> Any:

@@ -11,7 +11,7 @@ from bm.progress import Bar
 from bm.rooms import called
 from bm.verify import llm, thinking
 from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Verdict
-from bm.verify.scoring import NoJudgementError
+from bm.verify.judging import NoJudgementError
 
 __all__ = [
     "AGREED", "DISAGREED", "JUDGED", "Case", "Verdict", "check", "disagreement", "judge_facts", "verify", "verify_all",

@@ -4,16 +4,16 @@ import re
 from functools import lru_cache
 
 from bm.config import Verify
-from bm.verify import final, numbers
+from bm.verify import final, quantities
 from bm.verify.cases import AGREED, DISAGREED, Metadata, Verdict, decided
-from bm.verify.scoring import NoJudgementError, judgement
+from bm.verify.judging import NoJudgementError, judgement
 
 LONGEST = 1000
 """Characters of an answer or a reference; a longer one is refused."""
 TEXT = re.compile(r"\(?\s*([A-Za-z][A-Za-z'’-]*(?:[\s,]+[A-Za-z'’-]+)*)\s*\)?[.!]?")
 BASE = re.compile(r"(-?[0-9A-Za-z.]+?)_\{?(\w+)\}?")
 THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?=\s*(?:\\[a-zA-Z]|[a-zA-Z(]))")
-FUNCTIONS = numbers.NO_UNIT | {"e", "i", "x", "y", "z", "infinity", "infty"}
+FUNCTIONS = quantities.NO_UNIT | {"e", "i", "x", "y", "z", "infinity", "infty"}
 
 
 def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Verdict:
@@ -27,17 +27,17 @@ def judge(text: str, reference: str, metadata: Metadata, settings: Verify) -> Ve
         return Verdict(False, "answer too long", answer[:LONGEST])
     if word := _words(reference):
         return decided(_words(answer, marked=True).split(" is ")[-1] == word, answer)
-    known, given = numbers.parse(reference), numbers.parse(answer)
+    known, given = quantities.parse(reference), quantities.parse(answer)
     if known and not given and _prose(answer):
-        answer = numbers.last_in(answer) or answer
-        given = numbers.parse(answer)
+        answer = quantities.last_in(answer) or answer
+        given = quantities.parse(answer)
     return _compared(reference, answer, known, given, settings)
 
 
 def _compared(
-    reference: str, answer: str, known: numbers.Number | None, given: numbers.Number | None, settings: Verify
+    reference: str, answer: str, known: quantities.Number | None, given: quantities.Number | None, settings: Verify
 ) -> Verdict:
-    number = known and given and decided(numbers.same(known, given), answer)
+    number = known and given and decided(quantities.same(known, given), answer)
     try:
         equal = _equal(THOUSANDS.sub(_joined, reference), THOUSANDS.sub(_joined, answer), settings)
     except NoJudgementError as problem:
@@ -87,7 +87,7 @@ def _elements(text: str) -> int:
 
 def _variables_agree(reference: str, answer: str) -> bool:
     """3t is not 3, though t may be taken for a unit: a last letter of one must occur in the other."""
-    for text, other, units in ((reference, answer, set()), (answer, reference, set(numbers.UNITS))):
+    for text, other, units in ((reference, answer, set()), (answer, reference, set(quantities.UNITS))):
         last = re.search(r"(?:[\d})]|[\d})]\s+)([A-Za-z])$", text.strip())
         if last and last[1] not in other and last[1] not in units:
             return False

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from bm.config import Verify
 from bm.verify.cases import BrokenCaseError, Metadata, Verdict, decided
-from bm.verify.scoring import judgement
+from bm.verify.judging import judgement
 
 _honoured = set[str]()
 """Generators whose scorer has given an answer of theirs full marks, as every one does."""

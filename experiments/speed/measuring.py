@@ -81,7 +81,7 @@ def machine() -> str:
 
 
 def record(rows: Sequence[dict[str, Any]], under: str = "rows") -> None:
-    """Puts the rows into measured.json in the place of those of the same name and machine; the others stay.
+    """Puts the rows into measured.json in place of those of the same name and machine; the others stay.
 
     `under` "rows" are comparisons with peers; under "scaling" is what ours needs as the work grows.
     """

@@ -16,9 +16,9 @@ from bm.merge.checkpoint import checkpoint
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.engine import execute
 from bm.merge.order import Join
-from bm.merge.plan import plan
 from bm.merge.sinks import Memory
 from bm.merge.tensors import Compute, Held, Tensors
+from bm.merge.trees import plan
 from tests.merge.golden.inputs import HIDDEN, INTERMEDIATE, write_model
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bm.verify import AGREED, DISAGREED, Case, Verdict, disagreement, verify, verify_all
-from bm.verify.numbers import last_in, parse, same
+from bm.verify.quantities import last_in, parse, same
 from tests.verify.conftest import verifying
 
 SETTINGS = verifying(seconds=20)

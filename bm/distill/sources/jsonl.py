@@ -42,7 +42,7 @@ def stream(
     first group is the reference within that field (`#### (.+)`). choices: a field with a list of options, which are
     put below the prompt under letters; the answer is then a letter or, counted from 0, an index. tests: a field with a
     program's tests, an object or JSON. responses: a field with one published response or a list. A row whose answer is
-    missing or does not match is refused. UserError names a field that a row has not.
+    missing or does not match is refused. UserError names a field that a row does not have.
     """
     fields = [*prompt, *filter(None, (answer, choices, tests, responses))]
     columns = list(dict.fromkeys(field.split(".")[0] for field in fields))

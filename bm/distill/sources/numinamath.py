@@ -1,7 +1,7 @@
 """NuminaMath-1.5: 896,215 problems with reference answers and human solutions, no model's responses.
 
 Columns used: problem, answer, question_type, problem_is_valid, solution_is_valid ("Yes" if so), source, synthetic. Some
-rows have `proof` or `notfound` in the place of an answer.
+rows have `proof` or `notfound` in place of an answer.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ class Prompt:
     """How a question is put."""
 
     system: str
-    """A system prompt in the place of the question's own; "" leaves that."""
+    """A system prompt in place of the question's own; "" leaves that."""
     template: str
     """What is asked; `{prompt}` stands for the question."""
 

@@ -71,7 +71,7 @@ def _value(claim: Difference | Ratio, seed: int, measurements: Sequence[_Measure
 
 
 def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Measurement]:
-    """Each model that is meant, with what it is held against in runs of the same seed."""
+    """Each model that is meant, with what it is compared with in runs of the same seed."""
     rivals = _chosen(claim.against, cells)
     for cell, row in _chosen(claim.of, cells):
         near = [(c, r) for c, r in rivals if c.seed == cell.seed and r.key != row.key]

@@ -18,7 +18,7 @@ def compared(verdict: Verdict) -> str:
     """How one model stands against another: `9.8 points above student (+6.1 to +13.2)`."""
     where = f"({points(verdict.low)} to {points(verdict.high)})"
     if verdict.verdict == "undecided":
-        alone = verdict.low > 0 or verdict.high < 0  # by itself it would be told apart
+        alone = verdict.low > 0 or verdict.high < 0  # alone it would be distinguishable
         many = f" among so many verdicts (Holm, p = {probability(verdict.p)})" if alone else ""
         return f"not distinguishable from {verdict.against}{many}: {points(verdict.difference)} {where}"
     side = "above" if verdict.verdict == "better" else "below"

@@ -34,7 +34,7 @@ def leg_counting(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
 
 
 def calendar_arithmetic(facts: dict[str, Any], hand: Hand) -> tuple[list[str], str]:
-    """A weekday so many days away: whole weeks change nothing, the remainder is counted day by day."""
+    """The weekday this many days away: whole weeks change nothing, the remainder is counted day by day."""
     start, offset = date.fromisoformat(facts["start_date"]).weekday(), facts["offset_days"]
     days = hand.choose(abs(offset) % 7, [(abs(offset) + 1) % 7, (abs(offset) - 1) % 7])
     forward = 1 if offset > 0 else -1

@@ -34,7 +34,7 @@ class Chart:
 
 
 def best(entries: Sequence[Entry], most: int) -> list[Entry]:
-    """The entries in their order, or so many of them with the highest means."""
+    """The entries in their order; of more than `most`, those with the highest means."""
     ranked = sorted(entries, key=lambda entry: -entry.mean.mean if entry.mean else 0.0)
     kept = {id(entry) for entry in ranked[:most]}
     return [entry for entry in entries if id(entry) in kept]

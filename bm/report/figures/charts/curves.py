@@ -34,7 +34,7 @@ class Series:
 
 
 def numeric(grid: Grid, least: int) -> list[str]:
-    """The settings of the grid that have at least so many values, all of them numbers."""
+    """The settings of the grid that have at least this many values, all of them numbers."""
     return [axis for axis, values in grid.axes.items() if len(values) >= least and all(map(number, values))]
 
 

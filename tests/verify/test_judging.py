@@ -154,7 +154,7 @@ def test_any_verifiers_exception_is_a_refusal(monkeypatch):
 
 
 def test_a_comparison_cannot_see_files_and_sandboxes_are_kept():
-    from bm.verify.scoring import judgement
+    from bm.verify.judging import judgement
 
     assert verify(Case("math", "\\boxed{\\pi/2}", "\\frac{\\pi}{2}", ""), SETTINGS).accepted
     before = {id(running) for idle in judgement._idle.values() for _, running in idle.queue}
