@@ -55,7 +55,7 @@ def merge(
 
     Facts: order, kept_share (over all steps; null for methods without selection), digests (SHA-256 by file).
     """
-    (outcome,) = _run(order, [method], models, student, config, [Folder(work)])
+    (outcome,) = merge_many(order, [method], models, student, config, [Folder(work)])
     return _finish(order, method, models, student, config, work, outcome)
 
 
@@ -68,7 +68,14 @@ def merge_many(
     sinks: Sequence[Sink],
 ) -> list[Merged]:
     """One merge per method (a sweep over λ, weights, variants) in one pass: inputs are read and scored once."""
-    return _run(order, methods, models, student, config, sinks)
+    base, methods = base_leaf(order), [scheduled(method, config.schedule) for method in methods]
+    folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
+    with ExitStack() as stack:
+        opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
+        measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
+        items = plan(order, methods, opened, opened.get(STUDENT), measured, Dtype[config.out_dtype])
+        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
+        return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 
 def merge_grid(
@@ -81,7 +88,7 @@ def merge_grid(
 ) -> dict[str, Any]:
     """`merge_many` into Hugging Face folders of `work` named like the methods. Facts: by name, as those of `merge`."""
     sinks = [Folder(work / name) for name in methods]
-    outcomes = _run(order, list(methods.values()), models, student, config, sinks)
+    outcomes = merge_many(order, list(methods.values()), models, student, config, sinks)
     return {
         name: _finish(order, method, models, student, config, work / name, outcome)
         for (name, method), outcome in zip(methods.items(), outcomes, strict=True)
@@ -93,7 +100,7 @@ def merge_in_memory(
 ) -> dict[str, Tensor]:
     """The merged tensors by name, for `load_state_dict`."""
     memory = Memory()
-    _run(order, [method], models, student, config, [memory])
+    merge_many(order, [method], models, student, config, [memory])
     return memory.tensors
 
 
@@ -148,24 +155,6 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     plain = [re.sub(r"[^A-Za-z0-9_.-]", "-", path.resolve().name) for path in folders]
     names = [name if plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain, 1)]
     return dict(zip(names, folders, strict=True))
-
-
-def _run(
-    order: Order,
-    methods: Sequence[Method],
-    models: Mapping[str, Path],
-    student: Path | None,
-    config: Merge,
-    sinks: Sequence[Sink],
-) -> list[Merged]:
-    base, methods = base_leaf(order), [scheduled(method, config.schedule) for method in methods]
-    folders = {name: models[name] for name in leaves(order)} | ({STUDENT: student} if student else {})
-    with ExitStack() as stack:
-        opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
-        measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
-        items = plan(order, methods, opened, opened.get(STUDENT), measured, Dtype[config.out_dtype])
-        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
-        return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 
 def _finish(
