@@ -243,6 +243,8 @@ class Verify:
     """Responses judged at a time; 0: one per core."""
     judge: JudgeTarget | None
     """The LLM that decides for verifier `judge`, as in `conf/judge/`; null: there is none."""
+    answers: Annotated[Path, NoKey]
+    """Folder below which its answers are kept, by model, prompt and sampling: none is asked for twice."""
     verifiers: Mapping[Name, VerifierTarget]
     """What judges a response, by name: a function (text after the reasoning, reference, metadata, these settings) →
     `Verdict`. Those of your own stand beside the shipped ones."""

@@ -1,6 +1,5 @@
 """Ask a teacher, keep what a verifier accepts and is worth learning from, and say what became of the rest."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +22,12 @@ from bm.distill.screening import Screen
 from bm.distill.selection import UNVERIFIED, Question, Wanted, select
 from bm.distill.teachers import Teacher
 from bm.errors import UserError
-from bm.generate import Engine, Sample, sample
-from bm.generate.journal import remove
+from bm.generate import Sample, sample
+from bm.generate.journal import of_engine, remove
 from bm.generate.samples import Lasting
 from bm.progress import progress, say
-from bm.store import digest, write_json, write_text
-from bm.verify import Case, Verdict, check, judge_facts, verify_all
+from bm.store import write_text
+from bm.verify import Case, Grader, Verdict, check
 from bm.verify.final import stated
 from bm.verify.thinking import OPEN, answer, unclosed
 
@@ -84,7 +83,8 @@ def distill(
         check(name, verifying)  # before a teacher is paid
     asked: Teacher = teacher(chosen, seed=seed)
     prompts = [asked.prompt(question) for question in chosen]
-    kept_in = _answers(answers, asked.engine) if answers else None
+    lasting = answers if isinstance(asked.engine, Lasting) else None
+    kept_in = of_engine(lasting, asked.engine, [teacher.entry]) if lasting else None
     journal = (kept_in or work) / (f"{quote(domain.name, safe='')}.jsonl" if kept_in else "responses.jsonl")
     others = sorted(kept_in.glob("*.jsonl")) if kept_in else []
     with progress(f"distill {domain.name}", total=len(chosen) * asked.sampling.n, unit="responses") as bar:
@@ -94,31 +94,20 @@ def distill(
         for question, prompt, samples in zip(chosen, prompts, responses, strict=True)
         for sampled in samples
     ]
-    judged = _chosen(_judged(given, settings, verifying, domain.name), settings)
+    grader = Grader(verifying, work.stem)
+    judged = _chosen(_judged(given, settings, grader, domain.name), settings)
     _write(work / "traces.parquet", TRACE, [_trace(response) for response in judged if not response.reason])
     refused = [_trace(response) | {"reason": response.reason} for response in judged if response.reason]
     _write(work / "rejected.parquet", (*TRACE, "reason"), refused)
     said = {(p, i): sampled for p, samples in enumerate(responses) for i, sampled in enumerate(samples)}
     told = facts(domain, selection, len(chosen), judged)
-    told["teacher"] = asked.facts(said, work.stem)
-    told |= judge_facts({question.verifier for question in chosen}, verifying)
+    told |= {"teacher": asked.facts(said, work.stem), **grader.facts()}
     with _written(work / "README.md"):
         write_text(work / "README.md", card(domain, settings, told))
     if not kept_in:
         remove(journal)
     _report(domain.name, told)
     return told
-
-
-def _answers(folder: Path, engine: Engine) -> Path | None:
-    """Where the answers of this engine are kept; None for one that says nothing of what its answers depend on."""
-    if not isinstance(engine, Lasting):
-        return None
-    identity = engine.identity()
-    own = folder / digest(json.dumps(identity, sort_keys=True).encode())[:16]
-    own.mkdir(parents=True, exist_ok=True)
-    write_json(own / "engine.json", identity)
-    return own
 
 
 def _report(name: str, told: Mapping[str, Any]) -> None:
@@ -133,7 +122,7 @@ def _report(name: str, told: Mapping[str, Any]) -> None:
 
 
 def _judged(
-    given: Sequence[tuple[Question, str, Sample]], settings: Distill, verifying: Verify, name: str
+    given: Sequence[tuple[Question, str, Sample]], settings: Distill, grader: Grader, name: str
 ) -> list[Judged]:
     """Each response with the verifier's word and, if that is good, with what else may be wrong with it.
 
@@ -141,7 +130,7 @@ def _judged(
     """
     cases = [Case(q.verifier, text, q.answer, q.metadata) for q, text, _ in given if q.verifier != UNVERIFIED]
     with progress(f"verify {name}", total=len(cases), unit="responses") as bar:
-        verdicts = iter(verify_all(cases, verifying, bar))
+        verdicts = iter(grader.verdicts(cases, bar))
     judged = []
     for question, response, sampled in given:
         verdict = next(verdicts) if question.verifier != UNVERIFIED else _unverified(response)

@@ -1,19 +1,16 @@
 """What a model can do, by lm-eval's tasks: every sample on disk, every score with its interval."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bm.code import code_version
-from bm.config import Component, Evaluate, Verify
+from bm.config import Evaluate, Verify
 from bm.evaluate.contamination import seen
-from bm.generate.journal import remove
-from bm.generate.samples import Lasting
+from bm.generate.journal import of_engine, remove
 from bm.progress import say
 from bm.rooms import called
-from bm.store import digest, write_json
-from bm.verify import judge_facts
+from bm.store import write_json
+from bm.verify import Grader
 
 if TYPE_CHECKING:
     from bm.generate import Engine
@@ -40,7 +37,7 @@ def evaluate(
     journals: a folder that belongs to this model's weights and tokenizer, whatever they are called. Every sample is
     kept there, apart for each engine and numeric type; what is there is used, not drawn again. Without it, `work`
     serves an interrupted run. Facts: the engine with its `gpus` and, where it has a price, the `cost` of all that the
-    scores rest on; the number of these `samples`, and their `tokens`.
+    scores rest on; the number of these `samples`, and their `tokens`; and what the judge said, if one was asked.
     """
     from bm.evaluate import harness, loading, results
     from bm.evaluate.model import LIKELIHOODS, RESPONSES, EngineLM
@@ -48,8 +45,9 @@ def evaluate(
 
     loaded = loading.load(tasks, questions, config)
     engine: Engine = config.engine(model)
-    lm = EngineLM(engine, config.seed, _of_engine(journals, engine, config.engine) if journals else work)
-    answered = harness.run(lm, loaded, config, verifying, first)
+    lm = EngineLM(engine, config.seed, of_engine(journals, engine, [config.engine.entry]) if journals else work)
+    grader = Grader(verifying, work.stem)
+    answered = harness.run(lm, loaded, config, grader, first)
     rows = results.rows(answered, lm, loaded["tasks"])
     results.write_samples(rows, work / "samples.parquet")
     scores = results.scores(rows, answered, loaded, config)
@@ -63,12 +61,8 @@ def evaluate(
     drawn = [sample for samples in lm.samples.values() for sample in samples]
     price = engine.price if isinstance(engine, Billed) else None
     used = {**engine.facts(), **({"cost": round(price.total(drawn), 6)} if price else {})}
-    told = {"engine": used, "samples": len(drawn), "tokens": sum(sample.tokens for sample in drawn)}
-    return told | (judge_facts(_verifiers(loaded), verifying) if verifying.judge else {})
-
-
-def _verifiers(loaded: Mapping[str, Any]) -> set[str]:
-    return {str(doc.get("verifier")) for task in loaded["tasks"].values() for doc in task.eval_docs}
+    tokens = sum(sample.tokens for sample in drawn)
+    return {"engine": used, "samples": len(drawn), "tokens": tokens, **grader.facts()}
 
 
 def prompts(tasks: Sequence[str], config: Evaluate) -> dict[str, list[str]]:
@@ -83,16 +77,6 @@ def check_tasks(names: Sequence[str], include_path: Path | None) -> None:
     from bm.evaluate import loading
 
     loading.managers(names, include_path)
-
-
-def _of_engine(journals: Path, engine: "Engine", made_by: Component) -> Path:
-    """The part of a model's journals that this engine may share: what else its answers depend on is the same."""
-    facts = engine.facts()
-    known = engine.identity() if isinstance(engine, Lasting) else [facts, code_version((made_by.entry,))]
-    folder = journals / digest(json.dumps(known, sort_keys=True).encode())[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "engine.json", facts)
-    return folder
 
 
 called(__name__)

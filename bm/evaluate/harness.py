@@ -9,11 +9,11 @@ import lm_eval
 from lm_eval.api.filter import Filter, FilterEnsemble
 from lm_eval.api.task import Task
 
-from bm.config import Evaluate, Verify
+from bm.config import Evaluate
 from bm.evaluate.grade import Graded, grade
 from bm.evaluate.loading import Loaded, evaluates, quiet, unsafe
 from bm.evaluate.model import EngineLM
-from bm.verify import thinking
+from bm.verify import Grader, thinking
 
 FEWSHOT_SEED = 1234
 """lm-eval's default `fewshot_random_seed`: its command line draws the same examples."""
@@ -21,9 +21,7 @@ OVER_REPEATS = ("take_first_k", "majority_vote")
 """lm-eval filters that make one verdict of all repeats of a question."""
 
 
-def run(
-    lm: EngineLM, loaded: Loaded, config: Evaluate, verifying: Verify, first: int | None = None
-) -> Mapping[str, Any]:
+def run(lm: EngineLM, loaded: Loaded, config: Evaluate, grader: Grader, first: int | None = None) -> Mapping[str, Any]:
     """lm-eval's evaluation; a task that generates is scored once per sample, under filters named `name@index`.
 
     first: only this many questions of each task, in an order that is drawn once for all models. In each logged sample
@@ -35,7 +33,7 @@ def run(
         task.set_config("num_fewshot", task.config.num_fewshot or 0)
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.OUTPUT_TYPE == "generate_until":
-            _sample(task, config, verifying)
+            _sample(task, config, grader)
     asked = {name: _asked(task, config, first) for name, task in loaded["tasks"].items()}
     with quiet():
         results: Mapping[str, Any] = lm_eval.evaluate(
@@ -55,7 +53,7 @@ def _asked(task: Task, config: Evaluate, first: int | None) -> list[int]:
     return sorted(random.Random(config.seed).sample(every, len(every))[:first])
 
 
-def _sample(task: Task, config: Evaluate, verifying: Verify) -> None:
+def _sample(task: Task, config: Evaluate, grader: Grader) -> None:
     """Give a task this protocol, and score each of its samples."""
     asked = {"temperature": config.temperature, "top_p": config.top_p, "max_gen_toks": config.max_new_tokens}
     given = {name: value for name, value in asked.items() if value is not None}
@@ -67,14 +65,14 @@ def _sample(task: Task, config: Evaluate, verifying: Verify) -> None:
     steps = [step["function"] for pipeline in task.config.filter_list or [] for step in pipeline["filter"]]
     if not set(steps) & set(OVER_REPEATS):
         task._filters = [
-            _only(task, pipeline, i, verifying) for pipeline in task._filters for i in range(task.config.repeats)
+            _only(task, pipeline, i, grader) for pipeline in task._filters for i in range(task.config.repeats)
         ]
 
 
-def _only(task: Task, pipeline: FilterEnsemble, index: int, verifying: Verify) -> FilterEnsemble:
+def _only(task: Task, pipeline: FilterEnsemble, index: int, grader: Grader) -> FilterEnsemble:
     """The pipeline on the verdict of sample `index` or, for a task with graders of its own, on its answer."""
     judged = task.config.process_results is grade
-    first = partial(Graded, task.task_name, index, verifying) if judged else partial(_Answer, index)
+    first = partial(Graded, task.task_name, index, grader) if judged else partial(_Answer, index)
     return FilterEnsemble(f"{pipeline.name}@{index}", [first, *pipeline.filters])
 
 

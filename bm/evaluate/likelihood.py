@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -21,32 +21,49 @@ BATCHES = 16
 Kind = Literal["loglikelihood", "loglikelihood_rolling"]
 
 
-def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Path) -> list[Any]:
-    """lm-eval's result of each request; those that `journal` holds are not computed again.
+class Scored(NamedTuple):
+    """A request's score."""
+
+    result: Any
+    """lm-eval's: (log-likelihood, whether greedy decoding writes it), or the log-likelihood alone."""
+    left_out: int
+    """Tokens at the beginning of the prompt that the model did not see, because there was no room for them."""
+
+
+def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Path) -> list[Scored]:
+    """The score of each request; those that `journal` holds are not computed again.
 
     Every continuation of a context is asked together, and longest contexts first, so an interrupted run resumes with
     the same pieces. UserError for an engine that has no likelihoods.
     """
     keys = [_key(kind, request) for request in requests]
     with appending(journal) as file, progress("score", total=len(requests), unit="requests") as bar:
-        known: dict[str, Any] = {entry["key"]: entry["score"] for entry in entries(journal)}
+        known = {e["key"]: Scored(_result(e["score"]), e.get("left_out", 0)) for e in entries(journal)}
         wanted = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         todo = sorted(wanted, key=lambda key: (-len(wanted[key].args[0]), wanted[key].args))
-        scorer, size = _scorer(engine, [wanted[key] for key in todo], kind) if todo else (None, 1)
-        for start in range(0, len(todo), size):
-            piece = todo[start : start + size]
-            computed = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
-            write(file, [{"key": key, "score": score} for key, score in zip(piece, computed, strict=True)])
-            known.update(zip(piece, computed, strict=True))
-            bar.advance(len(piece))
-    return [tuple(known[key]) if kind == "loglikelihood" else known[key] for key in keys]
+        if todo:
+            scorer, size = _scorer(engine, [wanted[key] for key in todo], kind)
+            for start in range(0, len(todo), size):
+                piece = todo[start : start + size]
+                computed = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
+                left_out = [scorer.left_out.get(wanted[key].args, 0) for key in piece]
+                scored = {key: Scored(*one) for key, *one in zip(piece, computed, left_out, strict=True)}
+                write(file, [{"key": key, "score": s.result, "left_out": s.left_out} for key, s in scored.items()])
+                known.update(scored)
+                bar.advance(len(piece))
+    return [known[key] for key in keys]
+
+
+def _result(kept: Any) -> Any:
+    """JSON has lists for pairs."""
+    return tuple(kept) if isinstance(kept, list) else kept
 
 
 def _key(kind: Kind, request: Instance) -> str:
     return hashlib.blake2b(json.dumps([kind, *request.args]).encode(), digest_size=16).hexdigest()
 
 
-def _scorer(engine: Engine, requests: Sequence[Instance], kind: Kind) -> tuple[HFLM, int]:
+def _scorer(engine: Engine, requests: Sequence[Instance], kind: Kind) -> "tuple[_Scorer, int]":
     """lm-eval's own model over the engine's, and how many requests to give it at a time."""
     if not isinstance(engine, TransformersEngine):
         name = engine.facts()["engine"]
@@ -56,19 +73,41 @@ def _scorer(engine: Engine, requests: Sequence[Instance], kind: Kind) -> tuple[H
     rows = LOGITS // (engine.model.config.vocab_size * min(max(longest, 1), engine.context))
     batch = max(1, min(engine.batch, rows))
     if kind == "loglikelihood" and engine.shares:
-        return _Shared(engine.model, tokenizer=engine.tokenizer, engine=engine), engine.batch * BATCHES
-    return HFLM(engine.model, tokenizer=engine.tokenizer, batch_size=batch), batch * BATCHES
+        return _Shared(engine), engine.batch * BATCHES
+    return _Scorer(engine.model, tokenizer=engine.tokenizer, batch_size=batch), batch * BATCHES
 
 
-class _Shared(HFLM):  # type: ignore[misc]  # lm-eval has no types
-    """lm-eval's model, which makes tokens of requests; continuations are scored by the engine, a prompt once for all.
+Tokens = tuple[tuple[str, str] | None, list[int], list[int]]
+"""A request (None: a window of a rolling one, which leaves nothing out), and its prompt and continuation."""
+
+
+class _Scorer(HFLM):  # type: ignore[misc]  # lm-eval has no types
+    """lm-eval's model, which makes tokens of requests and scores them; `left_out`: how many of a request's it could
+    not."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.left_out: dict[Any, int] = {}
+
+    def _loglikelihood_tokens(self, requests: Sequence[Tokens], **more: Any) -> list[Any]:
+        room = self.max_length + 1  # the last token is not read
+        self.left_out |= {pair: max(0, len(prompt) + len(rest) - room) for pair, prompt, rest in requests if pair}
+        return self._scored(requests, **more)
+
+    def _scored(self, requests: Sequence[Tokens], **more: Any) -> list[Any]:
+        found: list[Any] = super()._loglikelihood_tokens(requests, **more)
+        return found
+
+
+class _Shared(_Scorer):
+    """Continuations are scored by the engine, a prompt once for all.
 
     lm-eval computes the prompt again for each choice of more than one token, and pads whole batches to the longest.
     """
 
-    def __init__(self, *arguments: Any, engine: TransformersEngine, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(self, engine: TransformersEngine) -> None:
+        super().__init__(engine.model, tokenizer=engine.tokenizer, max_length=engine.context)
         self._engine = engine
 
-    def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], **_: Any) -> list[Any]:
+    def _scored(self, requests: Sequence[Tokens], **_: Any) -> list[Any]:
         return list(self._engine.likelihoods([(prompt, rest) for _, prompt, rest in requests]))

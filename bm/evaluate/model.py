@@ -10,7 +10,7 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from bm.errors import UserError
-from bm.evaluate.likelihood import scores
+from bm.evaluate.likelihood import Kind, scores
 from bm.generate import Engine, Sample, Sampling, sample
 from bm.progress import progress
 from bm.verify.thinking import CLOSE, unclosed, whole
@@ -35,6 +35,8 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         """Whether prompts went through a chat template."""
         self.samples: dict[Request, list[Sample]] = {}
         """What was generated for each request, in the order of the samples."""
+        self.left_out: dict[Request, int] = {}
+        """Of each request that was scored, the tokens of its prompt for which the context had no room."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -75,10 +77,15 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return thought + end + said[: min((at for at in positions if at >= 0), default=None)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        return scores(self.engine, requests, "loglikelihood", self.journals / LIKELIHOODS)
+        return self._scores(requests, "loglikelihood")
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        return scores(self.engine, requests, "loglikelihood_rolling", self.journals / LIKELIHOODS)
+        return self._scores(requests, "loglikelihood_rolling")
+
+    def _scores(self, requests: list[Instance], kind: Kind) -> list[Any]:
+        found = scores(self.engine, requests, kind, self.journals / LIKELIHOODS)
+        self.left_out.update((_name(request), one.left_out) for request, one in zip(requests, found, strict=True))
+        return [one.result for one in found]
 
     def _sampling(self, request: Instance, n: int) -> Sampling:
         """From a task's `generation_kwargs`, read as lm-eval reads them; UserError for what no engine here does."""

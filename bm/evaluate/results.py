@@ -83,8 +83,9 @@ def _scored(task: str, entry: Mapping[str, Any], index: int, lm: EngineLM) -> Ro
     pairs = [argument for argument in entry["arguments"] if len(argument) == 2]
     best = int(np.argmax([response[0] for response in entry["filtered_resps"]])) if len(pairs) > 1 else 0
     chosen = pairs[best][1].strip() if pairs else ""
+    left_out = max(lm.left_out[task, entry["place"], place] for place in range(len(entry["arguments"])))
     return {"response": chosen, "answer": chosen, "reason": "" if entry[entry["metrics"][0]] else WRONG,
-            "response_tokens": 0, "finished": True, "left_out": 0}  # fmt: skip
+            "response_tokens": 0, "finished": True, "left_out": left_out}  # fmt: skip
 
 
 def write_samples(rows: Sequence[Row], path: Path) -> None:

@@ -1,12 +1,12 @@
 """What has been begun and what it may cost: an attempt is on the disk and on the bill before it begins."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 from bm.generate.price import Price
-from bm.generate.samples import Row, Sample
+from bm.generate.samples import Engine, Row, Sample
 
 
 class NoRoomError(Exception):
@@ -76,3 +76,21 @@ class Billed(Protocol):
 
     def bill(self, said: Mapping[Row, Sample]) -> dict[str, Any]:
         """`cost` of these answers, and of failed attempts how many there were and what they may have cost at most."""
+
+
+def account(engine: Engine, samples: Collection[Sample], asked_by: str) -> dict[str, Any]:
+    """How many responses an engine gave, in how many tokens and, where it has a price, for how much.
+
+    `own` has the same of those that were asked for by `asked_by`: the others have been paid for elsewhere.
+    """
+    price = engine.price if isinstance(engine, Billed) else None
+
+    def counted(some: Collection[Sample]) -> dict[str, Any]:
+        return {
+            "responses": len(some),
+            "prompt_tokens": sum(sample.prompt_tokens for sample in some),
+            "tokens": sum(sample.tokens for sample in some),
+            **({"cost": round(price.total(some), 6)} if price else {}),
+        }
+
+    return {**counted(samples), "own": counted([sample for sample in samples if sample.asked_by == asked_by])}

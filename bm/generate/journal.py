@@ -9,17 +9,31 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
+from bm.code import code_version
 from bm.errors import UserError
 from bm.generate.attempts import Attempts, Billed
 from bm.generate.characters import whole_characters
-from bm.generate.samples import Engine, Row, Sample, Sampling
+from bm.generate.samples import Engine, Lasting, Row, Sample, Sampling
 from bm.progress import Bar
-from bm.store import locked
+from bm.store import digest, locked, write_json
 
 LATER = ("prompt_tokens", "asked_by", "left_out")
 """What the first journals did not hold."""
 BLOCK = 1 << 20
 """Bytes of a journal's end that are read at a time to find its last whole line."""
+
+
+def of_engine(folder: Path, engine: Engine, entries: Sequence[str]) -> Path:
+    """The part of a model's journals that this engine may share: what else its answers depend on is the same.
+
+    entries: the functions (`bm.code`) that made an engine which does not say itself what that is.
+    """
+    facts = engine.facts()
+    known = engine.identity() if isinstance(engine, Lasting) else [facts, code_version(tuple(entries))]
+    own = folder / digest(json.dumps(known, sort_keys=True).encode())[:16]
+    own.mkdir(parents=True, exist_ok=True)
+    write_json(own / "engine.json", facts)
+    return own
 
 
 def sample(

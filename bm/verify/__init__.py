@@ -1,7 +1,7 @@
 """Response + reference → verdict and reason. What filters a teacher's responses also grades a model's."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from bm.verify.cases import AGREED, DISAGREED, JUDGED, BrokenCaseError, Case, Ve
 from bm.verify.judging import NoJudgementError
 
 __all__ = [
-    "AGREED", "DISAGREED", "JUDGED", "Case", "Verdict", "check", "disagreement", "judge_facts", "verify", "verify_all",
+    "AGREED", "DISAGREED", "JUDGED", "Case", "Grader", "Verdict", "check", "disagreement", "verify", "verify_all",
 ]  # fmt: skip
 
 APART = ("math", "code", "reasoning_gym")
@@ -37,29 +37,47 @@ def verify(case: Case, settings: Verify) -> Verdict:
     return verify_all([case], settings)[0]
 
 
-def verify_all(cases: Sequence[Case], settings: Verify, bar: Bar | None = None) -> list[Verdict]:
-    """The verdicts in order, the same as one by one; programs and formulas are judged several at a time."""
-    for name in {case.verifier for case in cases}:
-        check(name, settings)
-    texts = [thinking.answer(case.response).strip() for case in cases]
-    asked = [k for k, case in enumerate(cases) if case.verifier == "judge" and texts[k]]
-    said = llm.judge_all([(texts[k], cases[k]) for k in asked], settings) if asked else []
-    judged = dict(zip(asked, said, strict=True))
+def verify_all(cases: Sequence[Case], settings: Verify) -> list[Verdict]:
+    """The verdicts in order, the same as one by one."""
+    return Grader(settings).verdicts(cases)
 
-    def verdict_of(place: int) -> Verdict:
-        verdict = judged.get(place) or _verdict(cases[place], texts[place], settings)
-        if bar:
-            bar.advance(1)
-        return verdict
 
-    apart = [k for k, case in enumerate(cases) if case.verifier in APART]
-    with ThreadPoolExecutor(settings.parallel or len(os.sched_getaffinity(0))) as pool:
-        under_way = {k: pool.submit(verdict_of, k) for k in apart}
-        try:
-            return [under_way[k].result() if k in under_way else verdict_of(k) for k in range(len(cases))]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+class Grader:
+    """Verdicts for one distillation, evaluation or file, and an account of what an LLM said for them."""
+
+    def __init__(self, settings: Verify, asked_by: str = "") -> None:
+        """asked_by: who is to bear the cost of what the LLM has not been asked before."""
+        self._settings, self._judge = settings, llm.Judge(settings, asked_by)
+
+    def verdicts(self, cases: Sequence[Case], bar: Bar | None = None) -> list[Verdict]:
+        """In order, the same as one by one; programs and formulas are judged several at a time. See `verify`."""
+        settings = self._settings
+        for name in {case.verifier for case in cases}:
+            check(name, settings)
+        texts = [thinking.answer(case.response).strip() for case in cases]
+        asked = [k for k, case in enumerate(cases) if case.verifier == "judge" and texts[k]]
+        said = self._judge.verdicts([(texts[k], cases[k]) for k in asked]) if asked else []
+        judged = dict(zip(asked, said, strict=True))
+
+        def verdict_of(place: int) -> Verdict:
+            verdict = judged.get(place) or _verdict(cases[place], texts[place], settings)
+            if bar:
+                bar.advance(1)
+            return verdict
+
+        apart = [k for k, case in enumerate(cases) if case.verifier in APART]
+        with ThreadPoolExecutor(settings.parallel or len(os.sched_getaffinity(0))) as pool:
+            under_way = {k: pool.submit(verdict_of, k) for k in apart}
+            try:
+                return [under_way[k].result() if k in under_way else verdict_of(k) for k in range(len(cases))]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def facts(self) -> dict[str, Any]:
+        """Under `judge`, the LLM's engine and what its answers took (`attempts.account`); nothing if none was asked."""
+        told = self._judge.facts()
+        return {"judge": told} if told else {}
 
 
 def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
@@ -78,11 +96,6 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
         return Verdict(False, str(problem), text)
     except Exception as problem:  # no response may end a run
         return Verdict(False, f"verifier failed: {type(problem).__name__}: {problem}", text)
-
-
-def judge_facts(verifiers: Collection[str], settings: Verify) -> dict[str, Any]:
-    """Under `judge`, what the LLM that judges says of itself, GPUs included; nothing where none of these needs one."""
-    return {"judge": llm.facts(settings.judge)} if "judge" in verifiers and settings.judge else {}
 
 
 def disagreement(verdicts: Sequence[Verdict]) -> tuple[int, int]:

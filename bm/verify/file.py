@@ -12,7 +12,7 @@ from rich.table import Table
 from bm.config import Verify
 from bm.errors import UserError
 from bm.progress import progress
-from bm.verify import JUDGED, Case, Verdict, check, disagreement, verify_all
+from bm.verify import JUDGED, Case, Grader, Verdict, check, disagreement
 from bm.verify.cases import BrokenCaseError
 from bm.verify.programs import read_tests
 
@@ -33,14 +33,17 @@ def grade(verifier: str, file: Path, output: Path, settings: Verify) -> list[Ver
     except OSError as problem:
         raise UserError(f"file: {file} cannot be read: {problem.strerror}") from problem
     lines = lines[:-1] if lines[-1] == b"" else lines
+    if not lines:
+        raise UserError(f"file: {file} is empty; a line of it is a response, as JSON")
     verdicts: list[Verdict] = []
+    grader = Grader(settings, output.name)
     beside = output.with_name(f".{output.name}.unfinished")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8") as made, progress(f"verify {verifier}", len(lines), "responses") as bar:
             for start in range(0, len(lines), TOGETHER):
                 rows = [_row(verifier, line) for line in lines[start : start + TOGETHER]]
-                found = _judged([case for _, case in rows], settings, bar)
+                found = _judged([case for _, case in rows], grader, bar)
                 made.writelines(_line(fields, verdict) for (fields, _), verdict in zip(rows, found, strict=True))
                 verdicts += found
             made.flush()
@@ -53,9 +56,9 @@ def grade(verifier: str, file: Path, output: Path, settings: Verify) -> list[Ver
     return verdicts
 
 
-def _judged(rows: Sequence[Case | Verdict], settings: Verify, bar: Any) -> list[Verdict]:
+def _judged(rows: Sequence[Case | Verdict], grader: Grader, bar: Any) -> list[Verdict]:
     """Verdicts of cases, beside those that were no case."""
-    found = iter(verify_all([row for row in rows if isinstance(row, Case)], settings, bar))
+    found = iter(grader.verdicts([row for row in rows if isinstance(row, Case)], bar))
     return [next(found) if isinstance(row, Case) else row for row in rows]
 
 

@@ -2,18 +2,23 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from copy import copy
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from bm.config import Component, Content, EngineTarget, Verify
+from bm.config import Component, Content, EngineTarget, Verify, components
 from bm.errors import UserError
-from bm.generate import Engine, Sampling
+from bm.generate import Engine, Sample, Sampling, sample
+from bm.generate.attempts import account
+from bm.generate.journal import of_engine
+from bm.store import external, model_digest
 from bm.verify import thinking
 from bm.verify.cases import JUDGED, BrokenCaseError, Case, Verdict, decided
 
+JOURNAL = "judge.jsonl"
 LONGEST = 8000
 """Characters of the end of an answer that the judge sees."""
 PROMPT = """You compare a student's answer with the reference answer. Judge only whether the student's final answer
@@ -37,23 +42,53 @@ def judge(
     return engine(model), Sampling(n=1, temperature=0, top_p=1, max_new_tokens=max_new_tokens, seed=0)
 
 
-def judge_all(asked: Sequence[tuple[str, Case]], settings: Verify) -> list[Verdict]:
-    """Verdicts on final answers, all put to the judge together. UserError if none is configured."""
-    if settings.judge is None:
-        raise UserError("verifier 'judge' needs an LLM: choose judge=openai or judge=local")
-    engine, sampling = _made(settings.judge)
-    prompts = [engine.render([{"role": "user", "content": _prompt(*one)}]) for one in asked]
-    said = {sample.prompt: sample.response for batch in engine.generate(prompts, sampling) for sample in batch}
-    return [_verdict(text, said.get(place, "")) for place, (text, _) in enumerate(asked)]
+class Judge:
+    """The LLM of `verify.judge`. What it said is kept in `verify.answers` by model, prompt and sampling, for all."""
 
+    def __init__(self, settings: Verify, asked_by: str) -> None:
+        self._settings, self._asked_by = settings, asked_by
+        self._said: dict[str, Sample] = {}
 
-def facts(component: Component) -> dict[str, Any]:
-    """The judge's engine, version, numeric type and GPUs."""
-    return _made(component)[0].facts()
+    def verdicts(self, asked: Sequence[tuple[str, Case]]) -> list[Verdict]:
+        """On final answers, put to the judge together. UserError if none is configured."""
+        prompts = [self._engine.render([{"role": "user", "content": _prompt(*one)}]) for one in asked]
+        if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._said]:
+            answers = sample(self._engine, new, self._made[1], self._journal, asked_by=self._asked_by)
+            self._said.update((prompt, answer) for prompt, (answer,) in zip(new, answers, strict=True))
+        return [_verdict(text, self._said[prompt].response) for prompt, (text, _) in zip(prompts, asked, strict=True)]
+
+    def facts(self) -> dict[str, Any]:
+        """The judge's engine and what all that it said here took; nothing if it was asked nothing."""
+        if not self._said:
+            return {}
+        return {**self._engine.facts(), **account(self._engine, self._said.values(), self._asked_by)}
+
+    @cached_property
+    def _component(self) -> Component:
+        if self._settings.judge is None:
+            raise UserError("verifier 'judge' needs an LLM: choose judge=openai or judge=local")
+        return self._settings.judge
+
+    @cached_property
+    def _made(self) -> tuple[Engine, Sampling]:
+        """A budget holds for one distillation, evaluation or file: each has an account of its own."""
+        engine, sampling = _loaded(self._component)
+        return copy(engine), sampling
+
+    @property
+    def _engine(self) -> Engine:
+        return self._made[0]
+
+    @cached_property
+    def _journal(self) -> Path:
+        model = self._component.parameters.get("model")
+        whose = model_digest(external(Path(model))) if model else "endpoints"
+        made_by = [component.entry for component in components(self._component)]
+        return of_engine(self._settings.answers / whose, self._engine, made_by) / JOURNAL
 
 
 @cache
-def _made(component: Component) -> tuple[Engine, Sampling]:
+def _loaded(component: Component) -> tuple[Engine, Sampling]:
     made: tuple[Engine, Sampling] = component()
     return made
 

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from bm.cli import conf_dir
 from bm.config import Evaluate, typed
 from tests.evaluate.scripted import Scripted
-from tests.generate.conftest import qwen2, tokenizer
+from tests.generate.conftest import model, qwen2, tokenizer
 
-__all__ = ["qwen2", "tokenizer"]
+__all__ = ["model", "qwen2", "tokenizer"]
 
 
 @pytest.fixture(autouse=True)

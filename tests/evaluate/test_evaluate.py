@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -273,3 +274,49 @@ def test_what_an_endpoint_asks_for_its_answers_is_in_the_facts(tmp_path, sums, m
     monkeypatch.setattr(Scripted, "bill", lambda self, said: {}, raising=False)
     facts, _, _ = run(tmp_path / "w", tiny(engine=scripted(script)), ["math"], {"math": path})
     assert facts["tokens"] and facts["engine"]["cost"] == 2 * facts["tokens"]
+
+
+CHOICE = """
+task: capitals
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{country * (1 + 40 * (country == 'Peru'))}}}}"
+doc_to_choice: ["Paris", "No"]
+doc_to_target: 0
+target_delimiter: ""
+"""
+
+
+def test_long_prompts_of_choices_are_counted_and_said(tmp_path, model, tokenizer, capsys):
+    """164 characters and "Paris" are 169 tokens; the model reads 128, and has to read no last one."""
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    local = {"_target_": "bm.generate.engines.transformers", "batch": 4, "dtype": "float32", "device": "cpu"}
+    config = tiny(engine=local, include_path=own_task(tmp_path / "mine", CHOICE), samples=1, chat_template=False)
+    for work in (tmp_path / "first", tmp_path / "again"):  # whose scores are kept, and the number with them
+        work.mkdir()
+        evaluate(tmp_path / "model", config, verifying(), ["capitals"], {}, work, tmp_path / "journals")
+        rows = pq.read_table(work / "samples.parquet").to_pylist()
+        assert [row["left_out"] for row in rows] == [0, 169 - (128 + 1), 0]
+        scores = json.loads((work / "scores.json").read_text())
+        assert scores["capitals"]["truncated"] == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "capitals: 1 of 3 prompts are too long for the model's context" in said
+
+
+def test_a_judge_is_asked_once_for_answers_that_are_the_same(tmp_path, sums):
+    """Twenty questions of four samples: right, wrong, or cut off within a thought, which no judge sees."""
+    path, script = sums
+    rows = [row | {"verifier": "judge", "answer": "VERDICT: SAME"} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    engine = {"_target_": "tests.verify.test_judge.engine"}
+    judge = {"_target_": "bm.verify.llm.judge", "engine": engine, "model": None, "max_new_tokens": 64}
+    verify = verifying(judge=judge, answers=str(tmp_path / "samples"))
+    given = tiny(engine=scripted(script)), ["math"], {"math": path}, verify
+    facts, rows, _ = run(tmp_path / "w", *given)
+    different = {row["answer"] for row in rows if row["answer"]}
+    assert facts["judge"]["responses"] == facts["judge"]["own"]["responses"] == len(different) == 17
+    assert sum(row["accepted"] for row in rows) == 79
+    assert run(tmp_path / "v", *given)[0]["judge"]["own"]["responses"] == 0

@@ -17,7 +17,7 @@ from bm.errors import UserError
 from bm.merge.mergekit import merge_config
 from bm.merge.methods import arcee_fusion
 from bm.merge.tensors import Selection, Tensors
-from tests.merge.golden.cases import CONFIGS, FUSIONS, A, B, C, D, models, slices
+from tests.merge.golden.cases import ALIKE, CONFIGS, FUSIONS, A, B, C, D, models, slices
 from tests.merge.golden.inputs import HIDDEN, tensor_shapes, write_model, write_models
 
 GOLDEN = load_file(Path(__file__).parent / "golden" / "configs.safetensors")
@@ -35,7 +35,7 @@ def run(folders, tmp_path):
 
     def run(config, **changed):
         text = yaml.safe_dump({**config, **changed})
-        text = re.sub(r"(model|source): ([A-D])\n", lambda m: f"{m[1]}: {folders[m[2]]}\n", text)
+        text = re.sub(r"(model|source|path): ([A-D])\n", lambda m: f"{m[1]}: {folders[m[2]]}\n", text)
         (tmp_path / "config.yml").write_text(text)
         facts = merge_config(tmp_path / "config.yml", SETTINGS, tmp_path / "merged")
         for name, digest in facts["digests"].items():
@@ -49,26 +49,34 @@ def bfloat16(config):
     return {} if "dtype" in config else {"out_dtype": "bfloat16"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_gives_what_mergekit_gives(name, run):
+def is_mergekits(tensors, golden):
     """To one unit in the last place of bfloat16, which is what either writes."""
-    tensors, _ = run(CONFIGS[name], **bfloat16(CONFIGS[name]))
     assert set(tensors) == set(tensor_shapes(4))
     assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
     ours = torch.cat([tensors[n].flatten() for n in sorted(tensors)])
-    golden = GOLDEN[name]
     assert len(ours) == len(golden)
     # neighbouring bfloat16 numbers have neighbouring bits
     apart = (ours.view(torch.int16).int() - golden.view(torch.int16).int()).abs()
     assert apart.max() <= 1 and (apart > 0).float().mean() < 0.01
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_gives_what_mergekit_gives(name, run):
+    is_mergekits(run(CONFIGS[name], **bfloat16(CONFIGS[name]))[0], GOLDEN[name])
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_the_same_in_other_words_gives_the_same(name, run):
+    same, config = ALIKE[name]
+    is_mergekits(run(config, **bfloat16(config))[0], GOLDEN[same])
+
+
 def test_mergekit_itself_still_gives_the_golden_results(folders, tmp_path):
     pytest.importorskip("mergekit", reason="mergekit is not installed here")
     from tests.merge.golden.make import merge_models
 
-    for name, config in (CONFIGS | FUSIONS).items():
-        assert torch.equal(merge_models(config, folders, tmp_path / name), GOLDEN[name])
+    for name, (same, config) in ({name: (name, one) for name, one in (CONFIGS | FUSIONS).items()} | ALIKE).items():
+        assert torch.equal(merge_models(config, folders, tmp_path / name), GOLDEN[same]), name
 
 
 def test_a_taller_model_is_one_that_transformers_loads(run, folders):
@@ -239,6 +247,11 @@ TIES = {"merge_method": "ties", "base_model": A, "models": models(B, C, weight=[
         ({"merge_method": "linear"}, "either `models` or `slices`"),
         ({**LINEAR, "dtype": "int8"}, "dtype: .*float32"),
         ({**LINEAR, "models": models(A, "org/name", weight=[1, 1])}, "'org/name' is not a directory on this disk"),
+        (
+            {**LINEAR, "models": models(A, "org/name@main", weight=[1, 1])},
+            "'org/name@main': revisions are not supported",
+        ),
+        ({**LINEAR, "models": models(A, B, weight=[1, -1])}, "linear: the weights sum to 0"),
         ({**LINEAR, "models": models(A, "B+lora", weight=[1, 1])}, "'B\\+lora': needs a model's folder before the \\+"),
         ({**LINEAR, "models": [{"model": {"model": A, "override_architecture": "X"}}]}, "`override_architecture`"),
         ({**LINEAR, "models": models(A, A, weight=[1, 1])}, "merged with itself"),
@@ -342,6 +355,18 @@ def test_one_setting_makes_arcee_fusion_mergekits(dtype, run, folders, monkeypat
     golden = GOLDEN[f"arcee_fusion_{dtype}"]
     assert torch.equal(torch.cat([tensors[n].flatten() for n in sorted(tensors)]), golden)
     assert "variant" not in capsys.readouterr().err + (folder / "README.md").read_text()
+
+
+def test_the_command_takes_a_config_as_it_is(bm, folders, tmp_path):
+    for name, weights, status, line in (
+        ("good", [1, 3], 0, ""),
+        ("bad", [1, -1], 2, "bm: linear: the weights sum to 0"),
+    ):
+        config = {"merge_method": "linear", "models": models(str(folders[A]), str(folders[B]), weight=weights)}
+        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(config))
+        said = bm("merge", f"mergekit={name}.yml", f"output={name}", cwd=tmp_path)
+        assert said.returncode == status and said.stderr.startswith(line), said.stderr
+        assert (tmp_path / name / "model.safetensors").exists() == (status == 0)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])

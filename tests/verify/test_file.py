@@ -123,6 +123,7 @@ def test_the_table_counts_reasons_and_disagreement(bm: Bm, tmp_path: Path) -> No
     [
         (["verifier=maths", "file=R.jsonl"], "no verifier 'maths'; did you mean 'math'"),
         (["verifier=math", "file=none.jsonl"], "file: none.jsonl cannot be read"),
+        (["verifier=math", "file=/dev/null"], "file: /dev/null is empty; a line of it is a response, as JSON"),
         (["verifier=judge", "file=R.jsonl"], "verifier 'judge' needs an LLM: choose judge=openai or judge=local"),
         (["verifier=math", "file=R.jsonl", "verify.seconds=0"], "verify.seconds: must be greater than 0"),
         (["verifier=judge", "file=R.jsonl", "judge=openai"], "verify.judge.engine.served: must be given"),
@@ -151,14 +152,14 @@ def test_an_interrupted_grading_leaves_what_was_there(bm: Bm, tmp_path: Path, mo
 
     (tmp_path / "R.jsonl").write_text('{"response": "1", "answer": "1"}\n' * 600)
     (tmp_path / "G.jsonl").write_text("as it was\n")
-    calls = iter([module.verify_all])
+    calls = iter([module.Grader.verdicts])
 
     def failing(*arguments: Any) -> Any:
         for call in calls:
             return call(*arguments)
         raise UserError("no more")
 
-    monkeypatch.setattr(module, "verify_all", failing)
+    monkeypatch.setattr(module.Grader, "verdicts", failing)
     with pytest.raises(UserError, match="no more"):
         module.grade("math", tmp_path / "R.jsonl", tmp_path / "G.jsonl", verifying())
     assert (tmp_path / "G.jsonl").read_text() == "as it was\n"

@@ -1,6 +1,6 @@
 """Who answers: an engine, how it is asked, how its responses are drawn, and how they are read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as checked
 from bm.distill.selection import Question
 from bm.distill.teachers.reading import tagged, wrapped
 from bm.generate import Engine, Sample, Sampling
-from bm.generate.attempts import Billed
+from bm.generate.attempts import Billed, account
 from bm.generate.samples import Row
 
 
@@ -56,19 +56,6 @@ class Teacher:
         return wrapped(response) if self.reasoning == "wrapped" and sample.finished else response
 
     def facts(self, said: Mapping[Row, Sample], asked_by: str) -> dict[str, Any]:
-        """Who answered, in how many tokens, and for how much, where that has a price.
-
-        `own` has the same of the answers that were asked by `asked_by`: the others have been paid for elsewhere.
-        """
+        """Who answered, and what that took; `own`: what `asked_by` asked for itself."""
         bill = self.engine.bill(said) if isinstance(self.engine, Billed) else {}
-        own = [sample for sample in said.values() if sample.asked_by == asked_by]
-        return {**self.engine.facts(), **self._spent(said.values()), **bill, "own": self._spent(own)}
-
-    def _spent(self, samples: Collection[Sample]) -> dict[str, Any]:
-        price = self.engine.price if isinstance(self.engine, Billed) else None
-        return {
-            "responses": len(samples),
-            "prompt_tokens": sum(sample.prompt_tokens for sample in samples),
-            "tokens": sum(sample.tokens for sample in samples),
-            **({"cost": round(price.total(samples), 6)} if price else {}),
-        }
+        return {**self.engine.facts(), **account(self.engine, said.values(), asked_by), **bill}

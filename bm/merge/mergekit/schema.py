@@ -42,6 +42,8 @@ def _folder(value: Any) -> Any:
         return path
     if "+" in str(value):
         raise ValueError(f"'{value}': needs a model's folder before the + and an adapter's (peft) behind it")
+    if "@" in str(value):
+        raise ValueError(f"'{value}': revisions are not supported; fetch that one and give its folder")
     raise ValueError(f"'{value}' is not a directory on this disk; models are not downloaded, so fetch it first")
 
 

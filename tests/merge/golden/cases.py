@@ -216,3 +216,107 @@ FUSIONS: dict[str, dict[str, Any]] = {
     for dtype in ("bfloat16", "float32")
 }
 """Configs that take the setting `merge.methods.arcee_fusion.variant=mergekit` to give mergekit's bits."""
+
+A_B = models(A, B, weight=[1.0, 0.3])
+PLAIN = CONFIGS["linear_plain"]
+BY_SLICES = CONFIGS["slerp_slices"]
+STACKED = CONFIGS["frankenmerge"]
+
+
+def linear(**more: Any) -> dict[str, Any]:
+    return {**CONFIGS["linear"], **more}
+
+
+def weighted(*weights: Any) -> dict[str, Any]:
+    """`linear` with its weights written in other ways."""
+    return linear(models=models(A, B, weight=list(weights)))
+
+
+def like(name: str, **parameters: Any) -> dict[str, Any]:
+    """A config with more parameters."""
+    return {**CONFIGS[name], "parameters": {**CONFIGS[name].get("parameters", {}), **parameters}}
+
+
+ALIKE: dict[str, tuple[str, dict[str, Any]]] = {
+    "a base that is an input": ("linear", linear(base_model=A)),
+    "weights as text": ("linear", weighted("1e0", "3e-1")),
+    "weights as integer and truth value": ("linear", weighted(1, [{"filter": "*", "value": 0.3}])),
+    "a truth value for a number": ("linear", weighted(True, 0.3)),
+    "a condition alone": ("linear", weighted({"value": 1.0}, {"filter": "", "value": 0.3})),
+    "the first condition that fits": (
+        "linear",
+        weighted([{"filter": "none has it", "value": 7}, {"value": 1.0}, {"value": 9}], 0.3),
+    ),
+    "gradients of one value": ("linear", weighted([1.0], ["0.3", "0.3"])),
+    "no values": ("linear", like("linear", normalize=[])),
+    "conditions of which none fits": ("linear", like("linear", normalize=[{"filter": "none", "value": False}])),
+    "parameters null": ("linear", linear(parameters=None)),
+    "shared weights": ("linear", linear(models=models(A) + models(B, weight=[0.3]), parameters={"weight": 1})),
+    "a name": ("linear", linear(name="mine")),
+    "options of the command line": ("linear", linear(lazy_unpickle=True, cuda=False, low_cpu_memory=True)),
+    "notes": ("linear", linear(metadata={"a": [1]}, models=[{**A_B[0], "comment": "x"}, A_B[1]])),
+    "types null": ("linear", linear(dtype=None, out_dtype="bfloat16")),
+    "a type in torch's words": ("linear", linear(dtype="torch.float32", out_dtype="torch.bfloat16")),
+    "one module": ("linear", {"merge_method": "linear", "modules": {"default": {"models": A_B}}}),
+    "a module's parameters": (
+        "linear_plain",
+        {
+            "merge_method": "linear",
+            "parameters": {"normalize": True},
+            "modules": {"default": {"models": PLAIN["models"], "parameters": {"normalize": False}}},
+        },
+    ),
+    "a slice of all layers": (
+        "linear",
+        {
+            "merge_method": "linear",
+            "slices": [{"sources": [{**one, "layer_range": [0, 4]} for one in A_B]}],
+        },
+    ),
+    "no tokenizer": ("linear", linear(tokenizer_source=None)),
+    "a union of the same": ("linear", linear(tokenizer_source="union")),
+    "the base's of the same": ("linear", linear(tokenizer={"source": "base", "tokens": None})),
+    "a model's of the same": ("linear", linear(tokenizer_source=B)),
+    "chat template auto": ("linear", linear(chat_template="auto")),
+    "chat template by name": ("linear", linear(chat_template="chatml")),
+    "chat template": ("linear", linear(chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}")),
+    "a model as a mapping": ("linear", linear(models=[{**A_B[0], "model": {"model": A}}, A_B[1]])),
+    "a model's path": (
+        "linear",
+        linear(models=[A_B[0], {**A_B[1], "model": {"model": {"path": B, "revision": None}, "lora": None}}]),
+    ),
+    "false as text": ("linear_plain", like("linear_plain", normalize="no")),
+    "false as a number": ("linear_plain", like("linear_plain", normalize=0)),
+    "false along the layers": ("linear_plain", like("linear_plain", normalize=[False, False])),
+    "the base second": ("slerp", {**CONFIGS["slerp"], "models": models(B, A)}),
+    "the base unlisted": ("slerp", {**CONFIGS["slerp"], "models": models(B)}),
+    "bases of slices": (
+        "slerp_slices",
+        {**BY_SLICES, "base_model": None, "slices": [{**part, "base_model": A} for part in BY_SLICES["slices"]]},
+    ),
+    "a weight of the base": (
+        "task_arithmetic",
+        {**CONFIGS["task_arithmetic"], "models": models(A, B, C, weight=[9.0, 0.6, 0.4])},
+    ),
+    "parameters of others": ("task_arithmetic", like("task_arithmetic", density=0.1, int8_mask=True, nonsense=3)),
+    "defaults written out": ("ties", like("ties", normalize=True, rescale=False, **{"lambda": 1.0})),
+    "a density above 1": ("dare_linear", like("dare_linear", density=1.5, rescale=True, normalize=False)),
+    "defaults of karcher": ("karcher", {**like("karcher", max_iter=10, tol="1e-5"), "base_model": A}),
+    "defaults of multislerp": ("multislerp", like("multislerp", normalize_weights=True, eps=1e-8)),
+    "defaults of model_stock": ("model_stock", like("model_stock", filter_wise="false")),
+    "defaults of ram": ("ramplus_tl", like("ramplus_tl", r=0.1, alpha=0.2)),
+    "weights that sce does not take": (
+        "sce",
+        {**CONFIGS["sce"], "models": models(B, C, weight=[0.9, 0.1])},
+    ),
+    "slices of a module": (
+        "frankenmerge",
+        {**{name: STACKED[name] for name in ("merge_method", "dtype")},
+         "modules": {"default": {"slices": STACKED["slices"]}}},
+    ),
+    "residual weights": (
+        "frankenmerge",
+        {**STACKED, "slices": [{**part, "residual_weight": 0.5} for part in STACKED["slices"]]},
+    ),
+}  # fmt: skip
+"""Configs that say in other words what one of CONFIGS says, by the name of that one: forms that mergekit accepts."""

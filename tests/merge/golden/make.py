@@ -67,7 +67,7 @@ def located(config: Any, folders: dict[str, Path]) -> Any:
     def folder(match: re.Match[str]) -> str:
         return f"{match[1]}: {folders[match[2]]}\n"
 
-    text = re.sub(r"(model|source): ([A-D])\n", folder, yaml.safe_dump(config))
+    text = re.sub(r"(model|source|path): ([A-D])\n", folder, yaml.safe_dump(config))
     placed = yaml.safe_load(text)
     return placed if "dtype" in placed else {**placed, "out_dtype": "bfloat16"}
 
