@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from bm.branch import parallel
 from bm.branch.adapter import check_adapter
 from bm.branch.attention import ISOLATED, OWN
+from bm.branch.compiling import check_compiler
 from bm.branch.data import Ints, flat
 from bm.branch.model import Student, head_of
 from bm.config import Branch, Trainer
@@ -36,6 +37,7 @@ def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> No
     teacher, where the settings name one.
     """
     check_devices(trainer)
+    check_compiler(trainer)
     check_adapter(settings.adapter, trainer.devices * trainer.nodes)
     for folder in (model, settings.teacher):
         if folder is not None and folder != "experts":

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from bm.branch import model
 from bm.branch.architecture import attention_for
 from bm.branch.attention import OWN
+from bm.branch.compiling import compiled
 from bm.branch.data import MicroBatch, TraceData
 from bm.branch.moments import check_moments
 from bm.branch.objective import Objective
@@ -49,6 +50,8 @@ class StudentTraining(L.LightningModule):
             self.attention, self.data.one_segment = kinds[0], OWN in kinds
             where = self.data.longest_segment(), self.resources, self.device_mesh
             self.student = model.load(self.folder, kinds[0], *where, self.config.adapter)
+            if self.resources.compile:
+                compiled(self.student)
             register_fsdp_forward_method(self.student, "tell")
             if self.config.own:
                 self.own = OwnSamples(self.config.own, self.data, self.student)

@@ -21,6 +21,7 @@ from bm.branch import checkpoint
 from bm.branch.attention import described
 from bm.branch.averaging import Averaging
 from bm.branch.checkpoint import State
+from bm.branch.compiling import seconds
 from bm.branch.data import Step, TraceData
 from bm.branch.documents import realised
 from bm.branch.flops import Flops, matmul_peak
@@ -169,7 +170,8 @@ class Watch(L.Callback):
             flops += self.flops.step(data.documents, [[i] for i in own.documents], True) / 3
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
                 "steps": done.step - data.start, "flops": flops, "final_loss": module.last["loss"],
-                **(own.facts() if own else {})}  # fmt: skip
+                **(own.facts() if own else {}),
+                **({"compile_seconds": round(seconds(), 1)} if module.resources.compile else {})}  # fmt: skip
 
     def _due(self, module: StudentTraining) -> bool:
         """Whether to save now: the first rank's clock decides for all."""

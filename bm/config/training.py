@@ -159,5 +159,15 @@ class Trainer:
     """What the backward pass computes again: nothing; all but matrix products and attention; every block."""
     activation_offload: Annotated[bool, NoKey]
     """Whether activations wait for the backward pass in CPU memory."""
+    compile: Annotated[bool, NoKey]
+    """Whether decoder layers are compiled, each by itself (`bm.branch.compiling`): less time a step, some seconds more
+    before the first. An expert is the same up to rounding."""
     launch: Annotated[str, NoKey]
     """The command that starts the ranks, when there are several."""
+
+    @model_validator(mode="after")
+    def _whole_layers(self) -> Self:
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError("compile: compiled layers decide by themselves what is computed again; "
+                             "set activation_checkpointing to none or full, or compile to false")  # fmt: skip
+        return self

@@ -1,9 +1,9 @@
 """Where a step of the training benchmark goes, by kind of operation: CPU seconds of one thread.
 
-    OMP_NUM_THREADS=1 python -m experiments.speed.branch_profile [STEPS]
+    OMP_NUM_THREADS=1 python -m experiments.speed.branch_profile [STEPS] [compile]
 
-Prints each kind's share, and for matrix products what they would take at the speed of a large one on this processor:
-what no change of ours can go below in fp32. About a minute.
+`compile`: with trainer.compile. Prints the share of each kind, and for matrix products what they would take at the
+speed of a large one on this processor: what no change of ours can go below in fp32. About a minute.
 """
 
 import sys
@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bm.branch import model
 from bm.branch.attention import ISOLATED
+from bm.branch.compiling import compiled
 from bm.branch.data import MicroBatch, flat
 from bm.branch.flops import matmul_peak
 from bm.branch.module import clip
@@ -58,12 +59,14 @@ def products(batch: MicroBatch, module: torch.nn.Module) -> float:
     return 6.0 * (linear * batch.ids.numel() + head.weight.numel() * len(batch.targets))
 
 
-def main(steps: int) -> None:
+def main(steps: int = 4, compile_layers: bool = False) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), hidden=384, positions=LONGEST)
         settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "trainer/cpu.yaml"))
         student = model.load(Path(folder), ISOLATED, LONGEST, typed(Trainer, settings), None)
+    if compile_layers:
+        compiled(student)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
     packs = batches()[: steps + 1]
 
@@ -91,4 +94,4 @@ def main(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4)
+    main(*(int(word) for word in sys.argv[1:] if word.isdigit()), compile_layers="compile" in sys.argv)
