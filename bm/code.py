@@ -268,12 +268,8 @@ def _versions(package: str) -> tuple[str, ...]:
     try:
         return (f"{package} {version(package).partition('+')[0]}",)
     except PackageNotFoundError:  # another name: yaml is of PyYAML
-        having = [
-            distribution
-            for distribution in distributions()
-            if f"\n{package}/" in f"\n{distribution.read_text('RECORD')}"
-        ]
-        return tuple(f"{distribution.name} {distribution.version.partition('+')[0]}" for distribution in having)
+        having = [d for d in distributions() if f"\n{package}/" in f"\n{d.read_text('RECORD')}"]
+        return tuple(f"{d.name} {d.version.partition('+')[0]}" for d in having)
 
 
 @cache

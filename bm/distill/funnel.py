@@ -36,11 +36,11 @@ def facts(domain: Domain, selection: Selection, asked: int, judged: Sequence[Jud
     by reason; `expected`, what the paper kept; `sources`, traces by source; `characters` and, where the engine counted,
     `tokens`: histograms of lengths; `two_checks`, how many plain numbers were checked twice, and differently.
     """
-    traces = [response for response in judged if not response.reason]
-    rejected = [response for response in judged if response.reason]
+    traces = [r for r in judged if not r.reason]
+    rejected = [r for r in judged if r.reason]
     contaminated = {reason.removeprefix(CONTAMINATED): number for reason, number in selection.refused.items()
                     if reason.startswith(CONTAMINATED)}  # fmt: skip
-    differ, checked = disagreement([response.verdict for response in judged])
+    differ, checked = disagreement([r.verdict for r in judged])
     return {
         "filtered": selection.refused[FILTERED],
         "duplicates": selection.duplicates,
@@ -48,23 +48,14 @@ def facts(domain: Domain, selection: Selection, asked: int, judged: Sequence[Jud
         "contaminated": contaminated,
         "asked": asked,
         "answered": len(judged),
-        "verified": sum(response.verdict.accepted for response in judged),
-        "unverified": sum(
-            response.verdict.accepted and response.question.verifier == UNVERIFIED for response in judged
-        ),
+        "verified": sum(r.verdict.accepted for r in judged),
+        "unverified": sum(r.verdict.accepted and r.question.verifier == UNVERIFIED for r in judged),
         "kept": len(traces),
         "expected": domain.expected,
-        "rejected": dict(
-            sorted(Counter(response.verdict._replace(reason=response.reason).kind for response in rejected).items())
-        ),
-        "sources": dict(sorted(Counter(response.question.source for response in traces).items())),
-        "characters": histogram(
-            [len(response.response) for response in traces], [len(response.response) for response in rejected]
-        ),
-        "tokens": histogram(
-            [response.tokens for response in traces if response.tokens],
-            [response.tokens for response in rejected if response.tokens],
-        ),
+        "rejected": dict(sorted(Counter(r.verdict._replace(reason=r.reason).kind for r in rejected).items())),
+        "sources": dict(sorted(Counter(r.question.source for r in traces).items())),
+        "characters": histogram([len(r.response) for r in traces], [len(r.response) for r in rejected]),
+        "tokens": histogram([r.tokens for r in traces if r.tokens], [r.tokens for r in rejected if r.tokens]),
         "two_checks": {"checked": checked, "disagreed": differ},
     }
 

@@ -6,10 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import datasets
-
-from bm.errors import UserError
-from bm.evaluate.sets import Split
+from bm.evaluate.sets import Split, made
 
 SUBJECTS = (
     "the sea", "a rainy day", "how bread is made", "a garden in spring", "the moon", "why people sleep", "a market",
@@ -42,9 +39,7 @@ KINDS = {
 
 def questions(each: int, seed: int, file: str | None = None, **_: Any) -> Split:
     """`each` questions of every kind, their subjects drawn from the seed; UserError if a file is put in their place."""
-    if file:
-        raise UserError("its questions are made, not read; choose a task of your own for the file")
-    return {"test": datasets.Dataset.from_list([*_drawn(each, random.Random(seed))])}
+    return made(_drawn(each, random.Random(seed)), file)
 
 
 def _drawn(each: int, drawing: random.Random) -> Iterator[dict[str, str]]:

@@ -78,7 +78,7 @@ def measure(work: Work, size: int, folder: Path) -> Measured:
 def growth(rows: Sequence[Measured]) -> str:
     """What one more thing took, from size to size, in milliseconds: equal where time is linear."""
     each = [1000 * (b["cpu_seconds"] - a["cpu_seconds"]) / (b["size"] - a["size"]) for a, b in pairwise(rows)]
-    return ", ".join(f"{one:.1f}" for one in each)
+    return ", ".join(f"{milliseconds:.1f}" for milliseconds in each)
 
 
 def show(rows: Sequence[Measured]) -> None:

@@ -76,13 +76,13 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         checks = [*compared(given.model.resolve(), given.other.resolve(), given.questions, Path(folder))]
     table = Table("", "with", "the same", "", title=f"{named(given.model)} elsewhere")
-    for one in checks:
-        table.add_row(one.check, one.peer, f"{one.agree} of {one.cases}", one.detail)
+    for check in checks:
+        table.add_row(check.check, check.peer, f"{check.agree} of {check.cases}", check.detail)
     Console().print(table)
-    found = {"model": named(given.model), "other": named(given.other), "checks": [asdict(one) for one in checks],
+    record = {"model": named(given.model), "other": named(given.other), "checks": [asdict(check) for check in checks],
              "command": "python -m experiments.smollm2.elsewhere MODEL OTHER", "machine": machine()}  # fmt: skip
-    given.output.write_text(json.dumps(found, indent=1) + "\n")
-    if wrong := [one.check for one in checks if one.agree < one.cases]:
+    given.output.write_text(json.dumps(record, indent=1) + "\n")
+    if wrong := [check.check for check in checks if check.agree < check.cases]:
         sys.exit(f"not the same: {', '.join(wrong)}")
 
 
@@ -138,8 +138,8 @@ def answered(command: Sequence[str], model: Path, asked: Sequence[Mapping[str, A
     request, answers = work / "request.json", work / "answers.json"
     request.write_text(json.dumps({"prompts": [row["prompt"] for row in asked], "tokens": TOKENS}))
     run([*command, str(model), str(request), str(answers)])
-    found: list[Any] = json.loads(answers.read_text())
-    return found
+    said: list[Any] = json.loads(answers.read_text())
+    return said
 
 
 def continuations(check: str, peer_: str, asked: Sequence[Mapping[str, Any]], theirs: Sequence[Any]) -> Check:
@@ -185,7 +185,7 @@ def merged(model: Path, other: Path, asked: Sequence[Mapping[str, Any]], work: P
     yield Check("tensors of a linear merge", MERGEKIT, close, len(mine), f"at most {max(apart.values()):.1e} apart")
     program = [str(environment / "python"), str(HERE / "plain_transformers.py")]
     answers = [answered(program, work / folder, asked, work) for folder in ("theirs", "merge")]
-    same = sum(one["continuation"] == two["continuation"] for one, two in zip(*answers, strict=True))
+    same = sum(left["continuation"] == right["continuation"] for left, right in zip(*answers, strict=True))
     yield Check("greedy answers of the two merges", MERGEKIT, same, len(asked), "loaded in the peers' environment")
 
 
@@ -204,13 +204,15 @@ def exported(model: Path, asked: Sequence[Mapping[str, Any]], plain: Sequence[An
     yield Check("tensors after GGUF and back", f"gguf {version('gguf')}", same, len(mine), "bit for bit, in fp32")
     theirs = answered([str(peer(LLAMA) / "python"), str(HERE / "llama_cpp.py")], file, asked, work)
     pairs = [*zip(plain, theirs, strict=True)]
-    read = sum(len(one["tokens"]) == two["prompt_tokens"] for one, two in pairs)
+    read = sum(len(own["tokens"]) == other["prompt_tokens"] for own, other in pairs)
     yield Check("lengths of the prompts in tokens", LLAMA, read, len(pairs), "")
-    gaps = [abs(two["first"][t] - one["first"][t]) for one, two in pairs for t in one["first"] if t in two["first"]]
+    gaps = [
+        abs(other["first"][t] - own["first"][t]) for own, other in pairs for t in own["first"] if t in other["first"]
+    ]
     detail = f"log probabilities of the first token at most {max(gaps):.1e} apart"
-    yield Check("first tokens", LLAMA, sum(leading(one) == leading(two) for one, two in pairs), len(pairs), detail)
-    whole = [two["continuation"][: len(one["continuation"])] == one["continuation"] for one, two in pairs]
-    ended = [same and one["text"] == two["text"] for same, (one, two) in zip(whole, pairs, strict=True)]
+    yield Check("first tokens", LLAMA, sum(leading(own) == leading(other) for own, other in pairs), len(pairs), detail)
+    whole = [other["continuation"][: len(own["continuation"])] == own["continuation"] for own, other in pairs]
+    ended = [same and own["text"] == other["text"] for same, (own, other) in zip(whole, pairs, strict=True)]
     yield Check("greedy answers from GGUF", LLAMA, sum(ended), len(pairs), f"{sum(whole)} of their token sequences")
 
 

@@ -101,10 +101,10 @@ def main(base: Path, other: Path) -> None:
         place = Path(work)
         pair = rounded(base, place / "base"), rounded(other, place / "other")
         merged = {"bm": ours(*pair, place / "bm"), PEER: mergekits(*pair, place / "mergekit")}
-        found = compare(*pair, merged)
-    (HERE / "fusion.json").write_text(json.dumps({"lam": LAM, "programs": found}, indent=2) + "\n")
+        compared = compare(*pair, merged)
+    (HERE / "fusion.json").write_text(json.dumps({"lam": LAM, "programs": compared}, indent=2) + "\n")
     table = Table("program", "taken", "of what changed", "Jaccard with float64", title="Arcee Fusion of two experts")
-    for program, row in found.items():
+    for program, row in compared.items():
         table.add_row(program, f"{row['taken']:.2%}", f"{row['taken_of_changed']:.2%}", f"{row['jaccard']:.3f}")
     Console().print(table)
 

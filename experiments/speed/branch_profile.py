@@ -42,14 +42,14 @@ KINDS = {
 
 
 def kind(name: str) -> str:
-    return next(one for one, parts in KINDS.items() if any(part in name for part in parts))
+    return next(known for known, parts in KINDS.items() if any(part in name for part in parts))
 
 
 def batches() -> list[MicroBatch]:
-    found = documents()
-    packs = best_fit_decreasing(np.array([len(p) + len(r) for p, r in found]), LONGEST)
-    return [flat([np.array([*found[i][0], *found[i][1]], np.int32) for i in pack], [len(found[i][0]) for i in pack],
-                 [len(found[i][0]) + len(found[i][1]) for i in pack], pack) for pack in packs]  # fmt: skip
+    pairs = documents()
+    packs = best_fit_decreasing(np.array([len(p) + len(r) for p, r in pairs]), LONGEST)
+    return [flat([np.array([*pairs[i][0], *pairs[i][1]], np.int32) for i in pack], [len(pairs[i][0]) for i in pack],
+                 [len(pairs[i][0]) + len(pairs[i][1]) for i in pack], pack) for pack in packs]  # fmt: skip
 
 
 def products(batch: MicroBatch, module: torch.nn.Module) -> float:
@@ -78,12 +78,12 @@ def main(steps: int = 4, compile_layers: bool = False) -> None:
 
     step(packs[0])
     began = time.process_time()
-    with profile(activities=[ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for batch in packs[1:]:
             step(batch)
     seconds = time.process_time() - began
     shares: dict[str, float] = defaultdict(float)
-    for event in found.key_averages():
+    for event in profiled.key_averages():
         shares[kind(event.key)] += event.self_cpu_time_total
     whole, peak = sum(shares.values()), matmul_peak(torch.device("cpu"), False)
     least = sum(products(batch, student.model) for batch in packs[1:]) / peak

@@ -105,9 +105,9 @@ def side(name: str, task: str, folder: Path, batch: int) -> None:
     tasks = TaskManager(include_path=folder, include_defaults=False).load([f"speed_{task}"])
     tasks["tasks"][f"speed_{task}"].set_config("num_fewshot", 0)
     start, spent = time.perf_counter(), time.process_time()
-    found = evaluate(lm, tasks, bootstrap_iters=0, apply_chat_template=True)
+    results = evaluate(lm, tasks, bootstrap_iters=0, apply_chat_template=True)
     seconds, cpu = time.perf_counter() - start, time.process_time() - spent
-    samples = found["samples"][f"speed_{task}"]
+    samples = results["samples"][f"speed_{task}"]
     if task == CHOICES:
         tokens = sum(len(entry["arguments"][0][0]) for entry in samples)
     else:
@@ -121,8 +121,8 @@ def side(name: str, task: str, folder: Path, batch: int) -> None:
 def measured(name: str, task: str, folder: Path, batch: int) -> dict[str, float]:
     command = [sys.executable, "-m", "experiments.speed.evaluate", name, task, str(folder), str(batch)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PLACE.parents[1])
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def compared(task: str, folder: Path) -> dict[str, Any]:
@@ -132,11 +132,11 @@ def compared(task: str, folder: Path) -> dict[str, Any]:
     turns = [{name: measured(name, task, folder, best[name]) for name in best} for _ in range(TURNS)]
     middle = {name: {what: median(turn[name][what] for turn in turns) for what in turns[0][name]} for name in best}
     ours, other = (
-        Usage(round(one["seconds"], 3), round(one["peak_rss_gb"], 3), round(one["cpu_seconds"], 3))
-        for one in middle.values()
+        Usage(round(usage["seconds"], 3), round(usage["peak_rss_gb"], 3), round(usage["cpu_seconds"], 3))
+        for usage in middle.values()
     )
     return row(f"evaluate/{task}", ours, other, f"lm_eval {version('lm_eval')} HFLM", "make bench-evaluate",
-               tokens={name: one["tokens"] for name, one in middle.items()}, batch=best)  # fmt: skip
+               tokens={name: usage["tokens"] for name, usage in middle.items()}, batch=best)  # fmt: skip
 
 
 def main(names: Sequence[str]) -> None:

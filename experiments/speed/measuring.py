@@ -85,24 +85,24 @@ def record(rows: Sequence[dict[str, Any]], under: str = "rows") -> None:
 
     `under` "rows" are comparisons with peers; under "scaling" is what ours needs as the work grows.
     """
-    found = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    new = {(one["name"], one["machine"]) for one in rows}
-    kept = [old for old in found.get(under, []) if (old["name"], old["machine"]) not in new]
-    found[under] = sorted([*kept, *rows], key=lambda one: (str(one["name"]), str(one["machine"])))
-    MEASURED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    recorded = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    new = {(row["name"], row["machine"]) for row in rows}
+    kept = [old for old in recorded.get(under, []) if (old["name"], old["machine"]) not in new]
+    recorded[under] = sorted([*kept, *rows], key=lambda row: (str(row["name"]), str(row["machine"])))
+    MEASURED.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """The rows as a table; `copies`: ours as a multiple of copying the same bytes, where that was measured."""
     table = Table("", "ours", "peer", "speed", "memory", "copies", "cold", title=f"{title}, on {machine()}")
-    for one in rows:
-        ours, other = one["ours"], one["peer"]
+    for row in rows:
+        ours, other = row["ours"], row["peer"]
         table.add_row(
-            one["name"],
+            row["name"],
             f"{ours['seconds']:.1f} s, {ours['peak_rss_gb']:.2f} GB",
             f"{other['seconds']:.1f} s, {other['peak_rss_gb']:.2f} GB",
-            f"{one['speedup']:.1f}×",
-            f"{one['memory_ratio']:.1f}×",
-            *(f"{one[name]:.1f}×" if name in one else "" for name in ("copies", "cold_copies")),
+            f"{row['speedup']:.1f}×",
+            f"{row['memory_ratio']:.1f}×",
+            *(f"{row[name]:.1f}×" if name in row else "" for name in ("copies", "cold_copies")),
         )
     Console().print(table)

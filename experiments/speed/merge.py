@@ -131,12 +131,12 @@ def grid(target: str, base: Path, expert: Path) -> Usage:
 def doubled(rounds: int) -> dict[str, object]:
     """Ours on twice the layers, and as multiples of what half of them take."""
     small, large = models("half_billion"), models("doubled")
-    one, two = [], []
+    small_runs, large_runs = [], []
     for _ in range(rounds):
-        one.append(run(lambda output: ours("arcee_fusion", *small, output)))
-        two.append(run(lambda output: ours("arcee_fusion", *large, output)))
+        small_runs.append(run(lambda output: ours("arcee_fusion", *small, output)))
+        large_runs.append(run(lambda output: ours("arcee_fusion", *large, output)))
     shutil.rmtree(WORK / "doubled")
-    large_usage, small_usage = best(two), best(one)
+    large_usage, small_usage = best(large_runs), best(small_runs)
     return {"name": "merge/doubled", **asdict(large_usage), "machine": machine(),
             "times_the_seconds": round(large_usage.seconds / small_usage.seconds, 2),
             "times_the_memory": round(large_usage.peak_rss_gb / small_usage.peak_rss_gb, 2)}  # fmt: skip
@@ -201,8 +201,8 @@ def main(rounds: int) -> None:
     show("merging: ours and mergekit's whole processes", rows)
     scaling = [doubled(rounds), *threads(rounds), *many_experts(1), four_billion()]
     record(scaling, "scaling")
-    for one in scaling:
-        print(", ".join(f"{what} {value}" for what, value in one.items() if what != "machine"))
+    for measured in scaling:
+        print(", ".join(f"{what} {value}" for what, value in measured.items() if what != "machine"))
 
 
 if __name__ == "__main__":

@@ -90,15 +90,15 @@ def paper(row: Row, table: Published, place: int) -> float | None:
     return None if told is None else value(told) - value(table.of("student")[0])
 
 
-def page(found: Mapping[str, Any], recipe: str) -> str:
+def page(judged: Mapping[str, Any], recipe: str) -> str:
     """The verdicts as Markdown, models by columns."""
-    heads = [f"{column}: `{task}`" for column, task in found["tasks"].items()]
+    heads = [f"{column}: `{task}`" for column, task in judged["tasks"].items()]
     lines = [f"# Table 3 with recipe={recipe}", "", INTRODUCTION, "",
              f"| model | {' | '.join(heads)} |", f"|{' --- |' * (len(heads) + 1)}"]  # fmt: skip
-    names = dict.fromkeys(row["name"] for row in found["rows"])
+    names = dict.fromkeys(row["name"] for row in judged["rows"])
     for name in names:
-        of = [row for row in found["rows"] if row["name"] == name]
-        against = {v["column"]: v for v in found["verdicts"] if v["name"] == name}
+        of = [row for row in judged["rows"] if row["name"] == name]
+        against = {v["column"]: v for v in judged["verdicts"] if v["name"] == name}
         lines.append(f"| {name} | {' | '.join(_cell(row, against.get(row['column'])) for row in of)} |")
     return "\n".join([*lines, ""])
 
@@ -130,13 +130,13 @@ def main(given: Sequence[str], home: Path = HOME) -> None:
         run = Path(given[0])
         results: Results = read(run / "results.json")
         recipe = results.run.recipe if results.run else "?"
-        found = abilities(list(asked(run, given[1:])), published("table3"))
+        judged = abilities(list(asked(run, given[1:])), published("table3"))
     except UserError as problem:
         sys.exit(f"abilities: {problem}")
     about = {"recipe": recipe, "command": f"python -m experiments.table3.abilities {' '.join(given)}"}
-    write_json(home / "abilities.json", about | found)
-    write_text(home / "abilities.md", page(found, recipe))
-    print(page(found, recipe))
+    write_json(home / "abilities.json", about | judged)
+    write_text(home / "abilities.md", page(judged, recipe))
+    print(page(judged, recipe))
 
 
 if __name__ == "__main__":

@@ -63,14 +63,6 @@ class Law:
         return Interval(self.intercept.mean + self.slope.mean * gain, *_ends(drawn))
 
 
-@dataclass(frozen=True)
-class Explained:
-    """How much of the gap one measure tells alone: Spearman's rank correlation, and its interval."""
-
-    measure: str
-    correlation: Interval
-
-
 def measured(grid: Grid) -> list[Observation]:
     """Every merge of a grid that varies strength and length and has a mixture beside it; of another grid none."""
     return [
@@ -117,11 +109,12 @@ def _safe(lines: Array, gains: Array) -> float | None:
     return float(steps[-1] if above.all() else steps[int(np.argmin(above)) - 1])
 
 
-def explained(merges: Sequence[Observation]) -> list[Explained]:
-    """What tells most of the gap of a method's merges, the strongest first; measures that were not taken are absent."""
+def explained(merges: Sequence[Observation]) -> dict[str, Interval]:
+    """By measure, the strongest first, how much of the gap of a method's merges it tells alone: Spearman's rank
+    correlation, and its interval. Measures that were not taken are absent."""
     from scipy.stats import rankdata
 
-    gaps, out = _columns(merges, "gap"), []
+    gaps, correlations = _columns(merges, "gap"), {}
     for measure in MEASURES:
         if all(merge.regime.known(measure) for merge in merges):
             values = _columns(merges, measure)
@@ -132,8 +125,8 @@ def explained(merges: Sequence[Observation]) -> list[Explained]:
 
             whole = float(correlation(np.arange(len(merges)))[0])
             drawn = bootstrapped(merges, correlation, RESAMPLES // 4)
-            out.append(Explained(measure, Interval(whole, *_ends(drawn[:, 0]))))
-    return sorted(out, key=lambda explanation: -abs(explanation.correlation.mean))
+            correlations[measure] = Interval(whole, *_ends(drawn[:, 0]))
+    return dict(sorted(correlations.items(), key=lambda item: -abs(item[1].mean)))
 
 
 def bootstrapped(

@@ -38,15 +38,12 @@ def by_seed(claim: Difference | Ratio, cells: Sequence[Cell]) -> list[Value]:
     measurements: dict[int, list[_Measurement]] = defaultdict(list)
     for measurement in _measured(claim, cells):
         measurements[measurement.model[0].seed].append(measurement)
-    models = {
-        seed: {_identity(p) for measurement in of for p in (measurement.model, *measurement.rivals)}
-        for seed, of in measurements.items()
-    }
+    models = {seed: {_identity(p) for m in of for p in (m.model, *m.rivals)} for seed, of in measurements.items()}
     whole = set().union(*models.values())
     return [
         _value(claim, seed, of)
         for seed, of in sorted(measurements.items())
-        if models[seed] == whole and _orders(claim.of) <= {measurement.model[1].order for measurement in of}
+        if models[seed] == whole and _orders(claim.of) <= {m.model[1].order for m in of}
     ]
 
 
@@ -63,11 +60,7 @@ def _value(claim: Difference | Ratio, seed: int, measurements: Sequence[_Measure
     if claim.of.best:
         best = max(measurements, key=lambda measurement: measurement.value)
         return Value(seed, best.value, best.noise)
-    return Value(
-        seed,
-        fmean(measurement.value for measurement in measurements),
-        fmean(measurement.noise for measurement in measurements),
-    )
+    return Value(seed, fmean(m.value for m in measurements), fmean(m.noise for m in measurements))
 
 
 def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Measurement]:

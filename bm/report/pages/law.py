@@ -6,13 +6,14 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from bm.report.figures.numbers import count, points
+from bm.report.figures.numbers import count, points, signed
 from bm.report.findings.forecast import NOMINAL, Fit, best, predict, told
-from bm.report.findings.law import Explained, Law, Observation, explained
+from bm.report.findings.law import Law, Observation, explained
 from bm.report.findings.published import experiments_dir
 from bm.report.findings.regimes import MEASURES, Regime, of_the_paper, regimes
 from bm.report.pages.record import FILE, recorded
 from bm.report.pages.wording import WITHIN, predicted
+from bm.statistics import Interval
 
 
 def beside(method: str) -> dict[str, Regime]:
@@ -52,10 +53,8 @@ def _law(laws: Sequence[Law]) -> Iterator[str]:
             yield f"{law.method}: {WITHIN} the mixture, or above it, {upto}."
 
 
-def _told(explanations: Sequence[Explained], method: str) -> Iterator[str]:
-    said = ", ".join(
-        f"{MEASURES[explanation.measure]} ({explanation.correlation.mean:+.2f})" for explanation in explanations[:3]
-    ).replace("-", "−")
+def _told(correlations: Mapping[str, Interval], method: str) -> Iterator[str]:
+    said = ", ".join(f"{MEASURES[measure]} ({signed(c.mean, '.2f')})" for measure, c in [*correlations.items()][:3])
     yield f"What goes with the gap of the {method} merge most (rank correlation): {said}."
 
 
@@ -88,7 +87,8 @@ def as_json(
         "gain": {"lowest": min(gains), "mean": fmean(gains), "highest": max(gains)},
         "laws": [{name: value for name, value in asdict(law).items() if name != "lines"} for law in laws],
         "explained": {
-            m: [asdict(e) for e in explained([merge for merge in merges if merge.regime.method == m])] for m in methods
+            method: {name: asdict(c) for name, c in explained([m for m in merges if m.regime.method == method]).items()}
+            for method in methods
         },
         "forecasts": told(fits),
         "elsewhere": {name: asdict(regime) for name, regime in others.items()},

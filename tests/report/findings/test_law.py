@@ -53,11 +53,11 @@ def test_methods_come_in_the_order_of_how_far_they_hold() -> None:
 
 
 def test_what_tells_the_gap_comes_first() -> None:
-    found = explained(grid(-0.5, 0.02))
-    assert [one.measure for one in found[:2]] == ["lost", "gain"]
-    assert found[0].correlation.mean > 0.9
-    assert found[1].correlation.high < 0
-    assert all(one.correlation.low < 0 < one.correlation.high for one in found[4:])
+    correlations = explained(grid(-0.5, 0.02))
+    assert list(correlations)[:2] == ["lost", "gain"]
+    assert correlations["lost"].mean > 0.9
+    assert correlations["gain"].high < 0
+    assert all(correlation.low < 0 < correlation.high for correlation in [*correlations.values()][4:])
 
 
 def test_forecasts_of_left_out_regimes_cover_what_they_say() -> None:

@@ -13,9 +13,9 @@ from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
 from bm.report.figures.numbers import count, percent, points
 from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
 from bm.report.findings.grid import CONFIDENCE
-from bm.report.findings.law import MARGIN, Explained, Law, Observation, by_strength_and_length, explained
+from bm.report.findings.law import MARGIN, Law, Observation, by_strength_and_length, explained
 from bm.report.findings.regimes import MEASURES, Regime
-from bm.statistics import over_seeds
+from bm.statistics import Interval, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,16 +45,7 @@ def phase(
 def _gap(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
     law = laws[0]
     rows: list[tuple[Value, ...]] = [
-        (
-            merge.regime.method,
-            merge.strength,
-            merge.length,
-            merge.seed,
-            merge.regime.strength,
-            merge.regime.gain,
-            merge.regime.gap,
-        )
-        for merge in of
+        (m.regime.method, m.strength, m.length, m.seed, m.regime.strength, m.regime.gain, m.regime.gap) for m in of
     ]
     rows += [(name, None, None, None, r.strength, r.gain, r.gap) for name, r in beside.items()]
     columns = ("method", "student epochs", "epochs", "seed", "student", "gain", "gap")
@@ -143,28 +134,22 @@ def _map(of: Sequence[Observation], name: str, title: str, note: str, value: Cal
     return Chart(name, title, note, heat(list(names.values()), across, cells, around_zero=True), columns, rows)
 
 
-def _explained(explanations: Sequence[Explained], method: str) -> Chart:
-    high = 20
-    figure = blank(high * len(explanations) + 34)
-    axes = figure.add_axes(
-        (0.56, 26 / (high * len(explanations) + 34), 0.42, high * len(explanations) / (high * len(explanations) + 34))
-    )
-    for place, explanation in enumerate(reversed(explanations)):
-        c = explanation.correlation
-        said = tip([MEASURES[explanation.measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
+def _explained(correlations: Mapping[str, Interval], method: str) -> Chart:
+    high = 20 * len(correlations)
+    figure = blank(high + 34)
+    axes = figure.add_axes((0.56, 26 / (high + 34), 0.42, high / (high + 34)))
+    for place, (measure, c) in enumerate(reversed(correlations.items())):
+        said = tip([MEASURES[measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
         axes.plot([c.low, c.high], [place, place], color=LIGHT["expert"], linewidth=3, alpha=0.3)
         axes.plot([c.mean], [place], marker="o", markersize=6, markeredgewidth=0, color=LIGHT["expert"], gid=said)
-        axes.text(-0.02, place, MEASURES[explanation.measure], transform=axes.get_yaxis_transform(), ha="right",
+        axes.text(-0.02, place, MEASURES[measure], transform=axes.get_yaxis_transform(), ha="right",
                   va="center_baseline", fontsize=SMALL, color=LIGHT["ink"])  # fmt: skip
     axes.axvline(0, color=LIGHT["line"], linewidth=1)
     axes.set_xlim(-1.05, 1.05)
-    axes.set_ylim(-0.6, len(explanations) - 0.4)
+    axes.set_ylim(-0.6, len(correlations) - 0.4)
     axes.set_yticks([])
     axes.set_xlabel("rank correlation", labelpad=1)
-    rows = [
-        (explanation.measure, explanation.correlation.mean, explanation.correlation.low, explanation.correlation.high)
-        for explanation in explanations
-    ]
+    rows = [(measure, c.mean, c.low, c.high) for measure, c in correlations.items()]
     note = f"Rank correlation with the gap of the {method} merge, and its {CONFIDENCE:.0%} interval over students."
     return Chart("gap-explained", "What tells the gap", note, figure, ("measure", "correlation", "low", "high"), rows)
 
@@ -193,19 +178,7 @@ def _forecasts(merges: Sequence[Observation], fit: Fit) -> Chart:
     axes.set_xlabel("gap predicted, points", labelpad=1)
     axes.set_ylabel("gap measured, points", labelpad=1)
     axes.grid()
-    rows = [
-        (
-            merge.regime.method,
-            merge.strength,
-            merge.length,
-            merge.seed,
-            f.gap,
-            f.low,
-            f.high,
-            merge.regime.gap,
-        )
-        for merge, f in told
-    ]
+    rows = [(m.regime.method, m.strength, m.length, m.seed, f.gap, f.low, f.high, m.regime.gap) for m, f in told]
     note = (
         f"{count(len(told), 'merge')}, each predicted from other strengths and other seeds by {fit.kind}. "
         f"Lines: {NOMINAL:.0%} intervals; {fit.coverage or 0:.0%} hold the gap. "
