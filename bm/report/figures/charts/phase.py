@@ -138,7 +138,7 @@ def _explained(correlations: Mapping[str, Interval], method: str) -> Chart:
     high = 20 * len(correlations)
     figure = blank(high + 34)
     axes = figure.add_axes((0.56, 26 / (high + 34), 0.42, high / (high + 34)))
-    for place, (measure, c) in enumerate(reversed(correlations.items())):
+    for place, (measure, c) in enumerate(reversed([*correlations.items()])):
         said = tip([MEASURES[measure], f"{c.mean:+.2f}", f"{c.low:+.2f} to {c.high:+.2f}"])
         axes.plot([c.low, c.high], [place, place], color=LIGHT["expert"], linewidth=3, alpha=0.3)
         axes.plot([c.mean], [place], marker="o", markersize=6, markeredgewidth=0, color=LIGHT["expert"], gid=said)
