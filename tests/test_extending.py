@@ -9,7 +9,7 @@ import torch
 
 import bm
 from bm.config import Experiment
-from bm.merge.tensors import Run, Tensors
+from bm.merge.tensors import Compute, Tensors
 from bm.report.figures.drawing import LIGHT
 from bm.report.pages.tables import COSTS
 from tests.conftest import SHRUNK, Bm
@@ -88,7 +88,7 @@ def test_one_of_each_kind_is_composed_from_its_name(folder: Path) -> None:
     sums = config.domains["sums"]
     assert (sums.name, sums.task, sums.traces, list(config.domains)) == ("sums", "sums", 40, ["sums", "coding"])
     a, b = torch.ones(2, 3), torch.zeros(2, 3)
-    assert (merged(Tensors.held(None, [a, b], run=Run()), chosen[0]) == 0.25).all()
+    assert (merged(Tensors.held(None, [a, b], run=Compute()), chosen[0]) == 0.25).all()
     module = torch.nn.Linear(2, 2)
     assert isinstance(chosen[2](module, 0.1), torch.optim.Adagrad)
     assert chosen[1](torch.zeros(1, 2), torch.tensor([0])).item() == pytest.approx(0.25 * 0.6931, abs=1e-4)
