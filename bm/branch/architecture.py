@@ -72,11 +72,11 @@ def attention_for(config: PreTrainedConfig, settings: Branch, trainer: Trainer) 
     kind = config.model_type
     try:
         model = _small(config, OWN)
+        expected = _expected(model)
     except Exception as problem:  # whatever its code objects to
         raise UserError(f"{kind}: cannot be trained as a causal language model: {_line(problem)}") from problem
     _check_shards(model, trainer)
     head_of(model)
-    expected = _expected(model)
     if not _same(_loss(Student(model, OWN)), expected):
         raise UserError(f"{kind}: what follows its last layer is not known here, so the loss would be wrong")
     fault = _fault(config, expected)
@@ -95,7 +95,8 @@ def _small(config: PreTrainedConfig, attention: str) -> PreTrainedModel:
     kinds = getattr(config, "layer_types", None) or [""] * layers
     kept = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     for name, value in vars(config).items():
-        if isinstance(value, list) and len(value) == layers:  # a setting of each layer
+        numbers = isinstance(value, list) and any(isinstance(entry, float) for entry in value)  # such as a range
+        if isinstance(value, list) and len(value) == layers and not numbers:  # a setting of each layer
             setattr(small, name, [value[i] for i in kept])
     small.num_hidden_layers, small.vocab_size = len(kept), VOCABULARY
     small.pad_token_id = small.bos_token_id = small.eos_token_id = None

@@ -17,10 +17,11 @@ class Flops:
     def __init__(self, model: PreTrainedModel) -> None:
         config, head = model.config, model.get_output_embeddings()  # type: ignore[no-untyped-call]
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_attention_heads", 0)  # a model that keeps a state attends to no pairs
+        width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
         self._token = float(sum(_operations(m) for m in linear))
         self._label: float = _operations(head)
-        self._pair: float = 12 * width * config.num_attention_heads * config.num_hidden_layers
+        self._pair: float = 12 * width * heads * config.num_hidden_layers
 
     def step(self, documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> float:
         """Products with weights at every token, with the head at every label, and n²/2 attended pairs a segment."""

@@ -74,6 +74,22 @@ class TransformersEngine:
 
         self.shares = grows_everywhere(growing_cache(model.config))
         """Whether every layer sees all tokens, so that a prompt's cache serves whatever follows it."""
+        self._try()
+
+    @torch.inference_mode()
+    def _try(self) -> None:
+        """UserError unless the model can be decoded with here, which one token tells."""
+        try:
+            self._rows(1)
+            _Decoding(self.model, [[0]], [0])
+        except UserError:
+            raise
+        except Exception as problem:  # whatever its code or its cache objects to
+            said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            raise UserError(
+                f"{self.model.config.model_type}: the engine transformers cannot decode with it ({said}); "
+                "take the engine vllm or a server"
+            ) from problem
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "transformers", "version": transformers.__version__, "torch": torch.__version__,

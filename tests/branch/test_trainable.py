@@ -17,6 +17,8 @@ from transformers import (
     GPTJConfig,
     GptOssConfig,
     GraniteConfig,
+    Mamba2Config,
+    MambaConfig,
     MptConfig,
     NemotronConfig,
     PreTrainedConfig,
@@ -29,6 +31,7 @@ from bm.branch import Traces, check_trainable, train
 from bm.branch.architecture import attention_for, check_devices
 from bm.branch.attention import ISOLATED, OWN
 from bm.branch.data import flat
+from bm.branch.flops import Flops
 from bm.branch.model import Weights, load, parameters_on_meta
 from bm.errors import UserError
 from bm.preflight import preflight
@@ -55,8 +58,13 @@ ALONE: dict[str, PreTrainedConfig] = {
     "mpt": MptConfig(vocab_size=61, d_model=32, n_heads=4, n_layers=2, max_seq_len=128),
     "nemotron": NemotronConfig(**SMALL),
     "stablelm": StableLmConfig(**SMALL),
+    "mamba": MambaConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, state_size=8),
+    "mamba2": Mamba2Config(
+        vocab_size=61, hidden_size=32, num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=1
+    ),
 }
-"""Architectures that compute attention themselves, or more of it than a causal softmax: softcaps, sinks, ALiBi."""
+"""Architectures that compute attention themselves, more of it than a causal softmax (softcaps, sinks, ALiBi), or none
+but a state."""
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -78,6 +86,7 @@ def test_own_attention_gives_the_loss_and_gradient_of_transformers(name: str, tm
         part.backward()
         loss += part.detach()
     assert difference((loss.item(), gradient(student.model)), alone(path)) < 1e-5
+    assert Flops(student.model)._token > 0 and (Flops(student.model)._pair > 0) != name.startswith("mamba")
 
 
 @pytest.mark.parametrize(

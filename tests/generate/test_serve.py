@@ -26,7 +26,8 @@ SERVE = "import sys; from transformers.cli.transformers import main; sys.argv[0]
 def folder(tmp_path_factory, tokenizer) -> Path:
     place = tmp_path_factory.mktemp("served") / "model"
     torch.manual_seed(3)
-    ARCHITECTURES["qwen2"]().save_pretrained(place)
+    # not qwen2: for that the server looks in the prompt for ChatML's marker of a turn, and repeats a prompt without one
+    ARCHITECTURES["llama"]().save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place
 
@@ -70,8 +71,7 @@ def test_a_real_server_answers_as_the_engine_of_this_machine(address, folder, tm
     greedy, local = Sampling(1, 0, 1, 12, 0), transformers(folder, 4, "float32", "cpu")
     here = sample(local, [local.render(m) for m in messages], greedy, tmp_path / "here.jsonl")
     there = sample(engine, [engine.render(m) for m in messages], greedy, tmp_path / "there.jsonl")
-    # the server puts the prompt before the response of a tokenizer like this one
-    assert all(t.response.endswith(h.response) and h.response for (t,), (h,) in zip(there, here, strict=True))
+    assert [t.response for (t,) in there] == [h.response for (h,) in here] and all(h.response for (h,) in here)
 
 
 def test_what_a_real_server_refuses_is_one_line(address, folder, tmp_path):

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import MambaConfig, MambaForCausalLM, RwkvConfig, RwkvForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    RecurrentGemmaConfig,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 
 from bm.errors import UserError
 from bm.generate import Sampling, transformers_engine
@@ -57,10 +65,11 @@ def test_what_all_prompts_begin_with_is_computed_once(qwen2, tokenizer, prompts)
     """Rows of a forward pass, by pass: the system prompt alone, then what is each prompt's own; responses unchanged."""
     asked = ["you are a helpful abacus: " + prompt for prompt in prompts]
     shapes: list[tuple[int, ...]] = []
+    engine = TransformersEngine(qwen2, tokenizer, 12)
     watch = qwen2.register_forward_pre_hook(
         lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True
     )
-    together = collected(TransformersEngine(qwen2, tokenizer, 12), asked, GREEDY)
+    together = collected(engine, asked, GREEDY)
     watch.remove()
     assert shapes[0][0] == 1 and shapes[1][0] == len(prompts)
     assert shapes[0][1] + shapes[1][1] == max(len(tokenizer(p).input_ids) for p in asked)
@@ -120,10 +129,11 @@ def test_more_samples_keep_the_first(qwen2, tokenizer, prompts):
 
 def test_one_prefill_for_all_samples_of_a_prompt(qwen2, tokenizer, prompts):
     rows = []
+    engine = TransformersEngine(qwen2, tokenizer, batch=48)
     handle = qwen2.model.register_forward_pre_hook(
         lambda _m, _a, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    collected(TransformersEngine(qwen2, tokenizer, batch=48), prompts, WARM)
+    collected(engine, prompts, WARM)
     handle.remove()
     assert rows[0] == (12, max(len(p) for p in prompts))
     assert all(width == 1 for _, width in rows[1:])
@@ -232,6 +242,7 @@ def test_prompts_of_like_length_are_prefilled_together_and_say_what_they_say_alo
     draw = random.Random(2)
     asked = ["a: " + "".join(draw.choice("abc123+") for _ in range(n)) for n in (60, 5, 58, 30, 31, 4, 60, 6)]
     shapes: list[tuple[int, ...]] = []
+    engine = TransformersEngine(qwen2, tokenizer, 12)
     watch = qwen2.register_forward_pre_hook(
         lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
@@ -267,3 +278,20 @@ def test_likelihoods_are_those_of_each_pair_alone(qwen2, tokenizer, monkeypatch)
             logits = exact(ids[:, :-1]).logits[0, -len(end) :].log_softmax(-1)
         assert value == pytest.approx(logits.gather(1, ids[0, -len(end) :, None]).sum().item(), rel=1e-4)
         assert same == (logits.argmax(-1) == ids[0, -len(end) :]).all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RecurrentGemmaConfig(vocab_size=98, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+                             num_attention_heads=4, lru_width=32),
+        BartConfig(vocab_size=98, d_model=32, encoder_layers=1, decoder_layers=2, decoder_attention_heads=4,
+                   decoder_ffn_dim=48),
+    ],
+    ids=lambda config: str(config.model_type),
+)  # fmt: skip
+def test_a_model_that_cannot_be_decoded_with_is_one_line_when_it_is_loaded(config, tokenizer):
+    """Some layers keep no keys and values; or the cache that transformers makes has not as many layers."""
+    with pytest.raises(UserError, match=f"^{config.model_type}: the engine transformers cannot decode with it") as said:
+        TransformersEngine(AutoModelForCausalLM.from_config(config), tokenizer, 4)
+    assert "\n" not in str(said.value)
