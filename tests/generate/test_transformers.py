@@ -242,7 +242,6 @@ def test_prompts_of_like_length_are_prefilled_together_and_say_what_they_say_alo
     draw = random.Random(2)
     asked = ["a: " + "".join(draw.choice("abc123+") for _ in range(n)) for n in (60, 5, 58, 30, 31, 4, 60, 6)]
     shapes: list[tuple[int, ...]] = []
-    engine = TransformersEngine(qwen2, tokenizer, 12)
     watch = qwen2.register_forward_pre_hook(
         lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
