@@ -10,7 +10,7 @@ WORKERS ?= $(shell nproc)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install gpu vllm demo reproduce test test-slow test-gpu test-ray check format lint types contracts bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install gpu vllm demo reproduce test test-slow test-gpu test-ray check format lint types contracts docs bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -65,16 +65,19 @@ test-ray: ## a sweep on a local Ray cluster (optional; installs Ray into .venv-r
 check: format lint types contracts test test-slow ## all that a change must pass
 
 format: $(READY) ## format the code
-	@$(BIN)/ruff format bm tests experiments
+	@$(BIN)/ruff format bm tests experiments docs
 
 lint: $(READY) ## style and likely mistakes
-	@$(BIN)/ruff check bm tests experiments
+	@$(BIN)/ruff check bm tests experiments docs
 
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
 contracts: $(READY) ## which room may import which
 	@$(BIN)/lint-imports
+
+docs: $(READY) ## the site, from docs/, docstrings, settings and measurements, with every link checked: site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: bench-merge bench-branch bench-evaluate ## all comparisons with peers
 
@@ -88,4 +91,4 @@ bench-evaluate: $(READY) ## sampling against lm-eval
 	@$(BIN)/python -m experiments.speed.evaluate
 
 clean: ## remove outputs and caches, keep the environment
-	@rm -rf outputs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf outputs site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -93,22 +93,23 @@ def _options(folder: Path) -> str:
 def _lines(stage: str, root: type, composed: DictConfig) -> Iterator[str]:
     """A line for each setting: those of the stage itself, then those of its sections."""
     sections = SECTIONS[stage].split()
-    for name, hint, meaning in _settings(root):
+    for name, hint, meaning in settings_of(root):
         if not isinstance(composed.get(name), DictConfig) and name != "mixture":
             yield _line(name, hint, meaning, composed)
     for section in sections:
-        own = Domain if section == "domains" else _section(typing.get_type_hints(root)[section])
+        own = Domain if section == "domains" else section_of(typing.get_type_hints(root)[section])
         path = "domains.NAME" if section == "domains" else section
-        for name, hint, meaning in _settings(own):
+        for name, hint, meaning in settings_of(own):
             yield _line(f"{path}.{name}", hint, meaning, composed)
 
 
-def _section(hint: Any) -> Any:
+def section_of(hint: Any) -> Any:
     """The dataclass of a section, which may be null."""
-    return next((part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)), hint)
+    parts = (part for part in typing.get_args(hint) if isinstance(part, type) and dataclasses.is_dataclass(part))
+    return next(parts, hint)
 
 
-def _settings(of: type) -> Iterator[tuple[str, Any, str]]:
+def settings_of(of: type) -> Iterator[tuple[str, Any, str]]:
     """Name, type and meaning of a dataclass's settings; the meaning is the text below each of them."""
     hints = typing.get_type_hints(of, include_extras=True)
     source = "\n".join(inspect.getsource(kind) for kind in of.__mro__ if dataclasses.is_dataclass(kind))
@@ -121,19 +122,19 @@ def _line(path: str, hint: Any, meaning: str, composed: DictConfig) -> str:
     value = OmegaConf.select(composed, path, default="")
     default = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     default = "" if OmegaConf.is_dict(value) else default
-    line = f"{f'{path}={default}':<38} {_kind(hint)}" + (f": {meaning}" if meaning else "")
+    line = f"{f'{path}={default}':<38} {kind_of(hint)}" + (f": {meaning}" if meaning else "")
     return textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent=" " * 43, break_on_hyphens=False)
 
 
-def _kind(hint: Any) -> str:
+def kind_of(hint: Any) -> str:
     """A type as a user would call it, with its bounds."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         limits = [limit for field in parts[1:] for limit in getattr(field, "metadata", ())]
         bounds = [f"{sign} {getattr(at, name)}" for at in limits for name, sign in BOUNDS.items() if hasattr(at, name)]
-        return " ".join([_kind(parts[0]), *bounds])
+        return " ".join([kind_of(parts[0]), *bounds])
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(_kind, parts)))
+        return " or ".join(dict.fromkeys(map(kind_of, parts)))
     if origin is Literal:
         return "|".join(map(str, parts))
     return NAMES.get(origin or hint, "settings")

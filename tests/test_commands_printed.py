@@ -23,7 +23,7 @@ from bm.sweeps.jobs import settings
 from tests.conftest import SHRUNK, Bm
 
 HOME = Path(__file__).parents[1]
-PAGES = [HOME / "README.md", *(HOME / "docs").glob("*.md"), *(HOME / "experiments").glob("*/README.md")]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md")), *(HOME / "experiments").glob("*/README.md")]
 COMMAND = re.compile(rf"bm (?:{'|'.join(STAGES)})\b(?: +(?:-m|'[^']*'|[\w./@~+-]+=[^\s`;]*))*")
 """A stage and its words, up to what a page says of them."""
 MISSPELT = "bm run branch.learning_rat=1e-4"
@@ -48,9 +48,11 @@ WHOLE = ("bm run", "bm report")
 def printed() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for line in page.read_text().splitlines():
-            code = line[4:] if line.startswith("    ") else " ".join(re.findall(r"`(bm [^`]*)`", line))
+            alone = line.startswith(("    ", "bm "))
+            code = line.strip() if alone else " ".join(re.findall(r"`(bm [^`]*)`", line))
             for match in COMMAND.finditer(code):
-                if match[0] != MISSPELT and ("=" in match[0] or match[0].strip() in WHOLE):
+                own = "--config-dir" in line  # composed with the files of its page: tests/docs/test_blocks.py
+                if match[0] != MISSPELT and not own and ("=" in match[0] or match[0].strip() in WHOLE):
                     yield str(page.relative_to(HOME)), match[0].strip()
 
 
@@ -60,11 +62,11 @@ PRINTED = sorted(set(printed()))
 def composed(words: list[str]) -> object:
     """The settings of a command, of a sweep's first cell."""
     stage, *words = words
-    swept = "-m" in words
-    words = opened(stage, [word for word in words if word != "-m"])
+    swept, folders = "-m" in words, [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    words = opened(stage, [word for word in words if word[0] != "-"])
     if swept:
         words = _first_cell(stage, words)
-    return settings(stage, _composed(stage, words, None))
+    return settings(stage, _composed(stage, words, folders[0] if folders else None))
 
 
 def _first_cell(stage: str, words: list[str]) -> list[str]:

@@ -72,14 +72,14 @@ def identity(settings: Any) -> Any:
 
 
 def _identity(value: Any, hint: Any) -> Any:
-    marks = _marks(hint)
+    marks = marks_of(hint)
     if Content in marks and value is not None and Path(value).exists():
         return content(Path(value))
     if Device in marks:
         return device_kind(value)
     if not isinstance(value, Mapping | list | tuple | Component) and not dataclasses.is_dataclass(value):
         return ANYTHING.dump_python(value, mode="json")
-    inner = {name: _identity(part, of) for name, of, part in _inner(value, hint) if NoKey not in _marks(of)}
+    inner = {name: _identity(part, of) for name, of, part in _inner(value, hint) if NoKey not in marks_of(of)}
     if isinstance(value, Component):
         return {"_target_": value.target, **inner}
     return list(inner.values()) if isinstance(value, list | tuple) else inner
@@ -102,14 +102,14 @@ def absent(settings: Any) -> list[tuple[str, Path]]:
 
 def _marked(settings: Any) -> list[tuple[str, Any]]:
     nodes = _nodes(settings, Any)
-    return [(name, value) for name, value, hint in nodes if Content in _marks(hint) and value is not None]
+    return [(name, value) for name, value, hint in nodes if Content in marks_of(hint) and value is not None]
 
 
 def _nodes(value: Any, hint: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """A value and all within it that count, each with the setting's name and its type."""
     yield where, value, hint
     for name, of, part in _inner(value, hint):
-        if NoKey not in _marks(of):
+        if NoKey not in marks_of(of):
             inner = where if isinstance(value, list | tuple) else f"{where}.{name}".lstrip(".")
             yield from _nodes(part, of, inner)
 
@@ -138,12 +138,12 @@ def _element(hint: Any) -> Any:
     return held[-1] if held else Any
 
 
-def _marks(hint: Any) -> tuple[Any, ...]:
+def marks_of(hint: Any) -> tuple[Any, ...]:
     """What a type is annotated with, in an alternative of it too (`Annotated[Path, Content] | None`)."""
     if typing.get_origin(hint) is Annotated:
-        return (*hint.__metadata__, *_marks(typing.get_args(hint)[0]))
+        return (*hint.__metadata__, *marks_of(typing.get_args(hint)[0]))
     if typing.get_origin(hint) in UNIONS:
-        return tuple(mark for choice in typing.get_args(hint) for mark in _marks(choice))
+        return tuple(mark for choice in typing.get_args(hint) for mark in marks_of(choice))
     return ()
 
 

@@ -1,0 +1,50 @@
+"""What mkdocs calls while it builds: pages that are made of code, settings and measurements, and are not committed."""
+
+from pathlib import Path
+from typing import Any
+
+import api
+import law
+import papers
+import repository
+import results
+import settings
+from mkdocs.structure.files import File, Files
+
+HOME = Path(__file__).parents[2]
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """The written pages, and beside them the generated ones with their figures."""
+    for page, text in generated().items():
+        files.append(File.generated(config, page, content=text))
+    for folder in sorted((HOME / "experiments").iterdir()):
+        for place, path in repository.figures(folder):
+            files.append(File.generated(config, place, abs_src_path=str(path)))
+    script = HOME / "bm/report/pages/templates/table.js"
+    files.append(File.generated(config, "assets/table.js", abs_src_path=str(script)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Written pages with the numbers that they leave open."""
+    return markdown.replace("{{ law }}", law.law()) if "{{ law }}" in markdown else markdown
+
+
+def generated() -> dict[str, str]:
+    """Every generated page by its place in the site."""
+    found = results.recordings()
+    pages = dict(repository.pages())
+    for name, values in found.items():
+        page = f"experiments/{name}/index.md"
+        pages[page] = results.experiment_page(name, pages[page], values)
+    return pages | {
+        "claims.md": results.claims_page(found),
+        "board.md": results.board_page(found),
+        "speed.md": results.speed_page(),
+        "papers.md": papers.papers_page(),
+        "reference/commands.md": settings.commands_page(),
+        "reference/settings.md": settings.settings_page(),
+        "reference/options.md": settings.options_page(),
+        **api.pages(),
+    }

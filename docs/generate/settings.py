@@ -1,0 +1,149 @@
+"""The reference of settings and of options: like `bm STAGE --help` from the schema and the YAML that `bm` reads."""
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bm.api import _composed
+from bm.cli import STAGES, conf_dir
+from bm.config import Component, Content, Device, Domain, Experiment, NoKey, commands
+from bm.config.component import declared
+from bm.config.loading import marks_of
+from bm.help import EXAMPLES, kind_of, section_of, settings_of
+
+GROUPS = {
+    "student": "the initial model", "domain": "where questions come from", "teacher": "who answers them",
+    "mixture": "the baseline's training set", "optimizer": "what steps", "loss": "what is minimised",
+    "adapter": "what is trained in the place of all weights", "merge": "how experts become one model",
+    "consolidate": "what finishes one model from the experts", "tune": "how merge methods are tuned",
+    "evaluate": "what is asked, and how often", "engine": "what generates", "judge": "a model that grades",
+    "trainer": "where training runs", "tracker": "who watches", "recipe": "a whole experiment",
+    "experiment": "a table of the paper, or an ablation",
+}  # fmt: skip
+"""The groups of `conf/` in the order of an experiment, each with what it chooses."""
+OWN = {"evaluate": "EvaluateFolder", "merge": "MergeFolders", "verify": "VerifyFile", "report": "Report"}
+"""The stages that take something that `bm run` does not, and the class that says what."""
+COUNTS = {NoKey: "no", Content: "by its content", Device: "by its kind"}
+HEAD = "| setting | type | default | meaning | counts in the key |\n| --- | --- | --- | --- | --- |"
+
+
+def settings_page() -> str:
+    """Every setting of an experiment by section, and those that other stages take besides."""
+    composed, parts = _composed("run", [], None), [SETTINGS]
+    sections: dict[str, list[str]] = {"": []}
+    for name, hint, meaning in settings_of(Experiment):
+        inner = section_of(typing.get_args(hint)[0] if NoKey in marks_of(hint) else hint)
+        if name == "domains":
+            sections["domains.NAME"] = list(_rows("domains.NAME", commands.Experiment, composed))
+        elif _is_section(inner):
+            sections[name] = list(_rows(name, inner, composed, NoKey in marks_of(hint)))
+        else:
+            sections[""].append(_row(name, hint, meaning, composed))
+    for name, rows in sections.items():
+        parts += [f"## {name or 'The experiment itself'}\n", HEAD, *rows, ""]
+    for stage, kind in OWN.items():
+        known = {name for name, *_ in settings_of(Experiment)} | {"merge", "verify", "prices"}
+        own = [_row(*one, None) for one in settings_of(getattr(commands, kind)) if one[0] not in known]
+        parts += [f"## Of `bm {stage}` alone\n", HEAD, *own, ""]
+    return "\n".join(parts)
+
+
+def _rows(path: str, of: Any, composed: DictConfig, apart: bool = False) -> Iterator[str]:
+    """The rows of a section and of those within it; `apart`: of one that no key counts."""
+    for name, hint, meaning in settings_of(Domain if path == "domains.NAME" else of):
+        inner = section_of(hint)
+        yield _row(f"{path}.{name}", hint, meaning, composed, apart)
+        if _is_section(inner):
+            yield from _rows(f"{path}.{name}", inner, composed, apart)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not Component
+
+
+def _row(path: str, hint: Any, meaning: str, composed: DictConfig | None, apart: bool = False) -> str:
+    value = OmegaConf.select(composed, path, default="") if composed else ""
+    shown = "" if OmegaConf.is_dict(value) else _yaml(value)
+    counts = "no" if apart else next((COUNTS[mark] for mark in marks_of(hint) if isinstance(mark, str)), "yes")
+    return f"| `{path}` | {_cell(kind_of(hint))} | {f'`{shown}`' if shown else ''} | {_cell(meaning)} | {counts} |"
+
+
+def _yaml(value: Any) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value)).replace("|", "\\|")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def options_page() -> str:
+    """Every option of every group: what it says of itself, and its parameters."""
+    parts = [OPTIONS]
+    for group, chooses in GROUPS.items():
+        parts.append(f"## {group}: {chooses}\n")
+        for file in sorted((conf_dir() / group).rglob("*.yaml")):
+            parts += _option(group, file)
+    return "\n".join(parts)
+
+
+def _option(group: str, file: Path) -> list[str]:
+    name = str(file.relative_to(conf_dir() / group).with_suffix(""))
+    text = file.read_text()
+    told = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
+    target = str(OmegaConf.select(OmegaConf.create(text), "_target_", default=""))
+    said = [" ".join(told), *(_function(target) if target else [])]
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip()
+    shown = [f"```yaml\n{body}\n```\n"] if body else []
+    return [f"### {group}={name}\n", *(f"{line}\n" for line in said if line), *shown]
+
+
+def _function(target: str) -> list[str]:
+    """What a function says of itself in its first paragraph, and the types of what it can be told."""
+    module, _, name = target.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    first = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+    known = [one for one in declared(function).values() if one.kind is one.KEYWORD_ONLY]
+    types = ", ".join(f"`{one.name}` {_cell(kind_of(one.annotation))}" for one in known)
+    return [f"`{target}`: {first}", *([f"It takes {types}."] if types else [])]
+
+
+def commands_page() -> str:
+    """The stages of the command line."""
+    parts = [COMMANDS]
+    for stage, does in STAGES.items():
+        examples = "\n".join(f"    {line}" for line in EXAMPLES[stage])
+        parts += [f"## bm {stage}\n", f"{does[0].upper()}{does[1:]}.\n", examples, ""]
+    return "\n".join(parts)
+
+
+SETTINGS = """\
+# Settings
+
+Every setting of an experiment, from the schema that checks it (`bm/config/`). The defaults are those that `bm run`
+composes, which is `recipe=tiny`; another recipe has others, and `bm STAGE --cfg job` prints them all. A path is
+`SECTION.NAME=VALUE` on the command line, as in `bm run branch.epochs=1`. Where the type is `function`, the choices
+and their parameters are [options](options.md).
+
+The last column says whether a setting counts in the [key](../contributing.md#keys) of what is made: if it does,
+another value makes another artefact; if not, what exists is used again.
+"""
+OPTIONS = """\
+# Options of the groups
+
+`GROUP=OPTION` on the command line chooses a file of `conf/`; `domain` and `merge` take several, as
+`merge=[linear,ties]`. The YAML is what is chosen, so its values are the defaults; `bm run` refuses a parameter that
+the function does not take. A folder of your own (`--config-dir`) adds options to each group.
+"""
+COMMANDS = """\
+# Commands
+
+`bm STAGE --help` lists the groups and settings of a stage with their defaults, and `bm STAGE --cfg job` prints the
+composed configuration. The exit status is 0 on success, 2 for a mistake in the input, 130 after an interruption,
+and 1 for a failed job of a sweep or anything that nobody foresaw.
+"""
