@@ -1,4 +1,4 @@
-"""The site is built as `make docs` builds it, strictly: a broken link or anchor, or a page without a way to it, ends it."""
+"""The site is built as `make docs` builds it, strictly: a broken link or anchor, or a page left out, ends it."""
 
 import re
 from html.parser import HTMLParser
