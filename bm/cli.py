@@ -19,6 +19,7 @@ STAGES = {
     "verify": "responses graded one by one: verifier=math file=R.jsonl output=G.jsonl",
     "plan": "memory, GPU-hours, disk and cost of an experiment before it runs: recipe=tinyr1 output=PLAN.json",
     "doctor": "what this machine has, and what an experiment needs and lacks: recipe=tinyr1",
+    "push": "a model or a set of traces to the hub, private unless public=true: folder=DIR repo=OWNER/NAME",
     "report": "every run side by side, and beside what the paper reports",
 }
 

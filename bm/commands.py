@@ -18,6 +18,7 @@ from bm.config import (
     EvaluateFolder,
     Experiment,
     MergeFolders,
+    Push,
     Report,
     VerifyFile,
     components,
@@ -189,8 +190,7 @@ def doctor(config: Doctor) -> None:
     from bm.doctor import examine, table
 
     disk = float(planning.plan(config, [name for name, _, _ in chosen_merges(config)])["total"]["disk_gib"])
-    findings = list(examine(config, disk))
-    Console(width=150).print(table(findings))
+    Console(width=150).print(table(findings := list(examine(config, disk))))
     if missing := [finding.name for finding in findings if finding.state == "missing"]:
         raise UserError(f"recipe={config.recipe} lacks something on this machine: {', '.join(missing)}")
 
@@ -344,6 +344,13 @@ def report(config: Report) -> None:
     home = config.output or config.paths.outputs / "report"
     compare(runs, home)
     say(f"page  {home / 'index.html'}")
+
+
+def push(config: Push) -> None:
+    """A model or a set of traces to a repository of the hub."""
+    from bm.push import push as to_hub
+
+    to_hub(config)
 
 
 def _stages(config: Experiment) -> Stages:

@@ -29,6 +29,7 @@ SECTIONS = {
     "plan": "plan trainer prices",
     "doctor": "trainer",
     "report": "grid prices",
+    "push": "",
 }
 """The sections of settings that matter most to a stage; the rest are those of the stages it runs."""
 GROUPS = {
@@ -42,6 +43,7 @@ GROUPS = {
     "plan": "recipe experiment student domain mixture adapter merge evaluate trainer",
     "doctor": "recipe student teacher domain adapter evaluate trainer tracker",
     "report": "",
+    "push": "",
 }
 EXAMPLES = {
     "run": ["bm run recipe=tiny merge=[arcee_fusion,ties]", "bm run -m seed=1,2,3 merge=arcee_fusion,linear"],
@@ -59,6 +61,7 @@ EXAMPLES = {
         "bm plan recipe=tinyr1 student=r1-distill-qwen-7b plan.gpu=A100",
     ],
     "doctor": ["bm doctor", "bm doctor recipe=tinyr1 trainer=slurm"],
+    "push": ["bm push folder=DIR repo=NAME/REPO", "bm push folder=DIR repo=NAME/REPO licence=apache-2.0 public=true"],
     "report": ["bm report", "bm report experiment=table2", "bm report traces=DIR"],
 }
 

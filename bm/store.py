@@ -381,6 +381,17 @@ def _damage(path: Path, manifest: Mapping[str, Any]) -> str:
     return ""
 
 
+def whole(folder: Path) -> None:
+    """UserError where a folder that `bm` made is not what its manifest says; of another folder nothing is known."""
+    file = folder / MANIFEST
+    try:
+        damage = _damage(folder, json.loads(file.read_text())) if file.is_file() else ""
+    except (OSError, ValueError, KeyError) as problem:
+        damage = f"its manifest cannot be read ({problem})"
+    if damage:
+        raise UserError(f"{folder} is damaged: {damage}")
+
+
 def _flush(folder: Path) -> None:
     """To the disk, files and then the folders that name them: a rename must never outlive what it published."""
     for path in [*folder.rglob("*"), folder] if folder.name.endswith(".work") else [folder]:

@@ -6,7 +6,7 @@ artefact's key. One marked `Content` is a path that counts by what is there, one
 """
 
 from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
-from bm.config.commands import Chosen, Doctor, EvaluateFolder, Experiment, MergeFolders, Report, VerifyFile
+from bm.config.commands import Chosen, Doctor, EvaluateFolder, Experiment, MergeFolders, Push, Report, VerifyFile
 from bm.config.component import Component, EngineTarget, SourceTarget, Target, asks
 from bm.config.loading import (
     Content,
@@ -64,6 +64,7 @@ __all__ = [
     "Own",
     "Planning",
     "Prices",
+    "Push",
     "Range",
     "Report",
     "SourceTarget",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bm.config.component import TeacherTarget, TrackerTarget
@@ -168,3 +168,22 @@ class Report:
     """Traces that the page holds at most."""
     prices: Prices
     output: Path | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Push:
+    """`bm push`: a model, or a set of traces, to a repository of the Hugging Face hub."""
+
+    paths: Paths
+    folder: Path
+    """A model that `bm` made, or any with safetensors; or a folder with traces.parquet."""
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """OWNER/NAME; it is made, private, if it is not there."""
+    results: Path | None
+    """The run, or `bm evaluate`'s folder, whose scores the card has; null: every run that tested the model."""
+    licence: str | None
+    """For the card's metadata, as the hub writes it: `apache-2.0`; null: as the card has it."""
+    public: bool
+    """Whether everybody may see it, which is asked again on the terminal."""
+    yes: bool
+    """Not asked again, as in a script."""

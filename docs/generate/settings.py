@@ -27,7 +27,13 @@ GROUPS = {
     "experiment": "a table of the paper, or an ablation",
 }  # fmt: skip
 """The groups of `conf/` in the order of an experiment, each with what it chooses."""
-OWN = {"evaluate": "EvaluateFolder", "merge": "MergeFolders", "verify": "VerifyFile", "report": "Report"}
+OWN = {
+    "evaluate": "EvaluateFolder",
+    "merge": "MergeFolders",
+    "verify": "VerifyFile",
+    "report": "Report",
+    "push": "Push",
+}
 """The stages that take something that `bm run` does not, and the class that says what."""
 COUNTS = {NoKey: "no", Content: "by its content", Device: "by its kind"}
 HEAD = "| setting | type | default | meaning | counts in the key |\n| --- | --- | --- | --- | --- |"

@@ -11,6 +11,8 @@ from mkdocs.config import load_config
 from docs.generate import api
 from tests.docs.blocks import HOME
 
+pytestmark = pytest.mark.slow
+
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "srcset"}
 """What a browser fetches by itself."""
 
