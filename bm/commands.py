@@ -27,7 +27,7 @@ from bm.config import (
     resolved,
 )
 from bm.errors import UserError
-from bm.preflight import preflight
+from bm.preflight import preflight, writable
 from bm.progress import console, say, say_where
 from bm.stages import Stages
 from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
@@ -259,9 +259,8 @@ def _merge_folders(config: MergeFolders) -> Artefact:
         raise UserError(f"choose one merge method, not {', '.join(config.merge.methods)}")
     (method,) = config.merge.methods.values()
     inputs = [*config.models, *([config.base] if config.base else [])]
-    for path in inputs:
-        if not path.is_dir():
-            raise UserError(f"{path} is not a directory")
+    if missing := [path for path in inputs if not path.is_dir()]:
+        raise UserError(f"{missing[0]} is not a directory")
     settings = {**identity(config.merge), "base": str(config.base), "models": [str(m) for m in config.models]}
     build = partial(merge_folders, method, config.base, config.models, config.merge)
     return folder(config.output, settings, inputs, build)
@@ -315,8 +314,7 @@ def verify(config: VerifyFile) -> None:
 
     if config.output.resolve() == config.file.resolve():
         raise UserError("output: is the file of responses; choose another, so that they stay as they are")
-    verdicts = grade(config.verifier, config.file, config.output, config.verify)
-    console.print(summary(verdicts))
+    console.print(summary(grade(config.verifier, config.file, config.output, config.verify)))
     say(f"graded  {config.output}")
 
 
@@ -324,6 +322,8 @@ def report(config: Report) -> None:
     """Every run below the outputs folder, side by side and beside the paper; an experiment's grid; or traces."""
     from bm.report import browse, compare, files, report_grid
 
+    if config.output:
+        writable("output", config.output)
     if config.grid.experiment:
         name, recipe = config.grid.experiment, config.grid.recipe
         home = config.output or config.paths.outputs / "report" / name

@@ -9,7 +9,10 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("tour", "merge")), "grid"])
+TRAINING = [pytest.param(name, marks=pytest.mark.slow) for name in ("tour", "merge", "method")]
+
+
+@pytest.mark.parametrize("name", [*TRAINING, "grid", "law"])
 def test_runs_from_top_to_bottom(name: str, tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()

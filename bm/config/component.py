@@ -160,7 +160,7 @@ TrackerTarget = Annotated[Component, BeforeValidator(partial(_component, kind="t
 def reason(error: Any) -> str:
     """Pydantic's message in the words of this project."""
     message = re.sub(r"^(Value error, |Input )", "", error["msg"])
-    message = re.sub(r"^should be", "must be", message)
+    message = re.sub(r"^(String )?should (be|match)", r"must \2", message)
     if error["type"] in ("value_error", "missing"):
         return message
     return f"{message}, not {error['input']!r}".replace("\n", " ")

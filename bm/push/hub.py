@@ -8,7 +8,7 @@ from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
-from huggingface_hub.errors import HTTPError as TransportError
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of the httpx it has
 
 from bm.errors import UserError
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import api
+import errors
 import law
 import papers
 import repository
@@ -46,5 +47,6 @@ def generated() -> dict[str, str]:
         "reference/commands.md": settings.commands_page(),
         "reference/settings.md": settings.settings_page(),
         "reference/options.md": settings.options_page(),
+        "reference/errors.md": errors.errors_page(),
         **api.pages(),
     }
