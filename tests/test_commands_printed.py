@@ -1,6 +1,6 @@
 """Every `bm` command that the README, the docs and the experiments print is composed and checked.
 
-Those of the README and the docs are run too, shrunk, one after the other in one folder as a reader would.
+Those of the README are run too, shrunk, one after the other in one folder as a reader would.
 """
 
 import json
@@ -57,7 +57,8 @@ def printed() -> Iterator[tuple[str, str]]:
                     yield str(page.relative_to(HOME)), match[0].strip()
 
 
-PRINTED = sorted(set(printed()))
+PRINTED = sorted((page, command) for command, page in {command: page for page, command in printed()}.items())
+"""Every command once, with the last page that prints it."""
 
 
 def composed(words: list[str]) -> object:
@@ -114,7 +115,7 @@ def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
     assert [str(order) for _, _, order in chosen_merges(config)] == ["(math & science) & coding"]
 
 
-READ = [c for page, c in printed() if "/" not in page or page.startswith("docs")]
+READ = [c for page, c in printed() if "/" not in page]
 RUN = [c for c in dict.fromkeys(READ) if not any(word in c for word in ELSEWHERE)]
 
 
