@@ -47,7 +47,7 @@ def scores(engine: Engine, requests: Sequence[Instance], kind: Kind, journal: Pa
                 piece = todo[start : start + size]
                 computed = getattr(scorer, kind)([wanted[key] for key in piece], disable_tqdm=True)
                 left_out = [scorer.left_out.get(wanted[key].args, 0) for key in piece]
-                scored = {key: Scored(*one) for key, *one in zip(piece, computed, left_out, strict=True)}
+                scored = {key: Scored(*score) for key, *score in zip(piece, computed, left_out, strict=True)}
                 write(file, [{"key": key, "score": s.result, "left_out": s.left_out} for key, s in scored.items()])
                 known.update(scored)
                 bar.advance(len(piece))
@@ -95,8 +95,8 @@ class _Scorer(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return self._scored(requests, **more)
 
     def _scored(self, requests: Sequence[Tokens], **more: Any) -> list[Any]:
-        found: list[Any] = super()._loglikelihood_tokens(requests, **more)
-        return found
+        computed: list[Any] = super()._loglikelihood_tokens(requests, **more)
+        return computed
 
 
 class _Shared(_Scorer):

@@ -83,9 +83,9 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return self._scores(requests, "loglikelihood_rolling")
 
     def _scores(self, requests: list[Instance], kind: Kind) -> list[Any]:
-        found = scores(self.engine, requests, kind, self.journals / LIKELIHOODS)
-        self.left_out.update((_name(request), one.left_out) for request, one in zip(requests, found, strict=True))
-        return [one.result for one in found]
+        scored = scores(self.engine, requests, kind, self.journals / LIKELIHOODS)
+        self.left_out.update((_name(request), score.left_out) for request, score in zip(requests, scored, strict=True))
+        return [score.result for score in scored]
 
     def _sampling(self, request: Instance, n: int) -> Sampling:
         """From a task's `generation_kwargs`, read as lm-eval reads them; UserError for what no engine here does."""
