@@ -6,6 +6,7 @@ Attention is left out: it loops over the segments of a pack, which differ from s
 
 import os
 import shutil
+from typing import Any
 
 import torch
 from transformers import AttentionInterface
@@ -35,9 +36,9 @@ def compiled(student: Student) -> Student:
 
     Only `forward` is replaced: what FSDP and checkpointing do around it stays outside, and so do the names of weights.
     """
-    AttentionInterface.register(ISOLATED, torch.compiler.disable(isolated))
+    AttentionInterface.register(ISOLATED, torch.compiler.disable(isolated))  # type: ignore[no-untyped-call]
     for _, layer in parallel.blocks(student.model):
-        layer.forward = torch.compile(layer.forward, dynamic=True)  # type: ignore[method-assign]
+        layer.forward = torch.compile(layer.forward, dynamic=True)
     return student
 
 
@@ -45,5 +46,5 @@ def seconds() -> float:
     """What compiling took in this process so far, forward and backward."""
     from torch._dynamo.utils import compile_times  # a second to import, which only who compiles pays
 
-    spent = dict(zip(*compile_times(repr="csv", aggregate=True), strict=True))
+    spent: dict[str, Any] = dict(zip(*compile_times(repr="csv", aggregate=True), strict=True))
     return sum(float(spent.get(name, 0)) for name in ("_compile.compile_inner", "backward._backward_impl"))
