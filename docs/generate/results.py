@@ -16,11 +16,11 @@ from bm.report.findings.published import published
 from bm.report.findings.regimes import regimes
 from bm.report.findings.results import Results, Row
 from bm.report.pages.record import FILE, recorded
-from bm.report.pages.tables import Cell, claimed
+from bm.report.pages.tables import TableCell, claimed
 from bm.statistics import Interval, over_seeds
 
 HOME = Path(__file__).parents[2]
-NOTHING = Cell("–", "")
+NOTHING = TableCell("–", "")
 
 
 def recordings() -> dict[str, dict[str, Any]]:
@@ -100,37 +100,37 @@ def board_page(found: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{BOARD}\n{sortable(heads, lines, words=(0, 6))}\n"
 
 
-def _board(name: str, grid: Grid) -> Iterator[list[Cell]]:
+def _board(name: str, grid: Grid) -> Iterator[list[TableCell]]:
     for entry in grid.entries:
         if entry.kind != "merge" or entry.mean is None or not _whole(entry):
             continue
-        known = [next(iter(regimes(results)), None) for _, results in entry.found.values()]
+        known = [next(iter(regimes(results)), None) for _, results in entry.by_seed.values()]
         yield [
-            Cell(entry.name, entry.name),
+            TableCell(entry.name, entry.name),
             _share([one.strength for one in known if one and one.strength is not None]),
             _points([one.gain for one in known if one and one.gain is not None]),
-            Cell(f"{100 * entry.mean.mean:.1f}", entry.mean.mean, numbers.span(entry.mean.low, entry.mean.high)),
+            TableCell(f"{100 * entry.mean.mean:.1f}", entry.mean.mean, numbers.span(entry.mean.low, entry.mean.high)),
             _gap(entry),
-            Cell(str(len(entry.found)), len(entry.found)),
-            Cell(f'<a href="experiments/{escape(name)}/index.html">{escape(name)}</a>', name,
+            TableCell(str(len(entry.by_seed)), len(entry.by_seed)),
+            TableCell(f'<a href="experiments/{escape(name)}/index.html">{escape(name)}</a>', name,
                  escape(", ".join(f"{grid.short(axis)}={said(value)}" for axis, value in entry.apart.items()))),
         ]  # fmt: skip
 
 
 def _whole(entry: Entry) -> bool:
     """Whether it is a merge of all the experts of its runs."""
-    row, results = next(iter(entry.found.values()))
+    row, results = next(iter(entry.by_seed.values()))
     return set(row.domains) == {one.domain for one in results.rows if one.kind == "expert"} or not row.domains
 
 
-def _gap(entry: Entry) -> Cell:
+def _gap(entry: Entry) -> TableCell:
     """The merge's mean less its mixture's, seed by seed."""
-    gaps = [gap for row, results in entry.found.values() if (gap := _less_mixture(row, results)) is not None]
+    gaps = [gap for row, results in entry.by_seed.values() if (gap := _less_mixture(row, results)) is not None]
     if not gaps:
         return NOTHING
     of = over_seeds(gaps).interval(CONFIDENCE) if len(gaps) > 1 else Interval(gaps[0], gaps[0], gaps[0])
     interval = f"{numbers.points(of.low)} to {numbers.points(of.high)}" if len(gaps) > 1 else ""
-    return Cell(numbers.points(of.mean), of.mean, interval)
+    return TableCell(numbers.points(of.mean), of.mean, interval)
 
 
 def _less_mixture(row: Row, results: Results) -> float | None:
@@ -139,27 +139,31 @@ def _less_mixture(row: Row, results: Results) -> float | None:
     return None if mine is None or len(mixtures) != 1 else mine - mixtures[0]
 
 
-def _share(values: Sequence[float]) -> Cell:
-    return Cell(f"{100 * fmean(values):.1f}", fmean(values)) if values else NOTHING
+def _share(values: Sequence[float]) -> TableCell:
+    return TableCell(f"{100 * fmean(values):.1f}", fmean(values)) if values else NOTHING
 
 
-def _points(values: Sequence[float]) -> Cell:
-    return Cell(numbers.points(fmean(values)), fmean(values)) if values else NOTHING
+def _points(values: Sequence[float]) -> TableCell:
+    return TableCell(numbers.points(fmean(values)), fmean(values)) if values else NOTHING
 
 
 def speed_page() -> str:
     """The benchmarks, by processor."""
     file = "experiments/speed/measured.json"
     values = json.loads((HOME / file).read_text())
-    rows = [[Cell(row["name"], row["name"]), _measure(row["ours"]), Cell(row["peer_version"], row["peer_version"]),
-             _measure(row["peer"]), Cell(f"{row['speedup']:.1f}", row["speedup"]),
-             Cell(f"{row['memory_ratio']:.1f}", row["memory_ratio"]), Cell(row["machine"], row["machine"]),
-             Cell(f"<code>{escape(row['command'])}</code>", row["command"])] for row in values["rows"]]  # fmt: skip
+    rows = [_benchmark(row) for row in values["rows"]]
     heads = ["benchmark", "ours", "peer", "peer's", "times as fast", "peer's memory / ours", "machine", "command"]
     day = changed(file) or "at an unknown date"
     grown = [_grown(one) for one in values["scaling"]]
     table = sortable(heads, rows, words=(0, 2, 6, 7))
     return "\n".join([SPEED.format(day=day), table, "\n## How a merge grows with its models\n", SCALING, *grown, ""])
+
+
+def _benchmark(row: Mapping[str, Any]) -> list[TableCell]:
+    command = TableCell(f"<code>{escape(row['command'])}</code>", row["command"])
+    name, peer, machine = (TableCell(row[text], row[text]) for text in ("name", "peer_version", "machine"))
+    faster, smaller = (TableCell(f"{row[ratio]:.1f}", row[ratio]) for ratio in ("speedup", "memory_ratio"))
+    return [name, _measure(row["ours"]), peer, _measure(row["peer"]), faster, smaller, machine, command]
 
 
 def _grown(one: Mapping[str, Any]) -> str:
@@ -169,17 +173,17 @@ def _grown(one: Mapping[str, Any]) -> str:
     return f"- `{one['name']}`: {', '.join(told)}"
 
 
-def _measure(of: Mapping[str, float]) -> Cell:
-    return Cell(f"{of['seconds']:.1f} s", of["seconds"], f"{of['peak_rss_gb']:.2f} GB")
+def _measure(of: Mapping[str, float]) -> TableCell:
+    return TableCell(f"{of['seconds']:.1f} s", of["seconds"], f"{of['peak_rss_gb']:.2f} GB")
 
 
-def sortable(heads: Sequence[str], rows: Sequence[Sequence[Cell]], words: Sequence[int]) -> str:
+def sortable(heads: Sequence[str], rows: Sequence[Sequence[TableCell]], words: Sequence[int]) -> str:
     """A table that is sorted by a click on a column's head (the report's own `table.js`)."""
 
     def kind(place: int) -> str:
         return ' class="words"' if place in words else ""
 
-    def cell(place: int, of: Cell) -> str:
+    def cell(place: int, of: TableCell) -> str:
         small = f" <small>{of.small}</small>" if of.small else ""
         return f'<td{kind(place)} data-value="{escape(str(of.value))}">{of.text}{small}</td>'
 

@@ -1,0 +1,49 @@
+"""The generated pages say what code, settings and measurements say; test_site.py builds them into the site."""
+
+from docs.generate import errors, law, papers, repository, results, settings
+from tests.docs.blocks import HOME
+
+
+def test_results_are_those_of_the_committed_records() -> None:
+    found = results.recordings()
+    assert {"table2", "phase", "methods"} <= found.keys()
+    claims, board = results.claims_page(found), results.board_page(found)
+    assert claims.count("<tr>") - claims.count("<table") == sum(len(values["claims"]) for values in found.values())
+    assert "✗ refuted" in claims and "✓ supported" in claims
+    assert 'href="experiments/phase/index.html"' in board and "arcee_fusion" in board
+    page = results.experiment_page("table2", repository.text("experiments/table2/README.md"), found["table2"])
+    assert "bm run -m experiment=table2" in page and found["table2"]["commit"][:7] in page
+    assert "mergekit==0.1.5" in results.speed_page()
+    assert "10 points of gain cost" in law.law()
+
+
+def test_every_setting_has_its_type_default_and_mark() -> None:
+    rows = {line.split("`")[1]: line for line in settings.settings_page().splitlines() if line.startswith("| `")}
+    assert len(rows) > 140
+    assert "number > 0 | `0.0002`" in rows["branch.learning_rate"] and rows["branch.learning_rate"].endswith("| yes |")
+    assert rows["branch.micro_batch"].endswith("| no |") and rows["evaluate.data"].endswith("| yes |")
+    assert rows["branch.teacher"].endswith("| by its content |") and rows["merge.device"].endswith("| by its kind |")
+    assert rows["repo"].startswith("| `repo` | text")
+
+
+def test_every_option_of_every_group_is_there() -> None:
+    page = settings.options_page()
+    for group in settings.GROUPS:
+        for file in (HOME / "conf" / group).rglob("*.yaml"):
+            assert f"### {group}={file.relative_to(HOME / 'conf' / group).with_suffix('')}\n" in page
+    assert "It takes `weights`" in page
+
+
+def test_papers_are_those_that_the_code_cites() -> None:
+    assert papers.cited().keys() == papers.papers().keys()
+    assert "[arXiv 2306.01708](https://arxiv.org/abs/2306.01708)" in papers.papers_page()
+
+
+def test_mistakes_are_shown() -> None:
+    assert "did you mean 'run'?" in errors.errors_page()
+
+
+def test_links_lead_where_the_site_has_something() -> None:
+    text = "[a](../phase/README.md), [b](../../docs/statistics.md#x), [c](../../conf/run.yaml), ![d](figures/f.svg)"
+    there = repository.relinked(text, "experiments/table2/README.md", "experiments/table2/index.md")
+    assert there == "[a](../phase/index.md), [b](../../statistics.md#x), c, ![d](figures/f.svg)"
