@@ -47,10 +47,10 @@ reproduce: $(READY) ## the paper's tables and figures, and what it left out, at 
 	done
 
 test: $(READY) ## the tests, one process per core, in minutes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m slow
 
 test-gpu: $(READY) ## what no CPU can show, on a machine with a card (make gpu vllm first); skips with the reason elsewhere
 	@$(BIN)/python -m pytest -m gpu -rs
