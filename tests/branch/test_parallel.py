@@ -27,7 +27,8 @@ TORCHRUN = "torchrun --standalone --nproc-per-node"
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("ranks", "tied"), [(2, True), pytest.param(4, False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "tied"), [(2, True), (4, False)])
 def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path) -> None:
     """FSDP2, sequence parallel and both, on fuzzed lengths; 4 ranks a sequence are more than there are key heads."""
     torch.manual_seed(0)
