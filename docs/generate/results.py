@@ -221,8 +221,8 @@ what follows.
 SPEED = """\
 # Speed and memory
 
-From `experiments/speed/measured.json`, recorded {day}. Ours and the peer run in turn on the same machine with
-nothing else on it: whole processes from start to exit for merges and training, generation alone for samples.
+From `experiments/speed/measured.json`, recorded {day}. Ours and the peer run in turn on the same machine:
+whole processes from start to exit for merges and training, generation alone for samples.
 Seconds, and the peak of resident memory. Run `make bench` for your own; `make bench-merge`, `make bench-branch` and
 `make bench-evaluate` are its parts.
 """
