@@ -207,7 +207,7 @@ def _raced(
         samples = graded(stages.evaluate(merged[name], questions, first).path)
         return {task: samples[task][1] for task in tasks}
 
-    out = race(list(merged), asked, ask, config.race, config.resamples, config.seed)
+    out = race(list(merged), asked, ask, config.race)
     spared = sum(1 - first / asked for first in out.values()) / len(merged)
     say(f"race: {len(out)} of {len(merged)} merges left early, which spared {spared:.0%} of their questions")
     return out

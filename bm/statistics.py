@@ -1,19 +1,24 @@
 """What a number of samples can show: intervals, paired comparisons, and how many questions would decide one.
 
-Questions are the independent draws, samples of one question are not; so every bootstrap here is over questions. It is
-the Bayesian bootstrap (Rubin 1981: each question gets a random weight, together Dirichlet distributed) with half a
-question more at the lowest and half a one at the highest score there could be. With one sample a question that is
-exactly the interval of Jeffreys, whose coverage is near its level for any share and any number of questions (Brown, Cai
-and DasGupta 2001); with several samples it stays so where resampling whole questions falls short: few questions, and
-scores near a bound. In a comparison of two models with several samples a question's difference cannot be as large as
-that by chance, so the two halves lie nearer to zero (`_reach`); `docs/statistics.md` has the simulation that this was
-chosen by. Equal scores share their weight, so a draw costs as many numbers as there are distinct ones.
+Questions are the independent draws, samples of one question are not.
+
+**One model.** The Bayesian bootstrap over questions (Rubin 1981: each question gets a random weight, together Dirichlet
+distributed) with half a question more at the lowest and half a one at the highest score there could be. With one sample
+a question that is exactly the interval of Jeffreys, whose coverage is near its level for any share and any number of
+questions (Brown, Cai and DasGupta 2001). Equal scores share their weight, so a draw costs as many numbers as there are
+distinct ones.
+
+**Two models.** A difference δ is in the interval if a score test does not refute it: if the measured difference is
+within so many of the standard errors that it would have if δ were the truth. With one sample a question that is Tango's
+interval (1998) and McNemar's test; with more, the variance of one answer is scaled by how much the questions' means
+scatter about δ beside single answers. So nothing is drawn, the verdict is that of the interval, and questions that all
+agree are no certainty. `docs/statistics.md` has the simulation that this was chosen by.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, comb, sqrt
+from dataclasses import dataclass, replace
+from math import ceil, comb, copysign, floor, log2, sqrt
 from statistics import NormalDist, fmean, variance
 from typing import Literal
 
@@ -25,6 +30,7 @@ Outcome = Literal["better", "worse", "undecided"]
 NORMAL = NormalDist()
 POWER = 0.8
 """How likely a difference of the seen size would be decided by the questions or samples said to be needed."""
+TINY = 1e-9
 MOST_SAMPLES = 1_000_000
 """Samples of a question that are worth naming as needed."""
 
@@ -62,36 +68,34 @@ def interval(
     scores: [questions] or [questions, samples], within `bounds`. All right or all wrong is no certainty: 150 right out
     of 150 is [0.983, 1].
     """
-    bootstrap = _Bootstrap([_per_question(scores)], resamples, seed, [bounds])
-    return Interval(bootstrap.mean, *bootstrap.interval(confidence))
+    values, ends = _per_question(scores)[:, None], np.array(bounds, float)[:, None]
+    mean, means = float(values.mean()), _means(values, ends, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-def compare(
-    first: Mapping[str, Array], second: Mapping[str, Array], resamples: int, confidence: float, seed: int
-) -> Comparison:
-    """Paired bootstrap of the difference of two models' means over tasks, every task counting the same.
+def compare(first: Mapping[str, Array], second: Mapping[str, Array], confidence: float) -> Comparison:
+    """Paired score test of the difference of two models' means over tasks, every task counting the same.
 
-    first, second: by task, [questions] or [questions, samples] in [0, 1]; the same questions in the same order.
-    Questions are drawn within each task.
+    first, second: by task, [questions] or [questions, samples] in [0, 1]; the same questions in the same order. With
+    several tasks, a hypothesis about their mean shifts each task's difference alike.
     """
-    strata = [_Paired.of(first[task], second[task]) for task in first]
-    differences = [_per_question(first[task]) - _per_question(second[task]) for task in first]
-    ends = [(-reach, reach) for reach in (stratum.reach(stratum.samples) for stratum in strata)]
-    bootstrap = _Bootstrap(differences, resamples, seed, ends)
-    low, high = bootstrap.interval(confidence)
-    questions = sum(len(d) for d in differences)
-    # no test that may turn each question's sign gets below this, so fewer questions decide nothing
-    p, level = max(bootstrap.p(), 2.0 ** (1 - questions)), 1 - confidence
+    tasks = [_Paired.of(first[task], second[task]) for task in first]
+    questions, difference = sum(task.questions for task in tasks), fmean(task.difference for task in tasks)
+    sure, likely, level = NORMAL.inv_cdf((1 + confidence) / 2), NORMAL.inv_cdf(POWER), 1 - confidence
+    at_zero = _error(tasks, -difference)
+    p = 2 * NORMAL.cdf(-abs(difference) / at_zero) if difference else 1.0
+    p = max(p, 2.0 ** (1 - questions))  # no test that may turn each question's sign gets below this
+    low, high = (difference + _reach(tasks, end - difference, sure) for end in (-1.0, 1.0))
     if p >= level:
         low, high = min(low, 0.0), max(high, 0.0)
-    verdict: Outcome = "undecided" if p >= level else "better" if bootstrap.mean > 0 else "worse"
+    verdict: Outcome = "undecided" if p >= level else "better" if difference > 0 else "worse"
     more_questions = more_samples = None
-    if verdict == "undecided" and bootstrap.mean:
-        # standard error at which the interval excludes zero with probability POWER
-        wanted = abs(bootstrap.mean) / (NORMAL.inv_cdf((1 + confidence) / 2) + NORMAL.inv_cdf(POWER))
-        more_questions = max(questions + 1, ceil(questions * (bootstrap.error / wanted) ** 2))
-        more_samples = _samples_needed(strata, abs(bootstrap.mean), confidence)
-    return Comparison(bootstrap.mean, low, high, p, verdict, questions, more_questions, more_samples)
+    if verdict == "undecided" and difference:
+        times = ((sure * at_zero + likely * _error(tasks, 0.0)) / difference) ** 2
+        more_questions = max(questions + 1, floor(2 - log2(level)), ceil(questions * times))
+        more_samples = _samples_needed(tasks, abs(difference), sure, likely)
+    return Comparison(difference, low, high, p, verdict, questions, more_questions, more_samples)
 
 
 def retention(
@@ -102,7 +106,7 @@ def retention(
     Each [questions] or [questions, samples] on the expert's own task, same questions; bootstrap of the ratio. None
     where the gain itself is not certain: a share of nothing.
     """
-    gain = compare({"": expert}, {"": student}, resamples, confidence, seed)
+    gain = compare({"": expert}, {"": student}, confidence)
     if gain.verdict != "better":
         return None
     s, e, m = (_per_question(scores) for scores in (student, expert, merged))
@@ -176,31 +180,6 @@ def majority(answers: Sequence[str], accepted: Sequence[bool]) -> float:
     return sum(verdict[answer] for answer in winners) / len(winners)
 
 
-class _Bootstrap:
-    """The mean over strata of the mean of each, and its bootstrap distribution."""
-
-    def __init__(
-        self, strata: Sequence[Array], resamples: int, seed: int, bounds: Sequence[tuple[float, float]]
-    ) -> None:
-        self.mean = float(np.mean([s.mean() for s in strata]))
-        self.error = sqrt(sum(s.var(ddof=len(s) > 1) / len(s) for s in strata)) / len(strata)
-        random = np.random.default_rng(seed)
-        ends = [np.array(of, float)[:, None] for of in bounds]
-        means = sum(_means(s[:, None], e, resamples, random)[:, 0] for s, e in zip(strata, ends, strict=True))
-        self._means: Array = np.asarray(means) / len(strata)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Holds the mean always, which the half questions at the bounds could leave outside."""
-        low, high = np.quantile(self._means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return min(float(low), self.mean), max(float(high), self.mean)
-
-    def p(self) -> float:
-        """Level of the interval that ends at zero; by the normal tail where no resample lies beyond zero."""
-        beyond = int(min((self._means < 0).sum(), (self._means > 0).sum()))
-        tail = NORMAL.cdf(-abs(float(self._means.mean())) / float(self._means.std()))
-        return min(1.0, 2 * (beyond if beyond else min(1.0, tail * len(self._means))) / len(self._means))
-
-
 def _per_question(scores: Array) -> Array:
     return scores.mean(1) if scores.ndim == 2 else scores
 
@@ -215,61 +194,80 @@ def _means(rows: Array, ends: Array, resamples: int, random: np.random.Generator
 
 @dataclass(frozen=True)
 class _Paired:
-    """Where the spread of a task's differences comes from: variances of one answer and of one question."""
+    """The differences of a task's questions, and where their spread comes from."""
 
     questions: int
     samples: int
-    alone: float
-    """Variance of one answer of each model, whatever the question: the sum of both models' p(1 − p)."""
+    difference: float
+    """Mean over questions."""
+    unlike: float
+    """The chance that one answer of each model to the same question differ."""
+    spread: float
+    """Variance of a question's difference, over questions; at least that of one answer of all that fell otherwise."""
     within: float
     """Variance of one answer of each model to the same question, summed; 0 where each has but one."""
-    ease: float
-    """Variance of how easy questions are, summed over both models."""
-    differing: float
-    """Variance of the difference between both models' chances, over questions."""
 
     @classmethod
     def of(cls, first: Array, second: Array) -> "_Paired":
         sides, samples = (first, second), min(1 if s.ndim == 1 else s.shape[1] for s in (first, second))
-        means = [_per_question(side) for side in sides]
+        one, other = (_per_question(side) for side in sides)
         within = sum(float(side.var(1, ddof=1).mean()) for side in sides) if samples > 1 else 0.0
-        alone = sum(float(of.mean() * (1 - of.mean())) for of in means)
-        ease = max(0.0, sum(float(of.var()) for of in means) - within / samples)
-        differing = max(0.0, float((means[0] - means[1]).var()) - within / samples)
-        return cls(len(first), samples, alone, within, ease, differing)
+        difference, unlike = float((one - other).mean()), float((one * (1 - other) + other * (1 - one)).mean())
+        alone = unlike - difference**2
+        spread = min(alone, max(float((one - other).var()), alone / (len(one) * samples)))
+        return cls(len(one), samples, difference, unlike, spread, within)
 
-    def spread(self, samples: int) -> float:
-        """Variance of a question's difference."""
-        return self.differing + self.within / samples
+    def with_samples(self, samples: int) -> "_Paired":
+        """As it would be expected with so many samples of each question."""
+        differing = max(0.0, self.spread - self.within / self.samples)
+        return replace(self, samples=samples, spread=differing + self.within / samples)
 
-    def reach(self, samples: int) -> float:
-        """How far from zero the halves of one question more are put.
-
-        As far as a question may well lie, 2.2 standard deviations, which also makes up for what a bootstrap of few
-        questions lacks beside Student's t; and at least as far as one independent answer can shift a question, of
-        which `samples` are worth fewer the more questions differ in ease.
-        """
-        seen = self.ease + self.within / samples
-        worth = min(float(samples), max(1.0, self.alone / seen)) if seen > 0 else 1.0
-        return min(1.0, max(2.2 * sqrt(self.spread(samples)), 1 / worth))
-
-    def error(self, samples: int) -> float:
-        """Variance of the bootstrap's mean."""
-        n = self.questions
-        return (n * self.spread(samples) + self.reach(samples) ** 2) / ((n + 1) * (n + 2))
+    def variance(self, truth: float) -> float:
+        """Variance of the mean difference if its expectation were `truth`."""
+        apart = (self.difference - truth) ** 2
+        scatter, answers = self.spread + apart, self.unlike - self.difference**2 + apart
+        if answers <= 0:  # all answers agree, and so does the truth
+            return 0.0
+        return _of_one_answer(self.difference, self.unlike, truth) * scatter / answers / self.questions
 
 
-def _samples_needed(tasks: Sequence[_Paired], difference: float, confidence: float) -> int | None:
+def _of_one_answer(difference: float, unlike: float, truth: float) -> float:
+    """Variance of a difference of two answers, by the likeliest chances of 1 and −1 `truth` apart (Tango 1998)."""
+    linear = (2 - difference) * truth - unlike
+    constant = (unlike - difference) * truth * (1 - truth)
+    return max(0.0, (sqrt(max(0.0, linear**2 + 4 * constant)) - linear) / 2 + truth * (1 - truth))
+
+
+def _error(tasks: Sequence[_Paired], shift: float) -> float:
+    """Standard error of the mean over tasks if the truth of each were so far from what was measured."""
+    truths = (min(1.0, max(-1.0, task.difference + shift)) for task in tasks)
+    return sqrt(sum(task.variance(truth) for task, truth in zip(tasks, truths, strict=True))) / len(tasks)
+
+
+def _reach(tasks: Sequence[_Paired], furthest: float, sure: float) -> float:
+    """The shift, from none to `furthest`, at which the score test begins to refute."""
+    from scipy.optimize import brentq  # takes a while to import
+
+    def refutes(shift: float) -> float:
+        return abs(shift) - sure * _error(tasks, shift)
+
+    nearest = copysign(TINY, furthest)
+    if abs(furthest) <= TINY or refutes(furthest) <= 0:
+        return furthest
+    return float(brentq(refutes, nearest, furthest)) if refutes(nearest) < 0 else 0.0
+
+
+def _samples_needed(tasks: Sequence[_Paired], difference: float, sure: float, likely: float) -> int | None:
     """The fewest samples of each of the same questions that decide a difference of this size with probability POWER."""
     if any(task.samples < 2 for task in tasks):
         return None
-    sure, likely = NORMAL.inv_cdf((1 + confidence) / 2), NORMAL.inv_cdf(POWER)
 
     def decides(samples: int) -> bool:
-        """Whether the interval, shifted by the chance of these samples alone, still excludes zero."""
-        error = sum(task.error(samples) for task in tasks)
-        chance = sum(task.within / samples / task.questions for task in tasks)
-        return (sure * sqrt(error) + likely * sqrt(chance)) / len(tasks) < difference
+        """Whether the score test, the difference shifted by the chance of these samples alone, still refutes zero."""
+        then = [task.with_samples(samples) for task in tasks]
+        chance = sqrt(sum(task.within / samples / task.questions for task in tasks)) / len(tasks)
+        mean = fmean(task.difference for task in tasks)
+        return sure * _error(then, -mean) + likely * chance < difference
 
     low = max(task.samples for task in tasks)
     if not decides(MOST_SAMPLES):

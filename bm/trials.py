@@ -156,9 +156,8 @@ class Search:
                     candidate.ask(ceil(share * candidate.most) if share < 1 else None)
                     now[number] = graded(candidate.folder)
             for number, own in now.items() if share < 1 else ():
-                config = made[number].stages.config
                 others = [*rivals, *(other for n, other in now.items() if n != number)]
-                if any(loses(own, o, made[number].tasks, config.evaluate.resamples, risk, config.seed) for o in others):
+                if any(loses(own, other, made[number].tasks, risk) for other in others):
                     left.add(number)
                     say(f"candidate {number} leaves after {share:.0%} of the questions")
         return left
@@ -183,7 +182,7 @@ def _study(home: Path, directions: Sequence[Direction]) -> "Study":
     return study
 
 
-def loses(candidate: "Graded", rival: "Graded", tasks: Sequence[str], resamples: int, error: float, seed: int) -> bool:
+def loses(candidate: "Graded", rival: "Graded", tasks: Sequence[str], error: float) -> bool:
     """Whether a candidate is certainly worse than a rival on the mean, and ahead of it on no task.
 
     Each by task; the rival's questions are those of `candidate` and perhaps others.
@@ -197,7 +196,7 @@ def loses(candidate: "Graded", rival: "Graded", tasks: Sequence[str], resamples:
         other[task] = rival[task][1][[places[question] for question in ids]]
     if any(mine[task].mean() > other[task].mean() for task in tasks):
         return False
-    return compare(mine, other, resamples, 1 - error, seed).verdict == "worse"
+    return compare(mine, other, 1 - error).verdict == "worse"
 
 
 def loaded(base: Artefact, tensors: "Mapping[str, Tensor]", config: Experiment) -> "Loaded":

@@ -13,9 +13,7 @@ Ask = Callable[[str, int], Mapping[str, Array]]
 """(candidate, n) → by task, [questions, samples] of the first n questions, the same for every candidate."""
 
 
-def race(
-    candidates: Sequence[str], questions: int, ask: Ask, error: float, resamples: int, seed: int
-) -> dict[str, int]:
+def race(candidates: Sequence[str], questions: int, ask: Ask, error: float) -> dict[str, int]:
     """The candidates that left, and after how many questions of each task.
 
     One leaves when the paired comparison with the leader of its round says that it is worse. Each comparison has an
@@ -28,7 +26,6 @@ def race(
         scores = {name: ask(name, asked) for name in candidates if name not in out}
         leader = max(scores, key=lambda name: (fmean(float(task.mean()) for task in scores[name].values()), name))
         for name in scores.keys() - {leader}:
-            comparison = compare(scores[name], scores[leader], resamples, 1 - error / comparisons, seed)
-            if comparison.verdict == "worse":
+            if compare(scores[name], scores[leader], 1 - error / comparisons).verdict == "worse":
                 out[name] = asked
     return out

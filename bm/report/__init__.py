@@ -65,7 +65,7 @@ class Settings:
     config: str
     """The resolved config as YAML."""
     resamples: int
-    """Bootstrap resamples of the questions behind each verdict."""
+    """Bootstrap resamples of the questions behind each share of a gain that was kept."""
     confidence: float
     prices: Prices
     """What an hour costs."""
@@ -135,9 +135,9 @@ def results(subjects: Sequence[Subject], artefacts: Sequence[Artefact], settings
             for s in subjects
         ]
     )
-    how = (settings.resamples, settings.confidence, settings.run.seed)
+    kept = retained(subjects, settings.resamples, settings.confidence, settings.run.seed)
     run = replace(settings.run, hardware=hardware(list(known.values())))
-    return Results(rows, verdicts(rows, subjects, *how), retained(subjects, *how), run, cosines(subjects, artefacts),
+    return Results(rows, verdicts(rows, subjects, settings.confidence), kept, run, cosines(subjects, artefacts),
                    met(artefacts), ledger.behind(*known.values()), settings.domains)  # fmt: skip
 
 

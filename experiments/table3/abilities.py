@@ -67,7 +67,7 @@ def abilities(models: Sequence[tuple[Row, Graded]], table: Published) -> dict[st
             rows.append(about | {"mean": seen.mean, "low": seen.low, "high": seen.high, "key": row.key,
                                  "scores": of[task][1].mean(1).round(6).tolist()})  # fmt: skip
             if row.kind != "student":
-                against = compare({task: of[task][1]}, {task: student[task][1]}, RESAMPLES, CONFIDENCE, SEED)
+                against = compare({task: of[task][1]}, {task: student[task][1]}, CONFIDENCE)
                 p.append(against.p)
                 verdicts.append(about | {"difference": against.difference, "low": against.low, "high": against.high,
                                          "paper": paper(row, table, place)})  # fmt: skip

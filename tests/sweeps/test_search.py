@@ -95,7 +95,7 @@ def test_a_candidate_leaves_only_when_it_is_worse_and_ahead_nowhere() -> None:
         }
 
     def leaves(one: Any, rival: Any) -> bool:
-        return loses(one, rival, ["coding", "math"], 500, 0.01, 1)
+        return loses(one, rival, ["coding", "math"], 0.01)
 
     good = graded(math=0.9, coding=0.5)
     assert leaves(graded(math=0.2, coding=0.5), good)

@@ -41,9 +41,7 @@ def graded(folder: Path) -> Graded:
     return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in by_task.items()}
 
 
-def verdicts(
-    rows: Sequence[Row], subjects: Sequence[Subject], resamples: int, confidence: float, seed: int
-) -> tuple[Verdict, ...]:
+def verdicts(rows: Sequence[Row], subjects: Sequence[Subject], confidence: float) -> tuple[Verdict, ...]:
     """Each expert against the student on its own task; each merge against the student and the mixture on their mean.
 
     A verdict allows for how many there are (Holm): the chance that any of them is false stays at 1 − confidence.
@@ -65,11 +63,11 @@ def verdicts(
         _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])
         for _, row, other, task in pairs
     ]
-    comparisons = [compare(*both, resamples, confidence, seed) for both in paired]
+    comparisons = [compare(*both, confidence) for both in paired]
     adjusted = holm([comparison.p for comparison in comparisons])
     for i, both in enumerate(paired):
         if comparisons[i].verdict != "undecided" and adjusted[i] >= 1 - confidence:  # by itself; not among so many
-            strict = compare(*both, resamples, 1 - (1 - confidence) / len(comparisons), seed)
+            strict = compare(*both, 1 - (1 - confidence) / len(comparisons))
             comparisons[i] = replace(strict, low=comparisons[i].low, high=comparisons[i].high)
     return tuple(_verdict(*of) for of in zip(pairs, comparisons, adjusted, strict=True))
 

@@ -49,13 +49,11 @@ def test_differences_are_those_of_the_rows(experiment: Fixture) -> None:
     assert all(v.verdict == "better" for v in found.verdicts if v.claim != "merge over mixture")
 
 
-def test_verdicts_can_be_drawn_again(experiment: Fixture) -> None:
+def test_verdicts_hold_whatever_the_seed(experiment: Fixture) -> None:
     again = replace(SETTINGS, run=replace(RUN, seed=2))
-    one, two, other = (
-        results(experiment.subjects, experiment.artefacts, s).verdicts for s in (SETTINGS, SETTINGS, again)
-    )
-    assert one == two
-    assert [v.low for v in one] != [v.low for v in other]
+    one, other = (results(experiment.subjects, experiment.artefacts, s) for s in (SETTINGS, again))
+    assert one.verdicts == other.verdicts and len(one.verdicts) > 1
+    assert [kept.low for kept in one.retention] != [kept.low for kept in other.retention]
 
 
 def test_models_asked_different_questions_are_refused(experiment: Fixture, tmp_path: Path) -> None:
