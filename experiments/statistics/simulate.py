@@ -1,6 +1,6 @@
 """Which comparison of two models to trust: coverage, false verdicts and power of each candidate, simulated.
 
-    python -m experiments.statistics.simulate        # some minutes of one core; writes docs/statistics.md
+    python -m experiments.statistics.simulate        # some minutes; writes docs/statistics.md
 
 Two models answer the same questions. A question's ease is beta distributed around the model's skill; `spread` says how
 much questions differ (0.2: somewhat, 4: each is nearly always or nearly never answered), `shared` how alike both models
@@ -10,6 +10,7 @@ two and a half.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -86,7 +87,8 @@ def rival(at: Setting, error: float, gap: float) -> float:
     return below if below > 0.01 else min(at.skill + gap * error, 0.99)
 
 
-def simulated(at: Setting, random: np.random.Generator) -> dict[str, Found]:
+def simulated(at: Setting, seed: int) -> dict[str, Found]:
+    random = np.random.default_rng(seed)
     equal = drawn(at, (at.skill, at.skill), RUNS, random)
     error = float((equal[0] - equal[1]).std()) / np.sqrt(at.questions)
     held: dict[str, list[float]] = defaultdict(list)
@@ -123,10 +125,11 @@ def best(table: Mapping[str, Line]) -> Line:
 
 def main() -> None:
     found: dict[tuple[int, int], dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
-    for number, values in enumerate(product(QUESTIONS, SAMPLES, SKILLS, SPREADS, SHARED)):
-        at = Setting(*values)
-        for name, of in simulated(at, np.random.default_rng(number)).items():
-            found[at.questions, at.samples][name].append(of)
+    settings = [Setting(*values) for values in product(QUESTIONS, SAMPLES, SKILLS, SPREADS, SHARED)]
+    with ProcessPoolExecutor() as pool:
+        for at, methods in zip(settings, pool.map(simulated, settings, range(len(settings))), strict=True):
+            for name, of in methods.items():
+                found[at.questions, at.samples][name].append(of)
     tables = {size: lines(methods) for size, methods in found.items()}
     text = [INTRODUCTION, _chosen(tables), NEEDED, *needed(), ""]
     for (questions, samples), table in tables.items():
@@ -143,7 +146,7 @@ def _chosen(tables: Mapping[tuple[int, int], Mapping[str, Line]]) -> str:
     means, share = max(line.false for line, _ in of), min(line.power / most for line, most in of)
     return f"""Over all of them the chosen test covers the truth in {100 * covers:.1f} % of comparisons in its worst
 setting, gives {100 * false:.1f} % of false verdicts in its worst and at most {100 * means:.1f} % on a table's average,
-and has at least {100 * share:.0f} % of the power of the best method that keeps both promises.
+and has at least {100 * share:.1f} % of the power of the best method that keeps both promises.
 """
 
 
