@@ -53,6 +53,7 @@ def test_commands_are_composed_with_the_files_of_their_page(
             composed(shlex.split(line.replace("$STUDENT", "DIR"))[1:])
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_paper_index_are_composed() -> None:
     for command in dict.fromkeys(paper["run"] for paper in papers().values()):
         composed(shlex.split(command)[1:])
