@@ -51,9 +51,10 @@ def command(grid: Grid) -> str:
     """What makes the grid again: with every `--config-dir` and every override, those that differ as a sweep.
 
     Overrides that were not crossed with each other are left to the experiment's own sweep.
+    Where it was made (`paths`) is of one machine alone, and left out.
     """
     runs = [cell.run for cell in grid.cells if cell.run]
-    told = [dict(word.partition("=")[::2] for word in run.overrides) for run in runs]
+    told = [dict(word.partition("=")[::2] for word in run.overrides if not word.startswith("paths.")) for run in runs]
     values = {
         name: list(dict.fromkeys(overrides[name] for overrides in told if name in overrides))
         for overrides in told
