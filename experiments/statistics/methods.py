@@ -108,21 +108,22 @@ def bayesian_answer(first: Array, second: Array, samples: int) -> tuple[Array, A
     return _bayesian(apart, np.minimum(1, np.maximum(2.2 * apart.std(1), 1 / worth)))
 
 
-CLOSED: dict[str, Method] = {
+EXACTLY: dict[str, Method] = {
     "score test (chosen)": score,
     "score test, Student's bound": score_student,
     "Tango, answers by their worth": tango,
     "paired t": student,
     "paired t, one answer more": student_answer,
     "paired t, one question more": student_question,
+    "Bayesian, an independent answer out": bayesian_answer,
 }
-RESAMPLED: dict[str, Method] = {
+"""Measured with all comparisons: what is cheap, and what was nearest to the chosen one."""
+ROUGHLY: dict[str, Method] = {
     "signs turned, inverted": flips,
     "percentile bootstrap": bootstrap,
     "BCa": bca,
     "bootstrap-t": bootstrap_t,
     "Bayesian, half a question at ±1": bayesian,
-    "Bayesian, an independent answer out": bayesian_answer,
 }
 
 
