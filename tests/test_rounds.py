@@ -89,8 +89,8 @@ def test_one_round_is_the_recipe_as_it_is_and_more_of_them_repeat_none(two_round
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["rounds.model=mergee"], "rounds.model: a round makes no 'mergee'; did you mean 'merge'?"),
-        (["rounds.model=mixture", "~mixture"], "a round makes no 'mixture'"),
+        (["rounds.model=mergee"], "rounds.model: no round makes 'mergee'; did you mean 'merge'?"),
+        (["rounds.model=mixture", "~mixture"], "no round makes 'mixture'"),
         (["domains.math.traces=null"], "domains.math.traces: must be a number"),
     ],
 )
@@ -141,7 +141,7 @@ def test_experts_stop_where_their_merge_predicts_best(undisturbed: Path, bm: Bm)
     [
         (["merge=[linear,ties]"], "rounds.parts: experts continue from one merge, not from linear, ties"),
         (["merge=linear", "branch.held_out=0", "rounds.patience=1"], "rounds.patience: needs held-out traces"),
-        (["merge=linear", "branch.ema=0.9"], "branch.ema: not with rounds.parts"),
+        (["merge=linear", "branch.ema=0.9"], "branch.ema: does not work with rounds.parts"),
     ],
 )
 def test_what_parts_cannot_do_is_one_line(words: list[str], message: str, bm: Bm, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_what_a_file_lacks_is_said_in_one_line(tmp_path):
         UserError, match=r"evaluate\.data\.gsm8x: no such task in evaluate\.tasks; did you mean 'gsm8k'"
     ):
         loading.load(["gsm8k"], {}, tiny(data={"gsm8x": tmp_path / "z.jsonl"}))
-    with pytest.raises(UserError, match=r"task mawps: .*on no hub"):
+    with pytest.raises(UserError, match=r"task mawps: .*not on the hub"):
         loading.load(["mawps"], {}, tiny())
 
 
