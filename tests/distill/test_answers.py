@@ -209,7 +209,10 @@ def test_a_full_disk_is_one_line_and_costs_nothing_again(
 @pytest.mark.parametrize("stage", ["distill", "run"])
 @pytest.mark.parametrize(
     ("given", "line"),
-    [([], "bm: teacher.model: must be given"), (["teacher.model=nowhere"], "bm: teacher.model: nowhere is not a model")],
+    [
+        ([], "bm: teacher.model: must be given"),
+        (["teacher.model=nowhere"], "bm: teacher.model: nowhere is not a model"),
+    ],
 )
 def test_a_local_teacher_without_its_model_is_one_line_before_anything(
     bm: Bm, tmp_path: Path, stage: str, given: list[str], line: str
