@@ -189,7 +189,7 @@ class GridSweep(Sweep):
         """Whether the job's run was done before, by the same code from the same files; it is noted then."""
         from bm.commands import done, run_folder
 
-        before = done(job.config) if self.stage == "run" else None
+        before = done(job.config) if self.stage == "run" and not job.config.fresh else None
         if before is None:
             for name in (JOB, TRACEBACK):  # of an attempt that did not succeed
                 (job.folder / name).unlink(missing_ok=True)

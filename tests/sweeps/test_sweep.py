@@ -71,6 +71,16 @@ def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: P
     assert "\nkept   lam=0.1" in again.stderr
 
 
+def test_what_is_to_be_made_afresh_is_not_kept(trained: Path, bm: Bm) -> None:
+    words = ["run", "-m", *CHEAP, "seed=42"]
+    assert "1 jobs, 1 to run" in bm(*words, cwd=trained).stderr
+    assert "1 jobs, 0 to run" in bm(*words, cwd=trained).stderr
+    said = bm(*words, "fresh=[merge]", cwd=trained)
+    assert "1 jobs, 1 to run" in said.stderr
+    [made] = [line for line in said.stderr.splitlines() if line.startswith("merge ")]
+    assert "kept" not in made
+
+
 def test_stop_begins_no_job_after_one_that_failed(trained: Path, bm: Bm) -> None:
     words = ["merge.device=cuda:99,cpu", "merge.seed=1", "hydra.sweeper.on_error=stop"]
     said = bm("run", "-m", *CHEAP, *words, cwd=trained)
