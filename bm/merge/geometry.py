@@ -69,7 +69,10 @@ def _sampled(tensor: Stored, share: float) -> Array:
     """Entries [n] of a tensor in float64: all of it, or `share` of it in pieces."""
     size = max(1, round(share * tensor.elements / PIECES))
     if share == 1.0 or size * PIECES >= tensor.elements:
-        return as_float(tensor.stored(0, tensor.elements)).astype(np.float64)
-    step = tensor.elements // PIECES
-    pieces = [tensor.stored(i * step, i * step + size) for i in range(PIECES)]
-    return as_float(np.concatenate(pieces)).astype(np.float64)
+        entries = as_float(tensor.stored(0, tensor.elements)).astype(np.float64)
+    else:
+        step = tensor.elements // PIECES
+        pieces = [tensor.stored(i * step, i * step + size) for i in range(PIECES)]
+        entries = as_float(np.concatenate(pieces)).astype(np.float64)
+    tensor.forget(0, tensor.elements)  # the kernel maps much more around what is looked at
+    return entries

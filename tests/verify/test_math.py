@@ -171,9 +171,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_answer_is_refused_in_time_and_harms_no_other(answer):
-    settings = verifying(seconds=2)
-    for response in (f"\\boxed{{{answer}}}", answer, f"The answer is ${answer}$"):
-        verdict = verify(Case("math", response, "\\frac{\\pi}{2}", ""), settings)
+    responses = (f"\\boxed{{{answer}}}", answer, f"The answer is ${answer}$")
+    cases = [Case("math", response, "\\frac{\\pi}{2}", "") for response in responses]
+    for verdict in verify_all(cases, verifying(seconds=2, parallel=3)):
         assert not verdict.accepted
         assert verdict.reason in ("wrong answer", "no answer", "time limit", "answer too long")
     assert verify(Case("math", "\\boxed{\\pi/2}", "\\frac{\\pi}{2}", ""), SETTINGS).accepted
