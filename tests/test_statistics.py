@@ -273,9 +273,9 @@ def test_intervals_hold_where_a_few_questions_decide(questions, samples, spread)
 
 @pytest.mark.parametrize(("questions", "samples", "gap"), [(30, 16, 0.04), (60, 4, 0.05)])
 def test_samples_needed_decide_it_as_often_as_promised(questions, samples, gap):
-    """Of comparisons that saw about the true difference and left it open, repeated with the samples asked for.
+    """Undecided comparisons that saw about the true difference are repeated with the samples that were asked for.
 
-    Those are asked for more than enough, as they were left open where the spread was seen too large.
+    That is more than enough: they were undecided because they saw too large a spread.
     """
     random, decided, asked = np.random.default_rng(9), 0, 0
     for _ in range(200):

@@ -36,7 +36,7 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         self.samples: dict[Request, list[Sample]] = {}
         """What was generated for each request, in the order of the samples."""
         self.left_out: dict[Request, int] = {}
-        """Of each request that was scored, the tokens of its prompt for which the context had no room."""
+        """How many tokens of each scored request's prompt were cut off because they did not fit into the context."""
 
     @property
     def tokenizer_name(self) -> str:

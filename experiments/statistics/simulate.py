@@ -48,7 +48,7 @@ class Found:
     """The lowest of the three gaps."""
     false: float
     power: float
-    """Of the largest gap."""
+    """The power at the largest gap."""
 
 
 @dataclass(frozen=True)

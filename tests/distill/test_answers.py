@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from bm.ledger import Ledger
 from bm.stages import Stages
 from bm.store import Artefact, Store
 from tests.conftest import BM, Bm
-from tests.generate.server import Server
+from tests.generate.server import Server, serving
 
 Asked = Callable[..., int]
 ROWS = 40
@@ -40,11 +39,9 @@ def doubled(body: dict) -> dict:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
+    with serving() as running:
         running.message = doubled
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

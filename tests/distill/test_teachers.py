@@ -1,7 +1,6 @@
 """Models as teachers: how they are asked, how their responses are read, what they cost, and what is published."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from bm.stages import Stages
 from bm.store import Store
 from tests.conftest import Bm, Said
 from tests.generate.conftest import ARCHITECTURES, characters
-from tests.generate.server import Server
+from tests.generate.server import Server, serving
 
 QUESTION = Question("math", "set", "Be brief.", "1 + {x}?", "2", "math", "{}")
 TEACHERS = sorted(path.stem for path in (conf_dir() / "teacher").glob("*.yaml"))
@@ -158,11 +157,9 @@ def test_a_model_of_this_machine_is_in_the_key_by_its_content_and_not_its_place(
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
+    with serving() as running:
         running.message = lambda body: {"reasoning_content": "It is known.", "content": "42"}
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
-        running.shutdown()
 
 
 def test_distillation_from_an_endpoint_bills_it_stops_at_its_budget_and_keeps_its_key(

@@ -1,7 +1,6 @@
 """Tiny models of three architectures with a character tokenizer, made in memory."""
 
 import string
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tests.generate.server import Server
+from tests.generate.server import Server, serving
 
 CHARACTERS = ["<pad>", "<eos>", *string.printable[:95], "\n"]
 SIZES = {"vocab_size": len(CHARACTERS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -59,7 +58,5 @@ def qwen2() -> PreTrainedModel:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    with serving() as running:
         yield running
-        running.shutdown()

@@ -4,7 +4,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULTS = ("rate limit", "busy", "cut before", "cut within", "silence", "error within", "broken off")
@@ -115,3 +116,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that answers until the end of the block."""
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        yield running
+        running.shutdown()

@@ -213,7 +213,7 @@ def test_a_budget_needs_a_price_and_token_counts(server, tmp_path):
 
 
 WORST = PRICE.of(len("q0") + 64, 64)
-"""Of an attempt at a question of two characters."""
+"""The most that an attempt at a question of two characters can cost."""
 
 
 def billed_attempts(server, kind):

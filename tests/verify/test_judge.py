@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from bm.stages import Stages, _engines_gpus
 from bm.store import Artefact, Store
 from bm.verify import JUDGED, Case, Grader, verify
 from tests.conftest import Bm
-from tests.generate.server import Server
+from tests.generate.server import Server, serving
 from tests.verify.conftest import verifying
 
 ASKED: list[list[str]] = []
@@ -111,11 +110,9 @@ def doubled(body: dict) -> dict:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
+    with serving() as running:
         running.message = doubled
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def cell(seed: int, shares: Shares, settings: Mapping[str, Any] | None = None, *
 
 
 def made(name: str) -> dict[str, Any]:
-    """Of `fusion math & coding`: its method, order, base and domains; of an expert its domain."""
+    """The method, order, base and domains of a merge such as `fusion math & coding`; the domain of an expert."""
     method, _, order = name.partition(" ")
     domains = tuple(domain for domain in order.split(" & ") if domain) or ((name,) if name in TASKS else ())
     return {"method": method, "order": order or None, "base": domains[-1] if order else None, "domains": domains}
