@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.create(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.say(
-                200, {"transfer": "basic", "objects": [self.upload(one) for one in json.loads(body)["objects"]]}
+                200, {"transfer": "basic", "objects": [self.upload(blob) for blob in json.loads(body)["objects"]]}
             )
         name, what = "/".join(path.split("/")[:3]), path.split("/")[3:]
         repository = self.server.repositories.get(name)
@@ -86,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repositories.setdefault(name, Repository(hidden(told)))
         self.say(200, {"url": f"{self.server.url}/{name.removeprefix('models/')}", "id": name.partition("/")[2]})
 
-    def upload(self, one: dict[str, Any]) -> dict[str, Any]:
-        return {**one, "actions": {"upload": {"href": f"{self.server.url}/blobs/{one['oid']}"}}}
+    def upload(self, blob: dict[str, Any]) -> dict[str, Any]:
+        return {**blob, "actions": {"upload": {"href": f"{self.server.url}/blobs/{blob['oid']}"}}}
 
     def commit(self, repository: Repository, name: str, lines: list[dict[str, Any]]) -> None:
         if self.server.refuses:

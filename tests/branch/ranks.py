@@ -48,10 +48,10 @@ def compare(
             mine.backward()
             total += mine.detach()
     torch.testing.assert_close(summed(total), loss, rtol=tolerance, atol=0)
-    expected, found = gradients(single), gradients(sharded)
-    assert expected.keys() == found.keys()
+    expected, actual = gradients(single), gradients(sharded)
+    assert expected.keys() == actual.keys()
     for name in expected:
-        error = (found[name] - expected[name]).norm() / expected[name].norm()
+        error = (actual[name] - expected[name]).norm() / expected[name].norm()
         assert error < tolerance, (data, sequence, name, error)
     torch.testing.assert_close(clip(sharded, 0.1), clip(single, 0.1), rtol=tolerance, atol=0)
     clipped = gradients(sharded)

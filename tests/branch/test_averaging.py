@@ -93,20 +93,20 @@ def test_sam_steps_by_the_gradient_uphill() -> None:
     ours, theirs = (nn.Linear(3, 5, bias=True).double() for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     numbers = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.01}
-    one, other = sam(ours, 1e-2, rho=0.3, **numbers), torch.optim.AdamW(theirs.parameters(), lr=1e-2, **numbers)
+    by_sam, by_hand = sam(ours, 1e-2, rho=0.3, **numbers), torch.optim.AdamW(theirs.parameters(), lr=1e-2, **numbers)
 
     def loss(layer: nn.Linear) -> torch.Tensor:
         return ((layer.weight - target) ** 4).sum() + (layer.bias**2).sum()
 
     for _ in range(4):
         loss(ours).backward()
-        one.step(lambda: loss(ours).backward())
-        one.zero_grad()
+        by_sam.step(lambda: loss(ours).backward())
+        by_sam.zero_grad()
         w, b = theirs.weight.detach().clone(), theirs.bias.detach().clone()
         gw, gb = 4 * (w - target) ** 3, 2 * b
         norm = (gw.square().sum() + gb.square().sum()).sqrt()
         theirs.weight.grad = 4 * (w + 0.3 * gw / norm - target) ** 3
         theirs.bias.grad = 2 * (b + 0.3 * gb / norm)
-        other.step()
+        by_hand.step()
         torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-9, atol=1e-12)

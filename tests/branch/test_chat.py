@@ -83,8 +83,8 @@ def test_lint_counts_and_names(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def test_the_template_is_pinned(tokenizer: PreTrainedTokenizerBase) -> None:
-    found = template_hash(tokenizer)
-    assert check_template(tokenizer, found[:12]) == found
+    digest = template_hash(tokenizer)
+    assert check_template(tokenizer, digest[:12]) == digest
     with pytest.raises(UserError, match=r"branch\.chat_template is 00000000"):
         check_template(tokenizer, "00000000")
 

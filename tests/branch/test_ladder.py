@@ -52,11 +52,11 @@ def test_an_expert_and_a_mixture_hold_out_the_same_traces(student: Path, traces:
     models, work = {"science": expert, "mixture": mixture}, tmp_path / "work"
     work.mkdir()
     facts = barrier(models, student, [], traces, 3, config, trainer(), work)
-    found = json.loads((work / "losses.json").read_text())["models"]
+    measured = json.loads((work / "losses.json").read_text())["models"]
     assert facts["held_out"] == 8
     for name, folder in models.items():
         watched = float(rows(folder)[-1]["held_out_science"])
-        assert found[name]["losses"]["science"] == pytest.approx(watched, rel=1e-5)
+        assert measured[name]["losses"]["science"] == pytest.approx(watched, rel=1e-5)
 
 
 def test_losses_on_the_line_between_two_experts(student: Path, traces: list[Traces], tmp_path: Path) -> None:
@@ -68,16 +68,16 @@ def test_losses_on_the_line_between_two_experts(student: Path, traces: list[Trac
     (middle := tmp_path / "middle").mkdir()
     for file in experts["math"].iterdir():
         (middle / file.name).write_bytes(file.read_bytes())
-    one, other = (load_file(folder / "model.safetensors") for folder in experts.values())
-    save_file({n: (t + other[n]) / 2 for n, t in one.items()}, middle / "model.safetensors", {"format": "pt"})
+    math, science = (load_file(folder / "model.safetensors") for folder in experts.values())
+    save_file({n: (t + science[n]) / 2 for n, t in math.items()}, middle / "model.safetensors", {"format": "pt"})
     (work := tmp_path / "work").mkdir()
     barrier({**experts, "middle": middle}, student, list(experts), traces, 1, config, trainer(), work)
-    found = json.loads((work / "losses.json").read_text())
-    (line,) = found["lines"]
+    measured = json.loads((work / "losses.json").read_text())
+    (line,) = measured["lines"]
     assert line["experts"] == ["math", "science"]
     (point,) = line["losses"]
-    assert point == pytest.approx(found["models"]["middle"]["losses"], rel=1e-5)
+    assert point == pytest.approx(measured["models"]["middle"]["losses"], rel=1e-5)
     start = load_file(student / "model.safetensors")
-    far = sum((one[n].double() - t.double()).square().sum() for n, t in start.items()) ** 0.5
+    far = sum((math[n].double() - t.double()).square().sum() for n, t in start.items()) ** 0.5
     length = sum(t.double().square().sum() for t in start.values()) ** 0.5
-    assert found["models"]["math"]["distance"] == pytest.approx(float(far / length), rel=1e-6)
+    assert measured["models"]["math"]["distance"] == pytest.approx(float(far / length), rel=1e-6)

@@ -14,9 +14,9 @@ from tests.branch.test_training import trained, weights
 
 def test_the_second_moment_is_the_squared_gradient(student: Path, traces: list[Traces], tmp_path: Path) -> None:
     """After one step v = (1 − β₂)·g²; a step of SGD without momentum at rate 1 goes by −g, from the same gradient."""
-    one = {"epochs": 1e-3, "warmup_ratio": 0.0, "schedule": "constant", "learning_rate": 1.0}
-    trained(student, traces, tmp_path / "adam", branch(**one, second_moments=True))
-    plain = branch(**one, optimizer="sgd")
+    one_step = {"epochs": 1e-3, "warmup_ratio": 0.0, "schedule": "constant", "learning_rate": 1.0}
+    trained(student, traces, tmp_path / "adam", branch(**one_step, second_moments=True))
+    plain = branch(**one_step, optimizer="sgd")
     plain.optimizer.parameters["momentum"] = 0.0  # type: ignore[index]
     trained(student, traces, tmp_path / "sgd", plain)
     moments = load_file(tmp_path / "adam" / MOMENTS / "model.safetensors")

@@ -20,12 +20,12 @@ from tests.branch.test_training import rows, trained, weights
 @pytest.fixture(scope="module")
 def teachers(student: Path, traces: list[Traces], tmp_path_factory: pytest.TempPathFactory) -> list[Traces]:
     """Each domain with an expert of its own for a teacher."""
-    found = []
+    taught = []
     for source in traces:
         work = tmp_path_factory.mktemp("expert") / source.domain
         trained(student, [source], work, branch(epochs=6))
-        found.append(Traces(source.path, source.domain, 1.0, work))
-    return found
+        taught.append(Traces(source.path, source.domain, 1.0, work))
+    return taught
 
 
 def opd(loss: str = "opd", **settings: Any) -> Branch:

@@ -27,8 +27,8 @@ def test_parts_make_the_whole(student: Path, traces: list[Traces], tmp_path: Pat
         start = before = work
     assert start.joinpath("model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
     for what in ("steps", "tokens", "supervised_tokens"):
-        assert sum(one[what] for one in facts) == whole[what]
-    assert sum(one["flops"] for one in facts) == pytest.approx(whole["flops"])
+        assert sum(part[what] for part in facts) == whole[what]
+    assert sum(part["flops"] for part in facts) == pytest.approx(whole["flops"])
     steps = [row["step"] for index in range(3) for row in rows(tmp_path / f"part-{index}")]
     assert steps == [row["step"] for row in rows(tmp_path / "whole")]
     assert not (tmp_path / "part-2/optimizer").exists()

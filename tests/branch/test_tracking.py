@@ -36,7 +36,7 @@ def rows(work: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def found(folder: Path, key: str) -> Held:
+def logged(folder: Path, key: str) -> Held:
     files = logs(folder, key)
     assert ended(files[-1])
     return held(files, "step")
@@ -55,7 +55,7 @@ def test_everything_is_in_the_offline_file(
 ) -> None:
     write_json(traces[0].path.parent / "manifest.json", {"stage": "distill", "key": "aa", "label": "math train"})
     facts = trained(student, traces, tmp_path / "work", tmp_path / "outputs", key)
-    run = found(tmp_path / "outputs", key)
+    run = logged(tmp_path / "outputs", key)
     assert same(run.rows, rows(tmp_path / "work")) and len(run.rows) == facts["steps"]
     assert run.about == {"id": key, "name": "math", "project": "bm", "group": "trainings", "job type": "branch",
                          "tags": []}  # fmt: skip
@@ -89,7 +89,7 @@ def test_killed_and_taken_up_it_is_one_run_without_a_hole(
     assert not before.exits
     (work / ".job.json").unlink()
     train(student, traces, config, trainer(), to, "math", key, work)
-    run = found(outputs, key)
+    run = logged(outputs, key)
     assert len(logs(outputs, key)) == 2 and len(before.rows) < len(run.rows)
     assert same(run.rows, rows(work))
     assert run.exits[-1] == 0 and "tracker" not in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_a_failed_run_is_failed_there(
     monkeypatch.setattr("bm.branch.module.clip", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(UserError, match="gradient norm inf"):
         trained(student, traces, tmp_path / "work", tmp_path / "outputs", key)
-    assert found(tmp_path / "outputs", key).exits == [1]
+    assert logged(tmp_path / "outputs", key).exits == [1]
 
 
 def test_a_broken_tracker_does_not_stop_the_run(

@@ -149,8 +149,8 @@ def broken(student: Path, folder: Path, file: str, text: str) -> Path:
     shutil.copytree(student, folder)
     (folder / file).write_text(text)
     if not text:
-        for one in folder.glob("tokenizer*"):
-            one.unlink()
+        for tokenizer_file in folder.glob("tokenizer*"):
+            tokenizer_file.unlink()
     return folder
 
 

@@ -90,9 +90,9 @@ def test_accumulation_does_not_change_the_step(student: Path, traces: list[Trace
     """One denominator: packs one by one give what packs together give."""
     trained(student, traces, tmp_path / "one", branch(batch=4, micro_batch=1))
     trained(student, traces, tmp_path / "four", branch(batch=4, micro_batch=4))
-    for one, four in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
-        assert float(one["loss"]) == pytest.approx(float(four["loss"]), rel=1e-4)
-        assert float(one["gradient_norm"]) == pytest.approx(float(four["gradient_norm"]), rel=1e-3)
+    for alone, together in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
+        assert float(alone["loss"]) == pytest.approx(float(together["loss"]), rel=1e-4)
+        assert float(alone["gradient_norm"]) == pytest.approx(float(together["gradient_norm"]), rel=1e-3)
 
 
 def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tmp_path: Path) -> None:

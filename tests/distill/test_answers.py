@@ -65,8 +65,8 @@ def stages(words: list[str]) -> Stages:
 
 
 def made(words: list[str]) -> Artefact:
-    one = stages(words)
-    return one.distill(one.config.domains["jsonl"])
+    pipeline = stages(words)
+    return pipeline.distill(pipeline.config.domains["jsonl"])
 
 
 @pytest.fixture

@@ -121,11 +121,11 @@ def test_a_task_out_of_reach_is_named_or_when_strict_refused(stages):
 
 
 def test_a_domains_own_evaluation_questions_are_kept_apart_too(stages):
-    one = stages("domains.jsonl.questions=2", "domains.jsonl.task=jsonl", aime=False)
-    artefact = made(one)
-    evaluation = rows(one.questions()["jsonl"].path / "questions.parquet")
+    pipeline = stages("domains.jsonl.questions=2", "domains.jsonl.task=jsonl", aime=False)
+    artefact = made(pipeline)
+    evaluation = rows(pipeline.questions()["jsonl"].path / "questions.parquet")
     assert not {row["id"] for row in evaluation} & {row["id"] for row in rows(artefact.path / "traces.parquet")}
-    one.check_apart([artefact])
+    pipeline.check_apart([artefact])
 
 
 def test_a_source_with_other_rows_is_another_set_of_traces(stages, tmp_path):
@@ -147,7 +147,7 @@ def test_the_card_is_one_that_datasets_reads_and_has_the_counts(stages, tmp_path
     artefact = made(stages("domains.jsonl.traces=99", "domains.jsonl.expected=50"))
     card = (artefact.path / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
-    assert {one["config_name"]: one["data_files"] for one in front["configs"]} == {
+    assert {subset["config_name"]: subset["data_files"] for subset in front["configs"]} == {
         "default": "traces.parquet", "rejected": "rejected.parquet"
     }  # fmt: skip
     for line in ("| near duplicates | 1 |", "| in the evaluation task aime24 | 1 |", "| **questions asked** | 16 |",

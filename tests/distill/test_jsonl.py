@@ -89,8 +89,8 @@ def test_a_row_without_an_answer_is_refused_and_counted(tmp_path):
         {"question": "b", "answer": None},
         {"question": "c", "answer": "#### 3"},
     ]
-    found = questions(tmp_path / "set.jsonl", rows, answer_pattern="#### (.+)")
-    assert ([q.prompt for q in found.questions], found.refused[FILTERED]) == (["c"], 2)
+    selection = questions(tmp_path / "set.jsonl", rows, answer_pattern="#### (.+)")
+    assert ([q.prompt for q in selection.questions], selection.refused[FILTERED]) == (["c"], 2)
 
 
 def test_a_field_within_a_row_that_is_not_there_is_named(tmp_path):

@@ -120,10 +120,10 @@ def test_the_science_mix_takes_each_part_up_to_its_count_and_nothing_twice():
     files = {"ablation59k": "full59k.jsonl", "s1k": "s1k_1_1.jsonl", "openthoughts": "openthoughts.jsonl"}
     for name, part in node["parts"].items():
         part["source"]["path"] = str(FIXTURES / files[name])
-    found = taken(typed(Domain, template(node)).source)
+    mixed = taken(typed(Domain, template(node)).source)
     # 4 of science and health in full59K and 4 of s1K, of which one is the same question, and 3 of OpenThoughts
-    assert Counter(q.source.split("/")[0] for q in found.questions) == {"s1": 7, "openthoughts": 3}
-    assert found.duplicates == 1
+    assert Counter(q.source.split("/")[0] for q in mixed.questions) == {"s1": 7, "openthoughts": 3}
+    assert mixed.duplicates == 1
     node["parts"]["openthoughts"]["count"] = 2
     node["parts"]["ablation59k"]["count"] = 1
     fewer = taken(typed(Domain, template(node)).source)
@@ -146,9 +146,9 @@ def test_a_mix_of_endless_parts_is_in_proportion():
 
 def test_a_seed_draws_the_order_and_nothing_else():
     component = source("openr1_math", "openr1_math.jsonl")
-    one, again, other = (taken(component, seed).questions for seed in (1, 1, 3))
-    assert one == again != other
-    assert sorted(q.id for q in one) == sorted(q.id for q in other)
+    first, again, other = (taken(component, seed).questions for seed in (1, 1, 3))
+    assert first == again != other
+    assert sorted(q.id for q in first) == sorted(q.id for q in other)
 
 
 def test_parquet_jsonl_and_folders_of_them_hold_the_same_rows(tmp_path):

@@ -104,7 +104,7 @@ def test_agreement_refuses_a_right_answer_that_the_others_do_not_share():
 
 @given(st.lists(st.integers(0, 10**6)), st.lists(st.integers(0, 10**6)))
 def test_a_histogram_counts_every_length_once(good, bad):
-    found = histogram(good, bad)
-    assert (sum(found["kept"]), sum(found["rejected"])) == (len(good), len(bad))
-    for low, number in zip(found["from"], found["kept"], strict=True):
+    counts = histogram(good, bad)
+    assert (sum(counts["kept"]), sum(counts["rejected"])) == (len(good), len(bad))
+    for low, number in zip(counts["from"], counts["kept"], strict=True):
         assert number == sum(low <= max(1, length) < 2 * low for length in good)

@@ -26,8 +26,8 @@ def apart(**near) -> Screen:
     return Screen(distilling(near_duplicates=NEAR | near, decontamination=None), {})
 
 
-def similarity(one: str, other: str, n: int) -> float:
-    first, second = set(ngrams(one, n)), set(ngrams(other, n))
+def similarity(text: str, other: str, n: int) -> float:
+    first, second = set(ngrams(text, n)), set(ngrams(other, n))
     return len(first & second) / len(first | second)
 
 
@@ -60,16 +60,16 @@ def test_most_neighbours_above_the_threshold_are_found():
     texts = [" ".join(f"n{k}x{i}" for i in range(40)) for k in range(200)]
     screen = apart(threshold=0.7)
     assert not any(screen(asked(text)) for text in texts)
-    found = [screen(asked(f"{text} and one more")) for text in texts]
-    assert found.count(NEAR_DUPLICATE) >= 195
+    reasons = [screen(asked(f"{text} and one more")) for text in texts]
+    assert reasons.count(NEAR_DUPLICATE) >= 195
 
 
 @given(SENTENCE, SENTENCE, st.integers(2, 6))
 @example("w1 w2 w3", "w1 w2 w3", 10)
 def test_contaminated_is_exactly_what_shares_a_run_of_words(prompt, question, n):
-    one, other = words(prompt), words(question)
-    runs = {tuple(one[i : i + n]) for i in range(len(one) - n + 1)} or {tuple(one)}
-    mine = {tuple(other[i : i + n]) for i in range(len(other) - n + 1)} or {tuple(other)}
+    task_words, question_words = words(prompt), words(question)
+    runs = {tuple(task_words[i : i + n]) for i in range(len(task_words) - n + 1)} or {tuple(task_words)}
+    mine = {tuple(question_words[i : i + n]) for i in range(len(question_words) - n + 1)} or {tuple(question_words)}
     expected = CONTAMINATED + "aime24" if runs & mine else ""
     assert clean(n, {"aime24": [prompt]})(asked(question)) == expected
 
@@ -105,9 +105,9 @@ def test_the_count_is_reached_with_clean_questions_and_the_rest_is_counted():
         distilling(near_duplicates=NEAR, decontamination={"ngram": 5, "strict": False}),
         {"task": ["the task asks for number"]},
     )
-    found = select(iter([asked(s) for s in [*stream, *stream]]), None, 20, screen)
-    assert len(found.questions) == 20
-    assert found.refused == {CONTAMINATED + "task": 5}
+    selection = select(iter([asked(s) for s in [*stream, *stream]]), None, 20, screen)
+    assert len(selection.questions) == 20
+    assert selection.refused == {CONTAMINATED + "task": 5}
     again = select(iter([asked(s) for s in [*stream, *stream]]), None, None, screen, short=True)
     assert again.refused[NEAR_DUPLICATE] == 20
     assert again.duplicates == 25, "an equal prompt is screened once"

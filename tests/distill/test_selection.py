@@ -49,8 +49,8 @@ def test_selected_questions_are_the_first_distinct_ones_of_their_part(numbers, c
 
 def test_parts_share_no_prompt():
     chosen = {part: {q.prompt for q in select(numbered(), part, 500)[0]} for part in SHARES}
-    for one, other in itertools.combinations(chosen.values(), 2):
-        assert not one & other
+    for prompts, others in itertools.combinations(chosen.values(), 2):
+        assert not prompts & others
 
 
 def test_repeats_are_counted():

@@ -14,9 +14,9 @@ def first(count, generators, seed=3):
 
 
 def test_the_same_seed_gives_the_same_questions_and_another_others(domain):
-    one, two, other = (list(islice(domain.source(domain.name, seed=s), 200)) for s in (7, 7, 8))
-    assert one == two
-    assert one != other
+    drawn, again, other = (list(islice(domain.source(domain.name, seed=s), 200)) for s in (7, 7, 8))
+    assert drawn == again
+    assert drawn != other
 
 
 def test_every_generator_of_a_domain_is_asked_by_its_weight(domain):

@@ -148,11 +148,11 @@ def test_a_model_of_this_machine_is_in_the_key_by_its_content_and_not_its_place(
         with pytest.raises(UserError, match="none of 8 responses became traces"):  # random weights know nothing
             stages.distill(config.domains["math"])
         made.append(stages.used[-1])
-    one, same, other = made
-    assert one.key == same.key != other.key
-    assert one.facts["answered"] == 8
-    assert one.facts["teacher"]["tokens"] > 0
-    assert "cost" not in one.facts["teacher"]
+    first, same, other = made
+    assert first.key == same.key != other.key
+    assert first.facts["answered"] == 8
+    assert first.facts["teacher"]["tokens"] > 0
+    assert "cost" not in first.facts["teacher"]
 
 
 @pytest.fixture

@@ -137,5 +137,5 @@ def test_domains_draw_on_different_generators(domains):
     from tests.distill.conftest import CONF, read
 
     used = [set(read(CONF / "domain" / f"{name}.yaml")["source"]["generators"]) for name in domains]
-    for one, other in itertools.combinations(used, 2):
-        assert not one & other
+    for generators, others in itertools.combinations(used, 2):
+        assert not generators & others

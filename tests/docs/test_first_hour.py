@@ -23,15 +23,15 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """The page's own commands by stage, with this run's student in the place of the demo's."""
     store = Store(folder / "outputs/store")
     student = next(a.path for a in store.all() if a.manifest["stage"] == "branch" and a.label == "tiny")
-    found: dict[str, list[str]] = {}
+    by_stage: dict[str, list[str]] = {}
     for block in blocks(PAGE):
         for line in block.commands:
             if "--config-dir" in line:
                 stage, *words = shlex.split(line.replace("$STUDENT", str(student)))[1:]
                 left = ["larger"] if stage == "branch" else []
                 fewer = [word for word in LESS if not word.startswith(tuple(f"domains.{name}." for name in left))]
-                found["sweep" if "-m" in words else stage] = [stage, *words, *fewer]
-    return found
+                by_stage["sweep" if "-m" in words else stage] = [stage, *words, *fewer]
+    return by_stage
 
 
 @pytest.mark.slow

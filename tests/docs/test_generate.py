@@ -5,14 +5,14 @@ from tests.docs.blocks import HOME
 
 
 def test_results_are_those_of_the_committed_records() -> None:
-    found = results.recordings()
-    assert {"table2", "phase", "methods"} <= found.keys()
-    claims, board = results.claims_page(found), results.board_page(found)
-    assert claims.count("<tr>") - claims.count("<table") == sum(len(values["claims"]) for values in found.values())
+    records = results.recordings()
+    assert {"table2", "phase", "methods"} <= records.keys()
+    claims, board = results.claims_page(records), results.board_page(records)
+    assert claims.count("<tr>") - claims.count("<table") == sum(len(values["claims"]) for values in records.values())
     assert "✗ refuted" in claims and "✓ supported" in claims
     assert 'href="experiments/phase/index.html"' in board and "arcee_fusion" in board
-    page = results.experiment_page("table2", repository.text("experiments/table2/README.md"), found["table2"])
-    assert "bm run -m experiment=table2" in page and found["table2"]["commit"][:7] in page
+    page = results.experiment_page("table2", repository.text("experiments/table2/README.md"), records["table2"])
+    assert "bm run -m experiment=table2" in page and records["table2"]["commit"][:7] in page
     assert "mergekit==0.1.5" in results.speed_page()
     assert "10 points of gain cost" in law.law()
 

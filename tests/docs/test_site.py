@@ -47,9 +47,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_has_its_pages_and_asks_no_other_host(site: Path) -> None:
     pages = {file: Page(file.read_text()) for file in site.rglob("*.html")}
     assert len(pages) > 60
-    assert not [one for page in pages.values() for one in page.loaded if re.match(r"(https?:)?//", one)]
+    assert not [address for page in pages.values() for address in page.loaded if re.match(r"(https?:)?//", address)]
     styles = [file.read_text() for file in site.rglob("*.css")]
-    assert not [one for text in styles for one in re.findall(r"""url\((?!["']?data:)[^)]*""", text) if "//" in one]
+    assert not [
+        address for text in styles for address in re.findall(r"""url\((?!["']?data:)[^)]*""", text) if "//" in address
+    ]
 
 
 def test_generated_tables_lead_to_pages_that_exist(site: Path) -> None:

@@ -309,12 +309,12 @@ def test_ours_and_lm_evals_of_the_same_name_are_told_apart(tmp_path, capsys):
     files = {
         name: written(tmp_path, name, [*SETS["gsm8k"], *SETS["gsm8k"]], ".jsonl") for name in ("gsm8k", "lm_eval_gsm8k")
     }
-    found = loading.load(list(files), {}, tiny(data=files))
+    chosen = loading.load(list(files), {}, tiny(data=files))
     said = " ".join(capsys.readouterr().err.split())
     assert "task gsm8k is bm's, which asks and grades differently from lm-eval's task of that name" in said
     assert "(lm_eval_gsm8k)" in said
-    assert found["whose"] == {"gsm8k": "bm", "lm_eval_gsm8k": "lm-eval"}
-    ours, theirs = found["tasks"].values()
+    assert chosen["whose"] == {"gsm8k": "bm", "lm_eval_gsm8k": "lm-eval"}
+    ours, theirs = chosen["tasks"].values()
     assert "boxed" in ours.config.description and ours.config.num_fewshot == 0
     assert theirs.config.num_fewshot == 5 and theirs.doc_to_text(SETS["gsm8k"][0]).startswith("Question:")
     assert theirs.task_name == "lm_eval_gsm8k"

@@ -46,9 +46,9 @@ def swept(name: str) -> dict[str, Sequence[Any]]:
 def jobs(name: str, recipe: str) -> list[Experiment]:
     """The cells of an experiment's sweep, of its first seed."""
     sweeper = OmegaConf.to_container(composed("recipe=tiny", f"experiment={name}").hydra.sweeper)
-    found = swept(name)
-    found["seed"] = found["seed"][:1]
-    chosen = cells(found, sweeper["zip"], sweeper["when"] or {}, sweeper["skip"])
+    choices = swept(name)
+    choices["seed"] = choices["seed"][:1]
+    chosen = cells(choices, sweeper["zip"], sweeper["when"] or {}, sweeper["skip"])
     return [settings(f"recipe={recipe}", f"experiment={name}", *(c.word for c in cell.values())) for cell in chosen]
 
 
@@ -95,8 +95,8 @@ def test_experiments_have_settings_claims_and_a_page() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", names())
 def test_an_experiment_composes(name: str, recipe: str) -> None:
-    found = jobs(name, recipe) if recipe == "tiny" else [settings(f"recipe={recipe}", f"experiment={name}")]
-    assert {(config.experiment, config.recipe) for config in found} == {(name, recipe)}
+    configs = jobs(name, recipe) if recipe == "tiny" else [settings(f"recipe={recipe}", f"experiment={name}")]
+    assert {(config.experiment, config.recipe) for config in configs} == {(name, recipe)}
 
 
 @pytest.mark.parametrize("name", names())
@@ -126,10 +126,10 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
 @pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods"}))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
     (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
-    found = [keys(config, tmp_path) for config in jobs(name, "tiny")]
+    by_cell = [keys(config, tmp_path) for config in jobs(name, "tiny")]
     always = {"student", "evaluation"} if name == "distance" else common.keys() - {"mixture"}
-    assert all(cell[what] == common[what] for cell in found for what in always)
-    assert any(cell.items() <= common.items() for cell in found)
+    assert all(cell[what] == common[what] for cell in by_cell for what in always)
+    assert any(cell.items() <= common.items() for cell in by_cell)
 
 
 def test_one_training_gives_every_length(tmp_path: Path) -> None:

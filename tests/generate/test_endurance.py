@@ -76,10 +76,10 @@ def test_nothing_is_lost_or_asked_twice_and_the_costs_add_up(server: Server, tmp
     said, problems = process.communicate()
     assert process.returncode == 0, problems
 
-    found = list(answers(journal))
-    assert len(found) == len({asked(e) for e in found}) == QUESTIONS * SAMPLING.n == len(server.answered)
-    assert len({(r["messages"][0]["content"], r["seed"]) for r in server.requests[before:]}) == len(found) - known
-    twice = sum(server.answered.values()) - len(found)
+    journalled = list(answers(journal))
+    assert len(journalled) == len({asked(e) for e in journalled}) == QUESTIONS * SAMPLING.n == len(server.answered)
+    assert len({(r["messages"][0]["content"], r["seed"]) for r in server.requests[before:]}) == len(journalled) - known
+    twice = sum(server.answered.values()) - len(journalled)
     assert 0 <= twice <= 2 * PARALLEL
     extra = [question for (question, _), times in server.answered.items() for _ in range(times - 1)]
     lost = sum(PRICE.of(len(question), 2 * len(question)) for question in extra)

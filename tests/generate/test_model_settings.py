@@ -129,8 +129,8 @@ def test_vllm_ends_thoughts_too_leaves_out_what_does_not_fit_and_has_the_models_
     engine = vllm(folder, **SETTINGS, thinking_budget=30)
     assert engine._penalty == 1.3
     long = "".join(chr(97 + k % 26) for k in range(200))
-    one = Sampling(1, 0.6, 0.95, 100, 1)
-    (thought,), (cut,) = sample(engine, ["x" * 20 + "<think>", long], one, tmp_path / "j.jsonl")
+    sampling = Sampling(1, 0.6, 0.95, 100, 1)
+    (thought,), (cut,) = sample(engine, ["x" * 20 + "<think>", long], sampling, tmp_path / "j.jsonl")
     own = AutoTokenizer.from_pretrained(folder)
     ended = own.decode(own.encode("\n</think>\n\n", add_special_tokens=False))
     assert thought.response.startswith("x" * 20 + "<think>") and thought.response[30:].startswith(ended)

@@ -159,10 +159,10 @@ def test_what_is_known_is_not_generated_again(qwen2, tokenizer, prompts):
     batches = list(engine.generate(prompts, WARM))
     known = {(s.prompt, s.index) for batch in batches[:3] for s in batch}
     assert list(engine.generate(prompts, WARM, known)) == batches[3:]
-    one = batches[0][4]
-    rest = collected(engine, prompts, WARM, {(one.prompt, one.index)})
+    generated = batches[0][4]
+    rest = collected(engine, prompts, WARM, {(generated.prompt, generated.index)})
     assert len(rest) == sum(map(len, batches)) - 1
-    assert (one.prompt, one.index) not in rest
+    assert (generated.prompt, generated.index) not in rest
 
 
 def test_batches_shrink_to_the_memory_of_their_cache(qwen2, tokenizer, prompts, monkeypatch):
@@ -267,11 +267,11 @@ def test_likelihoods_are_those_of_each_pair_alone(qwen2, tokenizer, monkeypatch)
     watch = qwen2.register_forward_pre_hook(
         lambda _, __, given: rows.append(given["input_ids"].numel()), with_kwargs=True
     )
-    found = TransformersEngine(qwen2, tokenizer, 64).likelihoods(pairs)
+    likelihoods = TransformersEngine(qwen2, tokenizer, 64).likelihoods(pairs)
     watch.remove()
     assert sum(rows) < sum(len(p) + len(end) for p, end in pairs) / 2
     exact = copy.deepcopy(qwen2).double()
-    for (prompt, end), (value, same) in zip(pairs, found, strict=True):
+    for (prompt, end), (value, same) in zip(pairs, likelihoods, strict=True):
         ids = torch.tensor([[*prompt, *end][-129:]])
         with torch.no_grad():
             logits = exact(ids[:, :-1]).logits[0, -len(end) :].log_softmax(-1)

@@ -144,7 +144,7 @@ VLLM = Path(__file__).parents[2] / ".venv-vllm/bin/python"
 @pytest.mark.skipif(not torch.cuda.is_available() or not VLLM.exists(), reason="no CUDA device, or no `make vllm`")
 def test_greedy_agrees_with_the_transformers_engine(folder, tmp_path):
     greedy = Sampling(1, 0, 1, 16, 0)
-    one = vllm(folder, **SETTINGS | {"tensor_parallel": 1, "data_parallel": 1, "python": VLLM})
-    theirs = sample(one, ["12+34", "ab"], greedy, tmp_path / "v.jsonl")
+    engine = vllm(folder, **SETTINGS | {"tensor_parallel": 1, "data_parallel": 1, "python": VLLM})
+    theirs = sample(engine, ["12+34", "ab"], greedy, tmp_path / "v.jsonl")
     ours = sample(transformers(folder, 2, "float32", "cuda"), ["12+34", "ab"], greedy, tmp_path / "t.jsonl")
     assert [row[0].response for row in theirs] == [row[0].response for row in ours]
