@@ -32,7 +32,7 @@ class Mistake:
 
 def mistakes() -> list[Mistake]:
     table = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
-    return [Mistake(kind, **one) for kind, rows in table.items() for one in rows]
+    return [Mistake(kind, **row) for kind, rows in table.items() for row in rows]
 
 
 def model(

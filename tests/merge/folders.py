@@ -69,7 +69,7 @@ def load(folder: Path):
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def equal(one, other):
-    return sorted(one) == sorted(other) and all(
-        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+def equal(tensors, others):
+    return sorted(tensors) == sorted(others) and all(
+        tensors[name].dtype == others[name].dtype and torch.equal(tensors[name], others[name]) for name in tensors
     )

@@ -277,9 +277,9 @@ def test_statistics_reach_the_method(experts, tmp_path):
         save(tmp_path / name, ones)
     settings = Settings(out_dtype="float32", statistics={name: tmp_path / name for name in names})
     merged = merge_in_memory(parse("math & science", names), FISHER, experts, None, settings)
-    one, other = (load(experts[name]) for name in names)
+    math, science = (load(experts[name]) for name in names)
     for name, value in merged.items():
-        assert torch.allclose(value, 0.75 * one[name].float() + 0.25 * other[name].float(), atol=1e-7)
+        assert torch.allclose(value, 0.75 * math[name].float() + 0.25 * science[name].float(), atol=1e-7)
 
 
 def test_a_grid_of_folders(experts, tmp_path):

@@ -46,8 +46,8 @@ def reference_mask(scores, lam=1.5):
     return scores > median + lam * (q3 - q1)
 
 
-def jaccard(one, other):
-    return ((one & other).sum() / (one | other).sum().clamp(min=1)).item()
+def jaccard(mask, other):
+    return ((mask & other).sum() / (mask | other).sum().clamp(min=1)).item()
 
 
 @pytest.mark.parametrize("sigma", [1e-4, 3e-4, 1e-3])

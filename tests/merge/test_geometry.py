@@ -24,17 +24,17 @@ def test_against_whole_models(student, experts, monkeypatch, share):
     start = {name: value.double() for name, value in load(student).items()}
     entries = sum(value.numel() for value in start.values())
     monkeypatch.setattr(import_module("bm.merge.geometry"), "ENTRIES", int(share * entries))
-    found = geometry(list(experts.values()), student)
-    assert found is not None
+    measured = geometry(list(experts.values()), student)
+    assert measured is not None
     updates = [whole(folder, start) for folder in experts.values()]
     length = torch.cat([value.reshape(-1) for value in start.values()]).norm()
     near = {"rel": 1e-6} if share == 1.0 else {"rel": 0.1, "abs": 0.05}
-    assert found.distance == pytest.approx((sum(u.norm() for u in updates) / len(updates) / length).item(), **near)
+    assert measured.distance == pytest.approx((sum(u.norm() for u in updates) / len(updates) / length).item(), **near)
     pairs = list(combinations(updates, 2))
     cosine = sum((u @ v / (u.norm() * v.norm())).item() for u, v in pairs) / len(pairs)
-    assert found.cosine == pytest.approx(cosine, **{**near, "abs": 0.05 if share < 1 else 1e-9})
+    assert measured.cosine == pytest.approx(cosine, **{**near, "abs": 0.05 if share < 1 else 1e-9})
     conflict = sum(((u * v < 0).sum() / (u * v != 0).sum()).item() for u, v in pairs) / len(pairs)
-    assert found.conflict == pytest.approx(conflict, **near)
+    assert measured.conflict == pytest.approx(conflict, **near)
 
 
 def test_a_model_like_its_base_has_no_update(tmp_path):
@@ -45,14 +45,14 @@ def test_a_model_like_its_base_has_no_update(tmp_path):
 
 def test_a_merge_of_folders_says_how_it_would_stand_to_a_mixture(student, experts, bm, tmp_path, monkeypatch):
     """From a fit on weights alone: the chance, or that these models are outside of what it was fitted on."""
-    found = geometry(list(experts.values()), student)
-    assert found is not None
+    measured = geometry(list(experts.values()), student)
+    assert measured is not None
 
     def fitted(spread):
         """A law that has seen distances this near to theirs."""
         cells = []
         for i in range(25):
-            near = {name: value + spread * (i % 3 - 1) * (i + 1) for name, value in vars(found).items()}
+            near = {name: value + spread * (i % 3 - 1) * (i + 1) for name, value in vars(measured).items()}
             cells.append(Observation(Regime("linear", **near, gap=-0.01 * (i % 2)), i % 5, i // 5, 1))
         return (fit(cells, "weights"),)
 

@@ -29,13 +29,13 @@ def test_against_whole_tensors(student, experts, tmp_path, monkeypatch):
     table = pq.read_table(tmp_path / "interference.parquet").to_pylist()
     rows = {(row["tensor"], row["one"], row["other"]): row for row in table}
     assert set(rows) == {(name, *pair) for name in start for pair in combinations(experts, 2)}
-    for (name, one, other), row in rows.items():
-        u, v = ((ends[e][name] - start[name]).reshape(-1) for e in (one, other))
+    for (name, first, second), row in rows.items():
+        u, v = ((ends[e][name] - start[name]).reshape(-1) for e in (first, second))
         assert row["cosine"] == pytest.approx((u @ v / (u.norm() * v.norm())).item(), abs=1e-6)
         assert row["one_norm"] == pytest.approx(u.norm().item(), rel=1e-6)
         conflict = int((u * v < 0).sum()) / int((u * v != 0).sum())
         assert row["sign_conflict"] == pytest.approx(conflict, abs=1e-9)
-        a, b = (taken(start[name], ends[e][name], 1.5) for e in (one, other))
+        a, b = (taken(start[name], ends[e][name], 1.5) for e in (first, second))
         either = int((a | b).sum())
         one_entry = (
             1 / either

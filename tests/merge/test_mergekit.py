@@ -75,7 +75,9 @@ def test_mergekit_itself_still_gives_the_golden_results(folders, tmp_path):
     pytest.importorskip("mergekit", reason="mergekit is not installed here")
     from tests.merge.golden.make import merge_models
 
-    for name, (same, config) in ({name: (name, one) for name, one in (CONFIGS | FUSIONS).items()} | ALIKE).items():
+    for name, (same, config) in (
+        {name: (name, config) for name, config in (CONFIGS | FUSIONS).items()} | ALIKE
+    ).items():
         assert torch.equal(merge_models(config, folders, tmp_path / name), GOLDEN[same]), name
 
 
@@ -124,12 +126,12 @@ def test_arithmetic_is_not_rounded_to_the_configs_dtype(run, folders):
 def test_random_methods_drop_by_seed_and_keep_the_density(method, run, folders):
     config = {"merge_method": method, "base_model": A, "models": models(B, C, weight=[0.6, 0.4]),
               "parameters": {"density": 0.5, "rescale": False}, "dtype": "float32"}  # fmt: skip
-    one, folder = run(config)
+    merged, folder = run(config)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     _, folder = run(config)
     assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
     base = load_file(folders[A] / "model.safetensors")
-    kept = torch.cat([(one[name] == base[name]).flatten() for name in base]).float().mean().item()
+    kept = torch.cat([(merged[name] == base[name]).flatten() for name in base]).float().mean().item()
     # entries that both models drop, or, where signs decide, one drops and the other has the minority's sign: about 1/4
     assert 0.2 < kept < 0.3
 

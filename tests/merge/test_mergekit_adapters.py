@@ -45,10 +45,10 @@ def test_an_adapter_is_merged_as_its_model(places, way):
     base, adapter = str(places / "base"), str(places / "adapter")
     second = f"{base}+{adapter}" if way == "plus" else {"model": {"path": base}, "lora": {"path": adapter}}
     expected, _ = run(places, "expected", str(places / "whole"))
-    found, file = run(places, way, second)
-    assert found.keys() == expected.keys()
+    merged, file = run(places, way, second)
+    assert merged.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(merged[name], expected[name], rtol=0, atol=1e-6)
     assert inputs(read_config(file).folders) == [places / "base", places / "adapter"]
 
 

@@ -68,8 +68,8 @@ def test_all_pairwise_orders_are_distinct_and_complete(count, expected):
             return order
         return up_to_reading(order.operands[order.base]), up_to_reading(order.operands[1 - order.base])
 
-    found = [up_to_reading(order) for order in pairwise_orders(NAMES[:count])]
-    assert len(found) == len(set(found)) == expected
+    readings = [up_to_reading(order) for order in pairwise_orders(NAMES[:count])]
+    assert len(readings) == len(set(readings)) == expected
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def held(values: np.ndarray, **run: object) -> Tensors:
 def test_any_rank_of_anything(values, tile, cache, data):
     ranks = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=2))
     table = values.reshape(-1, 1)  # rows of one element: the tiling may cut anywhere
-    found = held(table, tile_elements=tile, allowance=Allowance(cache)).order_statistics(itself, ranks)
-    assert found == [float(np.partition(values, rank)[rank]) for rank in ranks]
+    ranked = held(table, tile_elements=tile, allowance=Allowance(cache)).order_statistics(itself, ranks)
+    assert ranked == [float(np.partition(values, rank)[rank]) for rank in ranks]
 
 
 @settings(deadline=None, max_examples=50)

@@ -79,10 +79,10 @@ def test_layers_are_measured_above_merged_layers(folders, tmp_path):
     assert facts == {"examples": 3, "tokens": 5 + 4 + 6}
     expected = by_hand(folders)
     for name in folders:
-        found = load_file(tmp_path / name / statistics.FILE)
-        assert set(found) == set(expected[name])
+        grams = load_file(tmp_path / name / statistics.FILE)
+        assert set(grams) == set(expected[name])
         for weight, gram in expected[name].items():
-            torch.testing.assert_close(found[weight], gram, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(grams[weight], gram, rtol=1e-9, atol=1e-12)
     plain = tmp_path / "plain"
     plain.mkdir()
     statistics.regmean(folders["a"], EXAMPLES["a"], plain, dtype="float64")
@@ -125,10 +125,10 @@ def test_no_traces_are_told(folders, tmp_path):
 
 def test_activations_are_the_mean_magnitudes_of_inputs(folders, tmp_path):
     statistics.activations(folders["a"], EXAMPLES["a"], tmp_path, dtype="float64")
-    found = load_file(tmp_path / statistics.FILE)
-    assert "model.embed_tokens.weight" not in found and "model.layers.0.input_layernorm.weight" in found
+    magnitudes = load_file(tmp_path / statistics.FILE)
+    assert "model.embed_tokens.weight" not in magnitudes and "model.layers.0.input_layernorm.weight" in magnitudes
     model = network(folders["a"])
-    seen = [inputs_of(model, example, set(found)) for example in EXAMPLES["a"]]
-    for name, sizes in found.items():
-        rows = torch.cat([one[name] for one in seen])
+    seen = [inputs_of(model, example, set(magnitudes)) for example in EXAMPLES["a"]]
+    for name, sizes in magnitudes.items():
+        rows = torch.cat([inputs[name] for inputs in seen])
         torch.testing.assert_close(sizes, rows.abs().mean(0), rtol=1e-10, atol=1e-14)

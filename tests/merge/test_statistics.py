@@ -65,9 +65,9 @@ def test_float32_fisher_is_close(folder, tmp_path):
     for dtype, place in (("float32", "one"), ("float64", "two")):
         (tmp_path / place).mkdir()
         statistics.fisher(folder, EXAMPLES, tmp_path / place, dtype=dtype)
-    one, two = (load_file(tmp_path / place / statistics.FILE) for place in ("one", "two"))
-    for name in two:
-        torch.testing.assert_close(one[name].double(), two[name], rtol=1e-3, atol=1e-9)
+    in_float32, in_float64 = (load_file(tmp_path / place / statistics.FILE) for place in ("one", "two"))
+    for name in in_float64:
+        torch.testing.assert_close(in_float32[name].double(), in_float64[name], rtol=1e-3, atol=1e-9)
 
 
 def test_regmean_is_the_mean_outer_product_of_inputs(folder, tmp_path):
@@ -207,10 +207,10 @@ def test_models_are_merged_by_their_statistics(kind, tmp_path):
         items = plan(Join(("a", "b"), 1), [method[kind]], opened, None, measured, Dtype.float32)
         execute(items, [memory], Compute(Dtype.float64), 10**9, threads=2)
     a, b = (load_file(folder / "model.safetensors") for folder in folders.values())
-    one, two = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
+    of_a, of_b = (load_file(tmp_path / f"{kind}-{name}" / statistics.FILE) for name in "ab")
     for name, tensor in memory.tensors.items():
         pair = [t[name].double().numpy() for t in (a, b)]
-        known = [s[name].double().numpy() for s in (one, two) if name in s]
+        known = [s[name].double().numpy() for s in (of_a, of_b) if name in s]
         if not known:
             exact = sum(pair) / 2
         elif kind == "fisher":
@@ -218,4 +218,4 @@ def test_models_are_merged_by_their_statistics(kind, tmp_path):
         else:
             exact = oracles.regmean(pair, known, 0.9)
         np.testing.assert_allclose(tensor, exact, rtol=0, atol=1e-7, err_msg=name)
-    assert any(name not in one for name in memory.tensors) == (kind == "regmean")
+    assert any(name not in of_a for name in memory.tensors) == (kind == "regmean")

@@ -48,11 +48,11 @@ def measured(config: LlamaConfig, adapter: Adapter | None, checkpointing: str) -
 @pytest.mark.parametrize(("adapter", "checkpointing"), [(None, "none"), (None, "full"), (LORA, "none")])
 def test_the_simulated_peak_is_the_allocators(adapter: Adapter | None, checkpointing: str) -> None:
     of, resources = branch(sequence_length=512, adapter=adapter), trainer(activation_checkpointing=checkpointing)
-    found = training_memory(llama(4), of, resources)
-    assert found.peak == pytest.approx(measured(llama(4), adapter, checkpointing), rel=0.1)
-    assert found.parameters >= sum(p.numel() for p in AutoModelForCausalLM.from_config(llama(4)).parameters()) * 4
+    needs = training_memory(llama(4), of, resources)
+    assert needs.peak == pytest.approx(measured(llama(4), adapter, checkpointing), rel=0.1)
+    assert needs.parameters >= sum(p.numel() for p in AutoModelForCausalLM.from_config(llama(4)).parameters()) * 4
     if adapter is None:
-        assert found.gradients == found.parameters and found.optimizer == pytest.approx(2 * found.parameters, rel=1e-3)
+        assert needs.gradients == needs.parameters and needs.optimizer == pytest.approx(2 * needs.parameters, rel=1e-3)
 
 
 @pytest.mark.parametrize("ranks", [1, 8])

@@ -38,11 +38,11 @@ def planned(config: Experiment) -> dict:
 def test_bm_plan_writes_every_stage_with_its_basis(bm: Bm, tmp_path: Path) -> None:
     said = bm("plan", *SHRUNK, "output=PLAN.json", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
-    found = json.loads((tmp_path / "PLAN.json").read_text())
-    assert all(set(stage) >= FIGURES for stage in found["stages"])
-    for stage in found["stages"]:
+    written = json.loads((tmp_path / "PLAN.json").read_text())
+    assert all(set(stage) >= FIGURES for stage in written["stages"])
+    for stage in written["stages"]:
         assert all(how.startswith(("simulated", "computed", "assumed")) for how in stage["basis"].values())
-    kinds = [stage["stage"] for stage in found["stages"]]
+    kinds = [stage["stage"] for stage in written["stages"]]
     assert (kinds.count("branch"), kinds.count("merge"), kinds.count("evaluate")) == (5, 2, 7)
     assert "math student" in said.stdout and list(tmp_path.iterdir()) == [tmp_path / "PLAN.json"]
 
@@ -67,20 +67,20 @@ def test_operations_are_those_that_a_training_counts(student: Path, traces: list
 def test_what_does_not_fit_is_told_with_the_smallest_change() -> None:
     config = compose("recipe=tinyr1", "student=r1-distill-qwen-1.5b", "trainer=gpu", "plan.gpu=RTX4090",
                      "branch.sequence_length=4096", "domain=[openthoughts_code]")  # fmt: skip
-    found = planned(config)
-    (said,) = [r for r in remedies(found, config.plan.reserve_gib) if r.startswith("coding (branch)")]
+    unadapted = planned(config)
+    (said,) = [r for r in remedies(unadapted, config.plan.reserve_gib) if r.startswith("coding (branch)")]
     assert "does not fit" in said and "it would with trainer=fsdp trainer.devices=2" in said
     adapted = planned(replace(config, branch=replace(config.branch, adapter=config.plan.adapter)))
     assert all(s["fits"] for s in adapted["stages"] if s["stage"] == "branch")
-    assert "2 trainings" in line(found)
+    assert "2 trainings" in line(unadapted)
 
 
 def test_an_evaluation_that_cannot_hold_its_weights_is_told() -> None:
     config = compose(
         "recipe=tinyr1", "trainer=cpu", "evaluate.engine.tensor_parallel=1", "evaluate.engine.data_parallel=8"
     )
-    found = next(s for s in planned(config)["stages"] if s["stage"] == "evaluate")
-    assert not found["fits"] and found["change"] == "evaluate.engine.tensor_parallel=2 evaluate.engine.data_parallel=4"
+    stage = next(s for s in planned(config)["stages"] if s["stage"] == "evaluate")
+    assert not stage["fits"] and stage["change"] == "evaluate.engine.tensor_parallel=2 evaluate.engine.data_parallel=4"
 
 
 def test_a_run_begins_with_its_plan(bm: Bm, finished: Path, tmp_path: Path) -> None:

@@ -86,15 +86,15 @@ def test_dequantised_as_defined(llama: Path, tmp_path: Path, kind: str) -> None:
 
     (output := tmp_path / "output").mkdir()
     facts = gguf.build(output, path=file)
-    found = load_file(output / "model.safetensors")
-    assert facts == {"parameters": sum(t.numel() for t in found.values()), "file": "quantised.gguf"}
+    weights = load_file(output / "model.safetensors")
+    assert facts == {"parameters": sum(t.numel() for t in weights.values()), "file": "quantised.gguf"}
     names = {"blk.1.attn_q.weight": ("model.layers.1.self_attn.q_proj.weight", HEADS),
              "blk.0.attn_k.weight": ("model.layers.0.self_attn.k_proj.weight", KV_HEADS),
              "blk.0.ffn_down.weight": ("model.layers.0.mlp.down_proj.weight", 0),
              "token_embd.weight": ("model.embed_tokens.weight", 0)}  # fmt: skip
     for theirs, (ours, heads) in names.items():
         oracle = neighbours_to_halves(expected[theirs], heads) if heads else expected[theirs]
-        np.testing.assert_allclose(found[ours].double().numpy(), oracle, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(weights[ours].double().numpy(), oracle, rtol=1e-6, atol=1e-8)
     assert "quantization_config" not in (output / "config.json").read_text()
 
 
@@ -105,11 +105,11 @@ def test_exported_and_read_back_is_the_same_model(llama: Path, tmp_path: Path) -
     before, after = load_file(llama / "model.safetensors"), load_file(output / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    one, two = (AutoTokenizer.from_pretrained(folder) for folder in (llama, output))
+    given, read_back = (AutoTokenizer.from_pretrained(folder) for folder in (llama, output))
     text = "a   35x é a<end>"
-    assert one(text)["input_ids"] == two(text)["input_ids"]
-    assert (two.chat_template, two.eos_token) == ("{{ messages[0].content }}!", "<end>")
-    tokens = torch.tensor([one("a 12 a")["input_ids"]])
+    assert given(text)["input_ids"] == read_back(text)["input_ids"]
+    assert (read_back.chat_template, read_back.eos_token) == ("{{ messages[0].content }}!", "<end>")
+    tokens = torch.tensor([given("a 12 a")["input_ids"]])
     logits = [AutoModelForCausalLM.from_pretrained(folder)(tokens).logits for folder in (llama, output)]
     torch.testing.assert_close(*logits, rtol=0, atol=1e-6)
 

@@ -20,8 +20,8 @@ def words(
     skip: Sequence[Any] = (),
 ) -> list[list[str]]:
     parser = OverridesParser.create()
-    found = cells(axes(parser.parse_overrides(list(given)), parser), zip, when or {}, skip)
-    return [[choice.word for choice in cell.values()] for cell in found]
+    grid = cells(axes(parser.parse_overrides(list(given)), parser), zip, when or {}, skip)
+    return [[choice.word for choice in cell.values()] for cell in grid]
 
 
 def test_a_product_whose_last_setting_changes_fastest() -> None:
@@ -51,8 +51,8 @@ def test_lists_of_different_lengths_cannot_advance_together() -> None:
 
 
 def test_a_setting_without_meaning_is_left_out_and_equal_cells_are_one() -> None:
-    found = words(MERGES, when={"merge.methods.arcee_fusion.lam": {"merge": "arcee_fusion"}})
-    assert found == [
+    grid = words(MERGES, when={"merge.methods.arcee_fusion.lam": {"merge": "arcee_fusion"}})
+    assert grid == [
         ["merge=arcee_fusion", "merge.methods.arcee_fusion.lam=0.5"],
         ["merge=arcee_fusion", "merge.methods.arcee_fusion.lam=1.5"],
         ["merge=linear"],
@@ -62,8 +62,8 @@ def test_a_setting_without_meaning_is_left_out_and_equal_cells_are_one() -> None
 
 
 def test_cells_are_skipped_by_any_of_the_conditions() -> None:
-    found = words(["a=1,2,3", "b=1,2"], skip=[{"a": 1, "b": 2}, {"a": [2, 3]}])
-    assert found == [["a=1", "b=1"]]
+    grid = words(["a=1,2,3", "b=1,2"], skip=[{"a": 1, "b": 2}, {"a": [2, 3]}])
+    assert grid == [["a=1", "b=1"]]
 
 
 @pytest.mark.parametrize("given", [{"zip": [["a", "see"]]}, {"when": {"see": {"a": 1}}}, {"skip": [{"see": 1}]}])

@@ -23,7 +23,7 @@ def test_eight_processes_at_once_make_each_artefact_once(tmp_path: Path) -> None
     ]
     said = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0] * 8, said
-    made = [found for text in said for found in MADE.findall(text)]
+    made = [stage_label for text in said for stage_label in MADE.findall(text)]
     artefacts = Store(tmp_path / "outputs/store").all()  # which reads each, and refuses a damaged one
     assert sorted(made) == sorted((a.manifest["stage"], a.label) for a in artefacts)
     assert len({a.key for a in artefacts}) == len(artefacts) == 8

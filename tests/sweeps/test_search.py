@@ -26,7 +26,7 @@ SEARCH = [
 ]  # fmt: skip
 
 
-def found(folder: Path) -> dict[str, Any]:
+def recorded(folder: Path) -> dict[str, Any]:
     (file,) = folder.glob("outputs/sweeps/*/search.json")
     result: dict[str, Any] = json.loads(file.read_text())
     return result
@@ -42,7 +42,7 @@ def test_a_search_over_several_merges_is_refused_before_anything_is_made(tmp_pat
 def test_what_a_search_finds_a_run_finds(trained: Path, bm: Bm) -> None:
     undisturbed = bm(*SEARCH, cwd=trained)
     assert undisturbed.returncode == 0, undisturbed.stderr
-    whole = found(trained)
+    whole = recorded(trained)
     assert sum(whole["candidates"].values()) == 4
     assert whole["front"]
     assert "Pareto front" in undisturbed.stdout
@@ -59,7 +59,7 @@ def test_what_a_search_finds_a_run_finds(trained: Path, bm: Bm) -> None:
 def test_a_killed_search_goes_on_to_the_same_front(trained: Path, tmp_path: Path, bm: Bm) -> None:
     undisturbed = bm(*SEARCH, cwd=trained)
     assert undisturbed.returncode == 0, undisturbed.stderr
-    whole = found(trained)
+    whole = recorded(trained)
 
     (tmp_path / "outputs").mkdir()
     os.symlink(trained / "outputs/store", tmp_path / "outputs/store")
@@ -71,7 +71,9 @@ def test_a_killed_search_goes_on_to_the_same_front(trained: Path, tmp_path: Path
     process.wait()
     resumed = bm(*SEARCH, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    values = [[(one["settings"], one["values"]) for one in search["front"]] for search in (whole, found(tmp_path))]
+    values = [
+        [(point["settings"], point["values"]) for point in search["front"]] for search in (whole, recorded(tmp_path))
+    ]
     assert values[0] == values[1]
 
 
@@ -94,8 +96,8 @@ def test_a_candidate_leaves_only_when_it_is_worse_and_ahead_nowhere() -> None:
             t: ([f"{i:03}" for i in range(64)], np.repeat([[m]], 64, 0) + np.zeros((64, 2))) for t, m in means.items()
         }
 
-    def leaves(one: Any, rival: Any) -> bool:
-        return loses(one, rival, ["coding", "math"], 0.01)
+    def leaves(candidate: Any, rival: Any) -> bool:
+        return loses(candidate, rival, ["coding", "math"], 0.01)
 
     good = graded(math=0.9, coding=0.5)
     assert leaves(graded(math=0.2, coding=0.5), good)

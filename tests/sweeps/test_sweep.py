@@ -30,8 +30,8 @@ FIVE = [
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
     """What each job of the sweeps in `folder` left, by the name of its folder."""
-    found = sorted(folder.glob("outputs/sweeps/*/*/job.json"))
-    return {path.parent.name: json.loads(path.read_text()) for path in found}
+    files = sorted(folder.glob("outputs/sweeps/*/*/job.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in files}
 
 
 def results(folder: Path) -> set[Path]:
@@ -49,7 +49,7 @@ def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: P
     said = bm(*FIVE, cwd=trained)
 
     assert said.returncode == 1, said.stderr
-    states = Counter(one["state"] for one in jobs(trained).values())
+    states = Counter(job["state"] for job in jobs(trained).values())
     assert states == {"done": 3 - len(before), "kept": len(before), "failed": 2}
     assert len(results(trained)) == 3
     assert all((folder / "done.json").stat().st_mtime_ns == when for folder, when in before.items())
@@ -67,7 +67,7 @@ def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: P
 
     again = bm(*FIVE, cwd=trained)
     assert again.returncode == 1
-    assert Counter(one["state"] for one in jobs(trained).values()) == {"kept": 3, "failed": 2}
+    assert Counter(job["state"] for job in jobs(trained).values()) == {"kept": 3, "failed": 2}
     assert "\nkept   lam=0.1" in again.stderr
 
 
@@ -85,7 +85,7 @@ def test_stop_begins_no_job_after_one_that_failed(trained: Path, bm: Bm) -> None
     words = ["merge.device=cuda:99,cpu", "merge.seed=1", "hydra.sweeper.on_error=stop"]
     said = bm("run", "-m", *CHEAP, *words, cwd=trained)
     assert said.returncode == 1
-    states = {name.partition("-")[0]: one["state"] for name, one in jobs(trained).items() if name.startswith("device")}
+    states = {name.partition("-")[0]: job["state"] for name, job in jobs(trained).items() if name.startswith("device")}
     assert states == {"device=cuda99": "failed", "device=cpu": "stopped"}
 
 
@@ -93,7 +93,7 @@ def test_stop_begins_no_job_where_the_settings_of_one_are_refused(tmp_path: Path
     words = ["merge.methods.linear.weights=[1,1,1],x", "hydra.sweeper.on_error=stop"]
     said = bm("run", "-m", *CHEAP, *words, cwd=tmp_path)
     assert said.returncode == 1, said.stderr
-    assert sorted(one["state"] for one in jobs(tmp_path).values()) == ["failed", "stopped"]
+    assert sorted(job["state"] for job in jobs(tmp_path).values()) == ["failed", "stopped"]
     assert not (tmp_path / "outputs/store").exists()
 
 
@@ -143,9 +143,9 @@ def test_jobs_share_the_cores(tmp_path: Path) -> None:
 
 def test_mixtures_are_swept_by_ratio_and_by_domain(trained: Path, bm: Bm) -> None:
     def mixtures() -> list[Any]:
-        found = [a for a in Store(trained / "outputs/store").all()
+        models = [a for a in Store(trained / "outputs/store").all()
                  if (a.manifest["stage"], a.label) == ("branch", "mixture")]  # fmt: skip
-        return [(a.manifest["config"]["ratio"], len(a.manifest["inputs"]) - 1) for a in found]
+        return [(a.manifest["config"]["ratio"], len(a.manifest["inputs"]) - 1) for a in models]
 
     words = [word for word in CHEAP if word != "~mixture" and not word.startswith(("merge", "output"))]
     said = bm("branch", "-m", *words, "mixture=proportional", "mixture.ratio.math=0.5,1.5", cwd=trained)
@@ -166,8 +166,8 @@ def test_wandb_agrees_on_four_cells_of_which_two_fail(trained: Path, bm: Bm) -> 
     assert len(results(trained) - runs) == 2
     (sweep,) = set(trained.glob("outputs/sweeps/*")) - sweeps
     assert len(list(sweep.glob("*/traceback.txt"))) == 2
-    found = [held([file], "round") for file in trained.glob("outputs/wandb/offline-run-*/*.wandb") if ended(file)]
-    kept = [run for run in found if run.about["group"] == sweep.name]
+    logged = [held([file], "round") for file in trained.glob("outputs/wandb/offline-run-*/*.wandb") if ended(file)]
+    kept = [run for run in logged if run.about["group"] == sweep.name]
     assert {(run.config["merge"]["seed"], run.exits[-1]) for run in kept} == {
         (seed, int(seed >= 22)) for seed in range(20, 24)
     }

@@ -270,7 +270,7 @@ ALIKE: dict[str, tuple[str, dict[str, Any]]] = {
         "linear",
         {
             "merge_method": "linear",
-            "slices": [{"sources": [{**one, "layer_range": [0, 4]} for one in A_B]}],
+            "slices": [{"sources": [{**model, "layer_range": [0, 4]} for model in A_B]}],
         },
     ),
     "no tokenizer": ("linear", linear(tokenizer_source=None)),

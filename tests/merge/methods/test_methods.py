@@ -62,15 +62,15 @@ def test_models_equal_to_the_base_merge_into_it(name, shape):
 @pytest.mark.parametrize("name", ["karcher", "linear", "multislerp", "nuslerp"])
 def test_models_on_an_equal_footing_need_no_base(name):
     a, b = (torch.randn(5, 4, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
-    one, other = (merged(held(None, pair), component(name)) for pair in ((a, b), (b, a)))
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    in_order, reordered = (merged(held(None, pair), component(name)) for pair in ((a, b), (b, a)))
+    torch.testing.assert_close(in_order, reordered, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["model_stock", "ram", "sce", "task_arithmetic", "ties"])
 def test_methods_of_updates_do_not_depend_on_the_order_of_models(name):
     base, *others = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(5))
-    one, other = (merged(held(base, m), component(name)) for m in (others, others[::-1]))
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    in_order, reordered = (merged(held(base, m), component(name)) for m in (others, others[::-1]))
+    torch.testing.assert_close(in_order, reordered, rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
