@@ -68,9 +68,9 @@ def _row(name: str, seed: int, kind: Kind, skill: float, made_of: Any = None) ->
 
 def shared(seed: int) -> dict[str, dict[str, Any]]:
     """What every cell of a seed has: the student, its experts and the mixture."""
-    found: dict[str, dict[str, Any]] = {"student": {"kind": "student", "skill": 0.33}}
-    found |= {domain: {"kind": "expert", "skill": 0.5} for domain in TASKS}
-    return found | {"mixture": {"kind": "mixture", "skill": 0.62}}
+    models: dict[str, dict[str, Any]] = {"student": {"kind": "student", "skill": 0.33}}
+    models |= {domain: {"kind": "expert", "skill": 0.5} for domain in TASKS}
+    return models | {"mixture": {"kind": "mixture", "skill": 0.62}}
 
 
 def methods(outputs: Path, experiment: str = "figure2", seeds: int = 3) -> None:

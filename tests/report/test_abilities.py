@@ -31,15 +31,15 @@ def model(kind: Kind, questions: int = 120, **shares: float) -> tuple[Row, Grade
 
 def test_verdicts_stand_beside_the_papers() -> None:
     models = [model("student"), model("math", instructions=0.2), model("merge", reasoning=0.8)]  # type: ignore[arg-type]
-    found = table3.abilities(models, published("table3"))
-    assert found["tasks"] == {"IFEval": "instructions", "HumanEval": "programs", "BBH": "reasoning"}
-    said = {(v["column"], v["name"]): (v["verdict"], v["paper"]) for v in found["verdicts"]}
+    measured = table3.abilities(models, published("table3"))
+    assert measured["tasks"] == {"IFEval": "instructions", "HumanEval": "programs", "BBH": "reasoning"}
+    said = {(v["column"], v["name"]): (v["verdict"], v["paper"]) for v in measured["verdicts"]}
     assert said["IFEval", "math"] == ("worse", pytest.approx(-0.124))
     assert said["BBH", "merge"] == ("better", pytest.approx(0.191))
     assert {said[of][0] for of in said if of not in (("IFEval", "math"), ("BBH", "merge"))} == {"undecided"}
-    text = table3.page(found, "smollm2")
+    text = table3.page(measured, "smollm2")
     assert re.search(r"\| math \| 20\.0 \[\d+, \d+\]; −30\.0 \(−\d\d\.\d to −\d\d\.\d\): worse; paper −12\.4 \|", text)
-    holds(found)
+    holds(measured)
 
 
 def test_models_asked_otherwise_are_one_line() -> None:
@@ -51,13 +51,13 @@ def test_every_model_of_a_run_is_asked(undisturbed: Path, tmp_path: Path, monkey
     monkeypatch.chdir(undisturbed)
     small = ("evaluate.limit=6", "evaluate.max_new_tokens=8", "evaluate.resamples=200")
     table3.main(["outputs/result", *small], tmp_path)
-    found = json.loads((tmp_path / "abilities.json").read_text())
+    measured = json.loads((tmp_path / "abilities.json").read_text())
     rows = json.loads(Path("outputs/result/results.json").read_text())["rows"]
-    assert {row["name"] for row in found["rows"]} == {row["name"] for row in rows}
-    assert {len(row["scores"]) for row in found["rows"]} == {6}
-    assert found["recipe"] == "tiny" and len(found["verdicts"]) == 3 * (len(rows) - 1)
+    assert {row["name"] for row in measured["rows"]} == {row["name"] for row in rows}
+    assert {len(row["scores"]) for row in measured["rows"]} == {6}
+    assert measured["recipe"] == "tiny" and len(measured["verdicts"]) == 3 * (len(rows) - 1)
     assert (tmp_path / "abilities.md").read_text().count("\n| ") == 2 + len(rows)  # a head and a rule
-    holds(found)
+    holds(measured)
 
 
 @pytest.mark.skipif(not COMMITTED.is_file(), reason="no run of it is committed")
@@ -65,14 +65,14 @@ def test_committed_abilities_follow_from_their_scores() -> None:
     holds(json.loads(COMMITTED.read_text()))
 
 
-def holds(found: dict[str, object]) -> None:
+def holds(measured: dict[str, object]) -> None:
     """Means, differences, p and Holm again, by scipy alone.
 
     With one answer a question the bootstrap is a Dirichlet's (gains, losses, ties), half a question more at either
     end; that the losses outweigh the gains is then a tail of the beta distribution.
     """
-    rows: list[dict[str, object]] = found["rows"]  # type: ignore[assignment]
-    verdicts: list[dict[str, object]] = found["verdicts"]  # type: ignore[assignment]
+    rows: list[dict[str, object]] = measured["rows"]  # type: ignore[assignment]
+    verdicts: list[dict[str, object]] = measured["verdicts"]  # type: ignore[assignment]
     scores = {(row["name"], row["column"]): np.array(row["scores"], float) for row in rows}
     students = {row["column"]: np.array(row["scores"], float) for row in rows if row["kind"] == "student"}
     assert all(np.mean(scores[r["name"], r["column"]]) == pytest.approx(r["mean"]) for r in rows)

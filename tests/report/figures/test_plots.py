@@ -8,11 +8,11 @@ from bm.report.findings.evidence import Cost, Curve, KeptShare, Node
 
 def test_a_curve_of_one_step_is_a_visible_mark() -> None:
     with style():
-        one, two = (
+        of_one_step, of_two_steps = (
             inline(loss(Curve("math", "expert", steps, (2.5,) * len(steps))), "loss", "") for steps in ((1,), (1, 2))
         )
-    assert "fill: var(--expert)" in one
-    assert "fill: var(--expert)" not in two
+    assert "fill: var(--expert)" in of_one_step
+    assert "fill: var(--expert)" not in of_two_steps
 
 
 def test_curve_shows_every_step_and_its_running_mean() -> None:
@@ -42,5 +42,5 @@ def test_map_has_a_cell_per_module_and_stronger_ones_for_more() -> None:
 
 def test_a_node_stands_right_of_everything_it_was_made_from() -> None:
     inputs = {"merge": ("math", "student"), "math": ("student", "traces", "elsewhere"), "student": (), "traces": ()}
-    found = depths([Node(key, "stage", key, sources, Cost(1, 0, 0)) for key, sources in inputs.items()])
-    assert found == {"student": 0, "traces": 0, "math": 1, "merge": 2}
+    depth_of = depths([Node(key, "stage", key, sources, Cost(1, 0, 0)) for key, sources in inputs.items()])
+    assert depth_of == {"student": 0, "traces": 0, "math": 1, "merge": 2}

@@ -52,8 +52,8 @@ def made(name: str) -> dict[str, Any]:
 
 
 def of_grid(claim: Any, cells: Sequence[Cell], recipe: str = "tiny") -> Claim:
-    (found,) = claims(Grid("e", recipe, tuple(cells)), Published("e", None, {}, (), (claim,)))
-    return found
+    (judged,) = claims(Grid("e", recipe, tuple(cells)), Published("e", None, {}, (), (claim,)))
+    return judged
 
 
 def difference(of: Models, against: Models, measure: str, **bounds: float) -> Difference:
@@ -66,10 +66,10 @@ def by_seed(*fusions: float, **more: Any) -> list[Cell]:
 
 def test_the_interval_is_students_of_paired_differences() -> None:
     fusions = (0.5, 0.53, 0.41, 0.62, 0.55)
-    found = of_grid(difference(MERGE, STUDENT, "mean", above=0), by_seed(*fusions))
+    judged = of_grid(difference(MERGE, STUDENT, "mean", above=0), by_seed(*fusions))
     low, high = stats.t.interval(0.95, 4, 0.222, stats.sem(fusions))
-    assert (found.measured, found.low, found.high) == pytest.approx((0.222, low, high))
-    assert (found.seeds, found.verdict) == (5, "supported")
+    assert (judged.measured, judged.low, judged.high) == pytest.approx((0.222, low, high))
+    assert (judged.seeds, judged.verdict) == (5, "supported")
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_verdicts(fusions: tuple[float, ...], bounds: dict[str, float], verdict:
 
 def test_seeds_that_agree_are_no_certainty() -> None:
     """Two equal seeds leave the noise of their questions: 1,000 a task and, at the very least, 201 that differ."""
-    found = of_grid(difference(MERGE, STUDENT, "math", above=0), by_seed(0.4, 0.4, questions=1000))
+    judged = of_grid(difference(MERGE, STUDENT, "math", above=0), by_seed(0.4, 0.4, questions=1000))
     reach = stats.t.ppf(0.975, 1) * math.sqrt(0.201 * 0.799 / 1000 / 2)
-    assert (found.measured, found.low, found.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
+    assert (judged.measured, judged.low, judged.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
     assert (
         of_grid(difference(MERGE, STUDENT, "math", above=0), by_seed(0.21, 0.21, questions=1000)).verdict == "undecided"
     )
@@ -134,14 +134,14 @@ def test_the_best_other_is_never_the_model_itself() -> None:
 
 def test_verdicts_allow_for_the_number_of_claims() -> None:
     """Three seeds a little above 0: supported alone, not among twenty claims."""
-    one = difference(MERGE, STUDENT, "mean", above=0)
-    grid, many = by_seed(0.33, 0.35, 0.36), tuple(replace(one, id=f"c{i}") for i in range(20))
-    alone = of_grid(one, grid)
-    found = claims(Grid("e", "tiny", tuple(grid)), Published("e", None, {}, (), many))
-    assert (alone.verdict, found[0].verdict, found[0].alone) == ("supported", "undecided", "supported")
-    assert found[0].p == pytest.approx(min(1, 20 * (alone.p or 0)))
-    assert (found[0].low, found[0].high) == (alone.low, alone.high)
-    assert "Holm" in (allowed(found[0]) or "") and allowed(alone) is None
+    claim = difference(MERGE, STUDENT, "mean", above=0)
+    grid, many = by_seed(0.33, 0.35, 0.36), tuple(replace(claim, id=f"c{i}") for i in range(20))
+    alone = of_grid(claim, grid)
+    together = claims(Grid("e", "tiny", tuple(grid)), Published("e", None, {}, (), many))
+    assert (alone.verdict, together[0].verdict, together[0].alone) == ("supported", "undecided", "supported")
+    assert together[0].p == pytest.approx(min(1, 20 * (alone.p or 0)))
+    assert (together[0].low, together[0].high) == (alone.low, alone.high)
+    assert "Holm" in (allowed(together[0]) or "") and allowed(alone) is None
 
 
 def test_of_several_orders_every_one_must_have_been_run() -> None:
@@ -208,13 +208,13 @@ def test_an_order_stands_and_falls_with_its_weakest_step(
         for s in range(4)
     ]
     of = tuple(Models(kind="merge", method=name) for name in shares)
-    found = of_grid(Order(id="c", claim="c", test="order", of=of, measure="math"), grid)
-    assert found.verdict == verdict
+    judged = of_grid(Order(id="c", claim="c", test="order", of=of, measure="math"), grid)
+    assert judged.verdict == verdict
     if verdict == "supported":
         steps = [[a.rows[i].scores["t_math"].mean - a.rows[i + 1].scores["t_math"].mean for a in grid] for i in (0, 1)]
         smallest = min(steps, key=lambda step: sum(step))
-        assert found.measured == pytest.approx(sum(smallest) / 4)
-        assert [part.measured for part in found.parts] == pytest.approx([sum(step) / 4 for step in steps])
+        assert judged.measured == pytest.approx(sum(smallest) / 4)
+        assert [part.measured for part in judged.parts] == pytest.approx([sum(step) / 4 for step in steps])
 
 
 def test_a_ratio_is_taken_in_logarithms() -> None:
@@ -222,9 +222,9 @@ def test_a_ratio_is_taken_in_logarithms() -> None:
     claim = Ratio(id="c", claim="c", test="ratio", of=MERGE, against=MIXTURE, measure="cost", below=0.05)
     shares = {"mixture": (0.5, 0.5), "fusion": (0.5, 0.5)}
     grid = [cell(s, shares, seconds={"mixture": 100.0, "fusion": cost}) for s, cost in enumerate(costs)]
-    found = of_grid(claim, grid)
+    judged = of_grid(claim, grid)
     low, high = stats.t.interval(0.95, 2, math.log(0.01), stats.sem([math.log(c / 100) for c in costs]))
-    assert (found.measured, found.low, found.high) == pytest.approx((0.01, math.exp(low), math.exp(high)))
+    assert (judged.measured, judged.low, judged.high) == pytest.approx((0.01, math.exp(low), math.exp(high)))
     longer = Ratio(id="c", claim="c", test="ratio", of=MERGE, against=MIXTURE, measure="tokens", above=1)
     assert of_grid(longer, [cell(0, shares, tokens={"mixture": 40.0, "fusion": 50.0})]).measured == pytest.approx(1.25)
     assert of_grid(longer, grid).verdict == "not tested at this scale"
@@ -239,8 +239,8 @@ def test_cosines_are_those_of_every_pair() -> None:
         })
         for s in range(3)
     ]  # fmt: skip
-    found = of_grid(Cosine(id="c", claim="c", test="cosine", of="gradients", below=0), grid)
-    assert (found.measured, found.verdict) == (pytest.approx(-0.11), "supported")
+    judged = of_grid(Cosine(id="c", claim="c", test="cosine", of="gradients", below=0), grid)
+    assert (judged.measured, judged.verdict) == (pytest.approx(-0.11), "supported")
     near = Cosine(id="c", claim="c", test="cosine", of="updates", above=-0.1, below=0.1)
     apart = of_grid(near, grid)
     assert (apart.verdict, len(apart.parts)) == ("refuted", 3)
@@ -252,10 +252,10 @@ def test_the_papers_figures_are_taken_alike() -> None:
     def paper(name: str) -> dict[str, float | None]:
         return {claim.id: claim.published for claim in claims(Grid(name, "tiny", ()), published(name))}
 
-    one = {"math": 0.055, "coding": 0.044, "science": 0.029, "longer": (11.8 + 12.4 + 8.6) / (9.6 + 10.1 + 5.3)}
-    assert paper("table1") == pytest.approx(one)
-    two = paper("table2")
-    assert [two[c] for c in ("match", "cost", "order-math", "order-coding")] == pytest.approx(
+    table1 = {"math": 0.055, "coding": 0.044, "science": 0.029, "longer": (11.8 + 12.4 + 8.6) / (9.6 + 10.1 + 5.3)}
+    assert paper("table1") == pytest.approx(table1)
+    table2 = paper("table2")
+    assert [table2[c] for c in ("match", "cost", "order-math", "order-coding")] == pytest.approx(
         [0.009, 4 / 740, 0.008, -0.022]
     )
     assert paper("figure2")["soup-dare-linear-science"] == pytest.approx(0.0657)

@@ -26,8 +26,8 @@ def grid(outputs: Path, regimes=(0.5, 5.5), methods=SKILLS):
 
 
 def test_differences_are_paired_by_seed_and_allowed_for_being_many(tmp_path: Path) -> None:
-    found = grid(tmp_path)
-    whole = contest(found)
+    measured = grid(tmp_path)
+    whole = contest(measured)
     assert whole is not None and whole.axis == "student.branch.at" and whole.regimes == (0.5, 5.5)
     assert len(whole.standings) == len(SKILLS) * 2
     raw, told = [], []
@@ -36,9 +36,9 @@ def test_differences_are_paired_by_seed_and_allowed_for_being_many(tmp_path: Pat
             assert standing.difference is None and standing.p is None
             continue
         pairs = []
-        for one in found.cells:
-            if one.settings["student.branch.at"] == standing.regime:
-                mean = {row.method: one.results.mean(row) for row in one.rows}
+        for seed_cell in measured.cells:
+            if seed_cell.settings["student.branch.at"] == standing.regime:
+                mean = {row.method: seed_cell.results.mean(row) for row in seed_cell.rows}
                 pairs.append(mean[standing.method] - mean["linear"])
         assert standing.difference is not None
         assert standing.difference.mean == pytest.approx(sum(pairs) / len(pairs))

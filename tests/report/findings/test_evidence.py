@@ -21,8 +21,8 @@ from tests.report.conftest import LAYERS, MODULES, RUN, SETTINGS, Fixture
 
 def test_curve_reads_every_step(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,epoch,loss,tokens\n1,0.5,2.5,100\n2,1.0,1.25,200\n")
-    found = curve("math", "expert", tmp_path)
-    assert (found.steps, found.losses) == ((1, 2), (2.5, 1.25))
+    training = curve("math", "expert", tmp_path)
+    assert (training.steps, training.losses) == ((1, 2), (2.5, 1.25))
 
 
 def test_kept_share_weighs_tensors_by_their_elements(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_kept_share_weighs_tensors_by_their_elements(tmp_path: Path) -> None:
 
 def test_funnel_names_the_most_frequent_reason_first(tmp_path: Path) -> None:
     facts = {"asked": 4, "answered": 8, "kept": 3, "duplicates": 2, "rejected": {"long": 1, "wrong": 4}}
-    found = funnel(Artefact(tmp_path, {"label": "math train", "facts": facts}))
-    assert found == Funnel("math train", 4, 8, 3, {"wrong": 4, "long": 1}, 2)
-    assert list(found.rejected) == ["wrong", "long"]
+    counted = funnel(Artefact(tmp_path, {"label": "math train", "facts": facts}))
+    assert counted == Funnel("math train", 4, 8, 3, {"wrong": 4, "long": 1}, 2)
+    assert list(counted.rejected) == ["wrong", "long"]
 
 
 def test_what_several_inputs_share_is_counted_once() -> None:
@@ -59,13 +59,15 @@ def test_what_several_inputs_share_is_counted_once() -> None:
 
 def test_gather_finds_what_each_artefact_has(experiment: Fixture) -> None:
     ledger = Ledger(experiment.artefacts, SETTINGS.prices)
-    found = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, RUN.command, SETTINGS.config, ledger)
-    assert [c.name for c in found.curves] == ["student", "math", "coding", "science", "mixture proportional"]
-    assert {k.merge for k in found.kept} == {s.name for s in experiment.subjects if s.name.startswith("arcee_fusion")}
-    assert len(found.kept) == 4, "two steps of each fusion, and none of the soup, which selects nothing"
-    assert {len(k.shares) for k in found.kept} == {LAYERS * len(MODULES) + 2}
-    assert {f.name for f in found.funnels} == {
+    evidence = gather(SETTINGS.title, experiment.subjects, experiment.artefacts, RUN.command, SETTINGS.config, ledger)
+    assert [c.name for c in evidence.curves] == ["student", "math", "coding", "science", "mixture proportional"]
+    assert {k.merge for k in evidence.kept} == {
+        s.name for s in experiment.subjects if s.name.startswith("arcee_fusion")
+    }
+    assert len(evidence.kept) == 4, "two steps of each fusion, and none of the soup, which selects nothing"
+    assert {len(k.shares) for k in evidence.kept} == {LAYERS * len(MODULES) + 2}
+    assert {f.name for f in evidence.funnels} == {
         f"{d} {part}" for d in ("math", "coding", "science") for part in ("student", "train")
     }
-    assert {s.model.key for s in experiment.subjects} <= {n.key for n in found.lineage}
-    assert found.environment["torch"] and found.environment["GPUs"]
+    assert {s.model.key for s in experiment.subjects} <= {n.key for n in evidence.lineage}
+    assert evidence.environment["torch"] and evidence.environment["GPUs"]

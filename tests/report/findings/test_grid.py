@@ -109,8 +109,8 @@ def test_keys_that_differ_are_the_value_and_parameters_are_compared_where_they_a
     mixed = {"name": "even", "ratio": {"math": 0.5}}
     fusion, linear = {"fusion": {"lam": 1}}, {"linear": {"w": 2}}
     both = {"fusion": {"lam": 2}, "linear": {"w": 2}}
-    found = differing([config(fusion, None), config(linear, mixed), config(both, mixed, 2)], [1, 1, 2])
-    assert found == [
+    differences = differing([config(fusion, None), config(linear, mixed), config(both, mixed, 2)], [1, 1, 2])
+    assert differences == [
         {"merge.methods": "fusion", "merge.methods.fusion.lam": 1, "mixture": None},
         {"merge.methods": "linear", "mixture": "even"},
         {"merge.methods": "fusion, linear", "merge.methods.fusion.lam": 2, "mixture": "even"},
@@ -118,8 +118,8 @@ def test_keys_that_differ_are_the_value_and_parameters_are_compared_where_they_a
 
 
 def test_what_follows_another_setting_is_named_once() -> None:
-    found = differing([{"rate": r, "again": {"rate": r}, "alone": 3} for r in (1, 2)], [1, 1])
-    assert found == [{"rate": 1}, {"rate": 2}]
+    differences = differing([{"rate": r, "again": {"rate": r}, "alone": 3} for r in (1, 2)], [1, 1])
+    assert differences == [{"rate": 1}, {"rate": 2}]
 
 
 def test_a_seed_that_is_its_own_counts() -> None:

@@ -16,7 +16,7 @@ STRENGTHS, LENGTHS, SEEDS = (0.5, 1.0, 2.0, 3.0, 4.0), (0.1, 0.5, 1.0, 2.0, 4.0)
 
 def grid(slope: float, noise: float, seed: int = 0) -> list[Observation]:
     """75 merges whose gap is 1 point + slope · gain + noise; every other measure but `lost` is noise alone."""
-    draw, found = random.Random(seed), []
+    draw, merges = random.Random(seed), []
     for strength in STRENGTHS:
         for at in SEEDS:
             for length in LENGTHS:
@@ -24,8 +24,8 @@ def grid(slope: float, noise: float, seed: int = 0) -> list[Observation]:
                 gap = 0.01 + slope * gain + draw.gauss(0, noise)
                 measures = {name: draw.gauss(0, 1) for name in MEASURES}
                 measures |= {"gain": gain, "lost": gap + draw.gauss(0, 0.002)}
-                found.append(Observation(Regime("linear", **measures, gap=gap), strength, length, at))
-    return found
+                merges.append(Observation(Regime("linear", **measures, gap=gap), strength, length, at))
+    return merges
 
 
 def test_the_line_and_its_interval_are_those_of_the_law() -> None:
@@ -42,13 +42,13 @@ def test_the_line_and_its_interval_are_those_of_the_law() -> None:
 
 
 def test_where_merging_never_does_there_is_no_region() -> None:
-    below = [replace(one, regime=replace(one.regime, gap=one.regime.gap - 0.1)) for one in grid(-0.5, 0.01)]  # type: ignore[operator]
+    below = [replace(merge, regime=replace(merge.regime, gap=merge.regime.gap - 0.1)) for merge in grid(-0.5, 0.01)]  # type: ignore[operator]
     (law,) = laws(below)
     assert law.safe is None
 
 
 def test_methods_come_in_the_order_of_how_far_they_hold() -> None:
-    worse = [replace(one, regime=replace(one.regime, method="worse")) for one in grid(-0.9, 0.01)]
+    worse = [replace(merge, regime=replace(merge.regime, method="worse")) for merge in grid(-0.9, 0.01)]
     assert [law.method for law in laws([*worse, *grid(-0.3, 0.01)])] == ["linear", "worse"]
 
 
@@ -64,23 +64,23 @@ def test_forecasts_of_left_out_regimes_cover_what_they_say() -> None:
     """Over several grids, of Gaussian noise: 90 % within a few points."""
     told = [pair for seed in range(6) for pair in left_out(grid(-0.5, 0.03, seed), "scores")]
     assert len(told) == 6 * 75
-    inside = np.mean([f.low <= (one.regime.gap or 0) <= f.high for one, f in told])
+    inside = np.mean([f.low <= (merge.regime.gap or 0) <= f.high for merge, f in told])
     assert inside == pytest.approx(NOMINAL, abs=0.05)
-    sure = [f.within for one, f in told]
-    assert np.mean(sure) == pytest.approx(np.mean([(one.regime.gap or 0) > -MARGIN for one, _ in told]), abs=0.05)
+    sure = [f.within for merge, f in told]
+    assert np.mean(sure) == pytest.approx(np.mean([(merge.regime.gap or 0) > -MARGIN for merge, _ in told]), abs=0.05)
 
 
 def test_a_left_out_regime_was_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not its strength with any seed, nor its seed with any strength; and never the gap itself."""
-    found, used = grid(-0.5, 0.02), []
+    merges, used = grid(-0.5, 0.02), []
 
     def spy(of: list[Observation], kind: str) -> object:
-        used.append({(one.strength, one.seed) for one in of})
+        used.append({(merge.strength, merge.seed) for merge in of})
         return fit(of, kind)
 
     monkeypatch.setattr(forecasting, "fit", spy)
-    for (one, _), _group in zip(left_out(found, "scores")[:: len(LENGTHS)], used, strict=True):
-        assert all(strength != one.strength and seed != one.seed for strength, seed in _group)
+    for (merge, _), _group in zip(left_out(merges, "scores")[:: len(LENGTHS)], used, strict=True):
+        assert all(strength != merge.strength and seed != merge.seed for strength, seed in _group)
     assert all("gap" not in measures for measures in KINDS.values())
 
 
@@ -102,16 +102,16 @@ def test_the_best_known_forecast_is_taken_and_says_when_it_is_beyond() -> None:
 
 def test_a_forecast_is_least_squares_with_its_prediction_interval() -> None:
     """Against statsmodels' textbook formula, worked by hand for one measure."""
-    found = grid(-0.5, 0.02)
-    fitted = fit(found, "scores")
+    merges = grid(-0.5, 0.02)
+    fitted = fit(merges, "scores")
     assert fitted is not None
-    x = np.array([one.regime.known(*KINDS["scores"]) for one in found], float)
-    y = np.array([one.regime.gap for one in found], float)
+    x = np.array([merge.regime.known(*KINDS["scores"]) for merge in merges], float)
+    y = np.array([merge.regime.gap for merge in merges], float)
     design = np.column_stack([np.ones(75), x])
     best, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
     assert np.allclose(fitted.coefficients, best)
     assert fitted.spread == pytest.approx(float(residual[0] / (75 - 4)) ** 0.5)
-    told = predict(found[0].regime, fitted)
+    told = predict(merges[0].regime, fitted)
     scale = fitted.spread * float(1 + design[0] @ np.linalg.inv(design.T @ design) @ design[0]) ** 0.5
     assert told.high - told.low == pytest.approx(2 * 1.6666 * scale, rel=1e-3), "t of 71 degrees of freedom"
 

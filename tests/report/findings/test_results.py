@@ -45,10 +45,10 @@ runs = st.builds(Run, st.none() | names, names, st.integers(), st.lists(names, m
 
 @given(st.lists(rows, max_size=4), st.lists(verdicts, max_size=4), st.none() | runs)
 def test_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, some: list[Row], found: list[Verdict], run: Run | None
+    tmp_path_factory: pytest.TempPathFactory, some: list[Row], judged: list[Verdict], run: Run | None
 ) -> None:
     path = tmp_path_factory.mktemp("results") / "results.json"
-    before = Results(ordered(some), tuple(found), run=run)
+    before = Results(ordered(some), tuple(judged), run=run)
     write(before, path)
     once = path.read_bytes()
     assert read(path) == before

@@ -19,10 +19,10 @@ OUT = "linear (math & science) & coding"
 
 
 def test_share_of_each_gain_that_survived(experiment: Fixture) -> None:
-    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
-    rows = {row.name: row for row in found.rows}
-    assert len(found.retention) == 3 * 3
-    for kept in found.retention:
+    outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
+    rows = {row.name: row for row in outcome.rows}
+    assert len(outcome.retention) == 3 * 3
+    for kept in outcome.retention:
         student, expert, merge = (rows[name].scores[kept.task].mean for name in ("student", kept.expert, kept.name))
         assert kept.task == f"tiny_{kept.expert}"
         assert kept.share == pytest.approx((merge - student) / (expert - student))
@@ -31,9 +31,9 @@ def test_share_of_each_gain_that_survived(experiment: Fixture) -> None:
 
 def test_a_gain_that_is_not_certain_has_no_share(tmp_path: Path) -> None:
     skills = {**SKILLS, "math": SKILLS["student"]}
-    found = results(make(Store(tmp_path), skills).subjects, [], SETTINGS).retention
-    assert {kept.share is None for kept in found if kept.expert == "math"} == {True}
-    assert {kept.share is None for kept in found if kept.expert != "math"} == {False}
+    retention = results(make(Store(tmp_path), skills).subjects, [], SETTINGS).retention
+    assert {kept.share is None for kept in retention if kept.expert == "math"} == {True}
+    assert {kept.share is None for kept in retention if kept.expert != "math"} == {False}
 
 
 def left_early(subjects: list[Subject]) -> list[Subject]:
@@ -41,27 +41,27 @@ def left_early(subjects: list[Subject]) -> list[Subject]:
 
 
 def test_a_row_that_left_a_race_is_never_ranked_with_the_others(experiment: Fixture, tmp_path: Path) -> None:
-    found, every = (
+    outcome, every = (
         results(left_early(experiment.subjects), [], SETTINGS),
         results(experiment.subjects, experiment.artefacts, SETTINGS),
     )
-    (row,) = (r for r in found.rows if r.out_after is not None)
-    assert (row.name, row.out_after, found.mean(row)) == (OUT, 15, None)
-    assert not [v for v in found.verdicts if v.name == OUT]
-    assert not [kept for kept in found.retention if kept.name == OUT]
-    assert found.best("merge") == next(r for r in found.rows if r.name == every.best("merge").name)
+    (row,) = (r for r in outcome.rows if r.out_after is not None)
+    assert (row.name, row.out_after, outcome.mean(row)) == (OUT, 15, None)
+    assert not [v for v in outcome.verdicts if v.name == OUT]
+    assert not [kept for kept in outcome.retention if kept.name == OUT]
+    assert outcome.best("merge") == next(r for r in outcome.rows if r.name == every.best("merge").name)
     lucky = replace(row, scores={task: replace(score, mean=1.0) for task, score in row.scores.items()})
-    others = tuple(r for r in found.rows if r.name != OUT)
-    best = [cell.best for line in of_run(replace(found, rows=(*others, lucky))).rows for cell in line.cells
+    others = tuple(r for r in outcome.rows if r.name != OUT)
+    best = [cell.best for line in of_run(replace(outcome, rows=(*others, lucky))).rows for cell in line.cells
             if line.cells[0].value == lucky.name]  # fmt: skip
     assert best and not any(best)
-    write(found, tmp_path / "results.json")
-    assert read(tmp_path / "results.json") == found
+    write(outcome, tmp_path / "results.json")
+    assert read(tmp_path / "results.json") == outcome
 
 
 def test_page_and_terminal_mark_it_and_say_what_was_seen(experiment: Fixture, tmp_path: Path) -> None:
     subjects = left_early(experiment.subjects)
-    found = report(subjects, experiment.artefacts, SETTINGS, tmp_path)
+    outcome = report(subjects, experiment.artefacts, SETTINGS, tmp_path)
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("out of the race after 15 questions of each task") == 1
     assert "1 merge left the race early" in page
@@ -69,7 +69,7 @@ def test_page_and_terminal_mark_it_and_say_what_was_seen(experiment: Fixture, tm
     assert "none of the questions among the training traces" in page
     assert "· 12</small>" in page
     console = Console(file=io.StringIO(), width=200)
-    show(found, console)
+    show(outcome, console)
     assert "out of the race after 15 questions" in console.file.getvalue()
     assert "·12" in console.file.getvalue()
 
@@ -105,10 +105,10 @@ def test_a_verdict_allows_for_how_many_there_are(tmp_path: Path) -> None:
     """Many merges as good as the mixture: one in twenty would be called better or worse by its own interval."""
     names = [f"linear {k} (math & science) & coding" for k in range(40)]
     skills = {k: v for k, v in SKILLS.items() if "&" not in k} | dict.fromkeys(names, SKILLS["mixture proportional"])
-    found = results(make(Store(tmp_path), skills).subjects, [], SETTINGS).verdicts
-    for verdict in found:
+    verdicts = results(make(Store(tmp_path), skills).subjects, [], SETTINGS).verdicts
+    for verdict in verdicts:
         assert (verdict.verdict == "undecided") == (verdict.p >= 0.05)
         assert (verdict.questions_needed is None) == (verdict.verdict != "undecided" or verdict.difference == 0)
-    alone = [v for v in found if v.claim == "merge over mixture" and (v.low > 0 or v.high < 0)]
+    alone = [v for v in verdicts if v.claim == "merge over mixture" and (v.low > 0 or v.high < 0)]
     assert alone
     assert all(v.verdict == "undecided" for v in alone)

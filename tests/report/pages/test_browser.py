@@ -92,16 +92,16 @@ def test_a_grid_is_sorted_by_mouse_and_by_keyboard_and_nothing_overflows(
     names = [text.strip() for text in heads.all_inner_texts()]
     mean, lam = names.index("mean"), names.index("lam")
     heads.nth(mean).locator("button").click()
-    found = [float(value) for value in page.evaluate(COLUMN, mean)]
-    assert found == sorted(found, reverse=True)
+    means = [float(value) for value in page.evaluate(COLUMN, mean)]
+    assert means == sorted(means, reverse=True)
     assert heads.nth(mean).get_attribute("aria-sort") == "descending"
     heads.nth(lam).locator("button").focus()
     for way in (True, False):
         page.keyboard.press("Enter")
-        found = page.evaluate(COLUMN, lam)
-        numbers = [float(value) for value in found if value]
+        shown = page.evaluate(COLUMN, lam)
+        numbers = [float(value) for value in shown if value]
         assert numbers == sorted([0, 0.5, 1.5, 3, 6], reverse=way)
-        assert found[len(numbers) :] == [""] * 5, "what has no such setting comes last"
+        assert shown[len(numbers) :] == [""] * 5, "what has no such setting comes last"
     assert heads.nth(mean).get_attribute("aria-sort") is None
     page.close()
 

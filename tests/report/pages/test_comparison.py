@@ -20,17 +20,17 @@ def test_every_published_row_has_a_value_per_column() -> None:
 
 
 def test_claims_of_a_run_count_its_verdicts(experiment: Fixture) -> None:
-    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
-    first, _, third, cost, order = claims(published(), {"seed 1": found})
+    outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
+    first, _, third, cost, order = claims(published(), {"seed 1": outcome})
     assert first.runs["seed 1"].startswith("3 of 3 above: +")
-    over = [v for v in found.verdicts if v.claim == "merge over mixture"]
+    over = [v for v in outcome.verdicts if v.claim == "merge over mixture"]
     assert third.runs["seed 1"].startswith(f"{sum(v.verdict == 'better' for v in over)} of 3 above")
     assert cost.runs["seed 1"] == "0.81\u00a0% of its time"
-    assert order.runs["seed 1"].endswith(f"student {100 * found.mean(found.rows[0]):.1f}")
+    assert order.runs["seed 1"].endswith(f"student {100 * outcome.mean(outcome.rows[0]):.1f}")
 
 
 def test_a_run_without_merges_answers_what_it_can(experiment: Fixture) -> None:
-    found = results([s for s in experiment.subjects if s.kind in ("student", "expert")], [], SETTINGS)
-    said = [claim.runs["seed 1"] for claim in claims(published(), {"seed 1": found})]
+    outcome = results([s for s in experiment.subjects if s.kind in ("student", "expert")], [], SETTINGS)
+    said = [claim.runs["seed 1"] for claim in claims(published(), {"seed 1": outcome})]
     assert said[0].startswith("3 of 3 above")
     assert said[1:4] == ["–", "–", "–"]

@@ -116,10 +116,10 @@ def test_a_grid_costs_its_models_and_their_tests_each_once(tmp_path: Path, capsy
              for m in (model, stranger)]  # fmt: skip
     for seed in (1, 2):
         run = grids.cell(tmp_path, "alone", seed, {"student": {"kind": "student", "skill": 0.3}}) / "results.json"
-        found = read(run)
-        write(replace(found, rows=tuple(replace(row, key=model.key) for row in found.rows)), run)
+        outcome = read(run)
+        write(replace(outcome, rows=tuple(replace(row, key=model.key) for row in outcome.rows)), run)
     report_grid(tmp_path, "alone", None, grids.PRICES, tmp_path / "report", None)
-    seconds = sum(float(one.manifest["seconds"]) for one in (model, tests[0]))
+    seconds = sum(float(artefact.manifest["seconds"]) for artefact in (model, tests[0]))
     said = f"From the first trace to the last score: {spent(Cost(seconds, 0.0, 5, 0.0, seconds))}."
     assert said in " ".join(capsys.readouterr().out.split("\n")).replace("  ", " ")
     assert said in (tmp_path / "report/index.html").read_text()
@@ -154,7 +154,7 @@ def test_no_other_model_is_cheaper_and_better_than_one_of_the_front(outputs: Pat
     points = [Point(entry, *at) for at in ((3, 0.5), (1, 0.4), (2, 0.4), (1, 0.2), (4, 0.5), (5, 0.9))]
     front = unbeaten(points)
     assert [(p.seconds, p.mean) for p in front] == [(1, 0.4), (3, 0.5), (5, 0.9)]
-    assert all(one.seconds < other.seconds and one.mean < other.mean for one, other in pairwise(front))
+    assert all(cheaper.seconds < dearer.seconds and cheaper.mean < dearer.mean for cheaper, dearer in pairwise(front))
 
 
 def test_latex_is_escaped() -> None:
@@ -234,13 +234,13 @@ def test_runs_and_plain_sweeps_have_tables_with_intervals(tmp_path: Path) -> Non
 
 
 def test_a_single_run_has_its_tables(experiment: Fixture, tmp_path: Path) -> None:
-    found = report(experiment.subjects, experiment.artefacts, SETTINGS, tmp_path)
+    outcome = report(experiment.subjects, experiment.artefacts, SETTINGS, tmp_path)
     with (tmp_path / "report/verdicts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["difference low"]) for row in rows] == [verdict.low for verdict in found.verdicts]
+    assert [float(row["difference low"]) for row in rows] == [verdict.low for verdict in outcome.verdicts]
     assert "57" in (tmp_path / "report/models.tex").read_text() and (tmp_path / "report/models.csv").is_file()
 
 
 def test_a_domain_has_its_task_without_any_verdict(experiment: Fixture) -> None:
-    found = results([s for s in experiment.subjects if s.kind == "student"], [], SETTINGS)
-    assert (found.verdicts, dict(found.domains), found.compared) == ((), DOMAINS, tuple(sorted(TASKS)))
+    outcome = results([s for s in experiment.subjects if s.kind == "student"], [], SETTINGS)
+    assert (outcome.verdicts, dict(outcome.domains), outcome.compared) == ((), DOMAINS, tuple(sorted(TASKS)))

@@ -38,9 +38,9 @@ def test_a_record_holds_the_law_and_the_page_begins_with_it(outputs: Path, tmp_p
     report_grid(outputs, "phase", None, grids.PRICES, tmp_path / "page", record)
     law = json.loads((record / "law.json").read_text())
     assert law["cells"] == len(STRENGTHS) * len(LENGTHS) * len(SEEDS)
-    assert [one["method"] for one in law["laws"]] == ["linear"]
+    assert [fitted["method"] for fitted in law["laws"]] == ["linear"]
     assert law["laws"][0]["slope"]["mean"] == pytest.approx(-1, abs=0.4)
-    assert [one["kind"] for one in law["forecasts"]] == ["scores"], "nothing else was measured"
+    assert [forecast["kind"] for forecast in law["forecasts"]] == ["scores"], "nothing else was measured"
     assert 0.7 <= law["forecasts"][0]["coverage"] <= 1
     page = (tmp_path / "page" / "index.html").read_text()
     assert page.index("each 10 points more that the experts gain cost it") < page.index("<figure")

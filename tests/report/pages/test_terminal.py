@@ -20,9 +20,9 @@ def test_table_has_every_model_and_task(shown: str) -> None:
 
 
 def test_best_of_each_column_is_bold(experiment: Fixture, shown: str) -> None:
-    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
+    outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
     for task in TASKS:
-        top, *others = sorted((row.scores[task].mean for row in found.rows), reverse=True)
+        top, *others = sorted((row.scores[task].mean for row in outcome.rows), reverse=True)
         assert f"\x1b[1m{100 * top:.1f}" in shown
         assert all(f"\x1b[1m{100 * mean:.1f}\x1b" not in shown.replace(f"{100 * top:.1f}", "") for mean in others[-2:])
 
@@ -34,8 +34,8 @@ def test_every_verdict_has_a_line(experiment: Fixture, shown: str) -> None:
 
 def test_comparison_stands_runs_beside_the_paper(experiment: Fixture) -> None:
     console = Console(file=io.StringIO(), width=160)
-    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
-    show_comparison({"seed 1": found, "seed [2]": found}, console)
+    outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
+    show_comparison({"seed 1": outcome, "seed [2]": outcome}, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.count("  the paper ") == text.count("seed 1") == text.count("seed [2]") == 5
     assert "not values" in text

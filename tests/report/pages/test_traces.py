@@ -69,10 +69,10 @@ def page(artefact: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data(page: Path) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads(
+    rows: list[dict[str, str]] = json.loads(
         re.findall(r'<script[^>]*id="data">(.*?)</script>', page.read_text(), re.DOTALL)[0]
     )
-    return found
+    return rows
 
 
 def test_the_page_holds_every_trace_as_it_is(page: Path, artefact: Artefact) -> None:

@@ -19,34 +19,36 @@ def test_scores_samples_costs_and_lineage(
     experiment: Fixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prices = Prices(gpus={"H800": 2.0}, machine=0.1)
-    found = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
+    outcome = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
     to = {"mode": "offline", "dir": str(tmp_path), "project": "bm", "group": None, "tags": []}
     with tracked(Component(TARGET, to), About("run1", "tiny", "run", {"seed": 1}, step="round")) as run:
-        track(run, found, experiment.subjects, experiment.artefacts, 1)
+        track(run, outcome, experiment.subjects, experiment.artefacts, 1)
     [file] = logs(tmp_path, "run1")
     assert ended(file)
     it = held([file], "round")
-    assert it.rows[1][f"score/math/{TASKS[0]}"] == next(r for r in found.rows if r.name == "math").scores[TASKS[0]].mean
-    assert it.rows[1]["cost/mixture proportional/seconds"] > 0 and it.summary["spent/seconds"] == found.spent.seconds
+    assert (
+        it.rows[1][f"score/math/{TASKS[0]}"] == next(r for r in outcome.rows if r.name == "math").scores[TASKS[0]].mean
+    )
+    assert it.rows[1]["cost/mixture proportional/seconds"] > 0 and it.summary["spent/seconds"] == outcome.spent.seconds
     assert it.summary["merge over mixture/cost"] < 1
     assert it.used == {f"bm:distill/{a.key}" for a in experiment.artefacts}
     assert {f"bm:evaluate/{s.evaluation.key}" for s in experiment.subjects} <= it.made
     figures = {f"figures/{name}" for name in ("mean", "time", "mean against time")}
     assert it.media.keys() == {"scores", "samples", *figures} and it.exits == [0]
-    assert len(scores(found).rows) == len(SKILLS) * len(TASKS)
+    assert len(scores(outcome).rows) == len(SKILLS) * len(TASKS)
     assert "tracker" not in capsys.readouterr().err
 
 
 def test_totals_count_each_artefact_once(experiment: Fixture) -> None:
     """What is behind a merge: its experts, their student and traces; what two of them used counts once."""
     prices = Prices(gpus={}, machine=1.0)
-    found = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
+    outcome = results(experiment.subjects, experiment.artefacts, replace(SETTINGS, prices=prices))
     models = {s.name: s.model for s in experiment.subjects}
     everything = {
         a.key: a for a in [*experiment.artefacts, *models.values(), *(s.evaluation for s in experiment.subjects)]
     }
-    assert found.spent.seconds == pytest.approx(sum(a.manifest["seconds"] for a in everything.values()))
-    merge = next(r for r in found.rows if r.name == "linear (math & science) & coding")
+    assert outcome.spent.seconds == pytest.approx(sum(a.manifest["seconds"] for a in everything.values()))
+    merge = next(r for r in outcome.rows if r.name == "linear (math & science) & coding")
     parts = [models[n] for n in ("student", "math", "coding", "science", merge.name)]
     traces = {a.key: a for a in experiment.artefacts}
     behind = {a.key: a for a in parts} | {
