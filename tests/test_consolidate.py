@@ -23,8 +23,8 @@ def arms(undisturbed: Path) -> Path:
 
 
 def manifests(folder: Path, label: str) -> list[dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in folder.glob("outputs/store/branch/*/manifest.json")]
-    return [manifest for manifest in found if manifest["label"] == label]
+    stored = [json.loads(path.read_text()) for path in folder.glob("outputs/store/branch/*/manifest.json")]
+    return [manifest for manifest in stored if manifest["label"] == label]
 
 
 def test_rows_and_verdicts_of_the_third_arm(arms: Path) -> None:

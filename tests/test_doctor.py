@@ -26,9 +26,9 @@ def test_what_the_paper_needs_is_named_with_its_remedy(monkeypatch: pytest.Monke
     config = compose("recipe=tinyr1", "trainer=gpu", "tracker.mode=online", "evaluate.engine.python=nosuch/python")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", "/nosuch")
-    missing = {found.name: found for found in examine(config, 1e9) if found.state == "missing"}
+    missing = {finding.name: finding for finding in examine(config, 1e9) if finding.state == "missing"}
     assert set(missing) >= {"GPUs", "vLLM", "disk", "Hugging Face hub", "W&B login"}
-    assert all(found.remedy for found in missing.values())
+    assert all(finding.remedy for finding in missing.values())
     assert "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B" in missing["Hugging Face hub"].said
 
 
@@ -42,5 +42,5 @@ def test_a_file_system_without_flock_is_told(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("bm.doctor.fcntl.flock", missing)
-    found = {f.name: f for f in examine(compose(), 0.0)}["file locks"]
-    assert found.there and "no flock (Function not implemented)" in found.said
+    locks = {f.name: f for f in examine(compose(), 0.0)}["file locks"]
+    assert locks.there and "no flock (Function not implemented)" in locks.said

@@ -157,7 +157,7 @@ def test_a_users_own_source_is_made_again_when_its_file_or_its_code_changes(tmp_
 def test_a_stage_states_the_gpus_of_its_engine(tmp_path: Path) -> None:
     stages = Stages(Store(tmp_path / "store"), composed())
     facts: list[dict[str, Any]] = [{"engine": {"gpus": 4}}, {"teacher": {"gpus": 2}}, {"gpus": 8}, {"tokens": 1}]
-    made = [stages.make("evaluate", str(i), {"i": i}, [], lambda work, one=one: one) for i, one in enumerate(facts)]
+    made = [stages.make("evaluate", str(i), {"i": i}, [], lambda work, fact=fact: fact) for i, fact in enumerate(facts)]
     assert [artefact.facts["gpus"] for artefact in made] == [4, 2, 8, 0]
 
 

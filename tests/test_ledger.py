@@ -32,12 +32,12 @@ def artefact(key: str, seconds: float, inputs: list[str], stage: str = "branch",
 @st.composite
 def graphs(draw: st.DrawFn) -> list[Artefact]:
     """Lineages: an artefact's inputs are any of those before it, one of them perhaps twice."""
-    found: list[Artefact] = []
+    lineage: list[Artefact] = []
     for number in range(draw(st.integers(1, 12))):
-        before = [a.key for a in found]
+        before = [a.key for a in lineage]
         inputs = draw(st.lists(st.sampled_from(before), max_size=5)) if before else []
-        found.append(artefact(str(number), draw(st.integers(0, 1000)), inputs))
-    return found
+        lineage.append(artefact(str(number), draw(st.integers(0, 1000)), inputs))
+    return lineage
 
 
 def union(key: str, graph: dict[str, Artefact]) -> set[str]:
@@ -47,9 +47,9 @@ def union(key: str, graph: dict[str, Artefact]) -> set[str]:
 @given(graphs())
 def test_sums_are_over_the_union_of_what_is_behind(graph: list[Artefact]) -> None:
     by_key, ledger = {a.key: a for a in graph}, Ledger(graph, PRICES)
-    for one in graph:
-        behind = union(one.key, by_key)
-        cost = ledger.behind(one)
+    for node in graph:
+        behind = union(node.key, by_key)
+        cost = ledger.behind(node)
         assert cost.seconds == sum(by_key[key].manifest["seconds"] for key in behind)
         assert (cost.tokens, cost.flops) == (10 * len(behind), 7 * len(behind))
     both = ledger.behind(graph[0], graph[-1], graph[-1])
@@ -102,8 +102,8 @@ def test_flops_of_generation_and_of_a_merge(tmp_path: Path) -> None:
     student = artefact("student", 1, [], path=model)
     asked = artefact("asked", 1, ["student"], "evaluate", path=tmp_path / "evaluation")
     merged = artefact("merged", 1, ["student", "student"], "merge")
-    for one in (asked, merged):
-        one.facts.pop("flops")  # type: ignore[attr-defined]
+    for made in (asked, merged):
+        made.facts.pop("flops")  # type: ignore[attr-defined]
     ledger = Ledger([student, asked, merged], PRICES)
     assert parameters(model) == 17 and ledger.of(asked).tokens == 20
     assert (ledger.of(asked).flops, ledger.of(merged).flops) == (2 * 17 * 20, 2 * 17)

@@ -17,10 +17,10 @@ def mixture(ratio: dict[str, float] | None = None, temperature: float | None = N
 def test_temperature_keeps_the_number_of_traces_and_the_law(sizes: dict[str, int], temperature: float) -> None:
     used = {d: ratio * sizes[d] for d, ratio in ratios(mixture(temperature=temperature), sizes).items()}
     assert abs(sum(used.values()) - sum(sizes.values())) < 1e-6 * sum(sizes.values())
-    for one in sizes:
+    for domain in sizes:
         for other in sizes:  # n_d^(1/T) up to a common factor
-            law = (sizes[one] / sizes[other]) ** (1 / temperature)
-            assert abs(used[one] / used[other] - law) < 1e-9 * law
+            law = (sizes[domain] / sizes[other]) ** (1 / temperature)
+            assert abs(used[domain] / used[other] - law) < 1e-9 * law
 
 
 def test_between_as_it_is_and_equally_many() -> None:

@@ -125,10 +125,10 @@ def apart(claim, row, rivals, domains):
     return (score[row["key"]] - other).mean(), (share * (1 - share) / questions).sum() / len(about) ** 2
 
 
-def part(claim, found):
+def part(claim, record):
     """A difference or a ratio over the seeds that have all the cells it is about."""
-    rows, cells = meant(claim["of"], found["rows"], found["cells"]), found["cells"]
-    rivals, alone = meant(claim["against"], found["rows"], found["cells"]), claim["against"].get("where") is None
+    rows, cells = meant(claim["of"], record["rows"], record["cells"]), record["cells"]
+    rivals, alone = meant(claim["against"], record["rows"], record["cells"]), claim["against"].get("where") is None
     about = {place(row) for row in rows} | ({place(row) for row in rivals} if not alone else set())
     values, floors, counts = [], [], Counter()
     for seed in sorted({cell["seed"] for cell in cells}):
@@ -139,24 +139,24 @@ def part(claim, found):
             near = [r for r in rivals if r["seed"] == seed and r["key"] != row["key"]
                     and (not alone or r["settings"] == row["settings"])]  # fmt: skip
             (domains,) = [c["domains"] for c in cells if c["seed"] == seed and c["settings"] == row["settings"]]
-            one = apart(claim, row, near, domains) if near else None
-            if one is not None:
-                here.append((*one, row["order"], len(near)))
-        counts[len(here), sum(one[3] for one in here)] += 1
+            compared = apart(claim, row, near, domains) if near else None
+            if compared is not None:
+                here.append((*compared, row["order"], len(near)))
+        counts[len(here), sum(compared[3] for compared in here)] += 1
         wanted = claim["of"].get("order")
-        if not here or (isinstance(wanted, list) and {one[2] for one in here} != set(wanted)):
+        if not here or (isinstance(wanted, list) and {compared[2] for compared in here} != set(wanted)):
             continue
         best = max(here) if claim["of"].get("best") else None
-        values.append(best[0] if best else np.mean([one[0] for one in here]))
-        floors.append(best[1] if best else np.mean([one[1] for one in here]))
+        values.append(best[0] if best else np.mean([compared[0] for compared in here]))
+        floors.append(best[1] if best else np.mean([compared[1] for compared in here]))
     assert len(counts) <= 1, f"seeds compare unlike numbers of models: {counts}"
     return Part(values, floors, claim)
 
 
-def parts(claim, found):
+def parts(claim, record):
     if claim["test"] == "cosine":
-        pairs = sorted({pair for cell in found["cells"] for pair in cell["cosines"].get(claim["of"], {})})
-        values = [[cell["cosines"][claim["of"]][pair] for cell in found["cells"]] for pair in pairs]
+        pairs = sorted({pair for cell in record["cells"] for pair in cell["cosines"].get(claim["of"], {})})
+        values = [[cell["cosines"][claim["of"]][pair] for cell in record["cells"]] for pair in pairs]
         return [Part(of_it, [0.0] * len(of_it), claim) for of_it in values]
     if claim["test"] == "order":
         steps = [
@@ -164,28 +164,28 @@ def parts(claim, found):
                      "against": b if b.get("where") or not a.get("where") else b | {"where": a["where"]}}
             for a, b in pairwise(claim["of"])
         ]  # fmt: skip
-        return [part(step, found) for step in steps]
-    return [part(claim, found)]
+        return [part(step, record) for step in steps]
+    return [part(claim, record)]
 
 
 def alone(of_it):
     """The p of a whole claim and what it says: true where every part is, false where any is."""
-    outside = [one.p for one in of_it if one.p is not None and not one.inside]
+    outside = [piece.p for piece in of_it if piece.p is not None and not piece.inside]
     against = min(1.0, len(of_it) * min(outside)) if outside else None
     if against is not None and against < 0.05:
         return against, "refuted"
-    if not of_it or not all(one.seeds for one in of_it):
+    if not of_it or not all(piece.seeds for piece in of_it):
         return None, "not tested at this scale"
-    if any(one.p is None for one in of_it):
+    if any(piece.p is None for piece in of_it):
         return None, "undecided"
-    return (against, "undecided") if outside else (max(one.p for one in of_it), "supported")
+    return (against, "undecided") if outside else (max(piece.p for piece in of_it), "supported")
 
 
 def judged(name):
     """By claim: its parts, its p after Holm's allowance for all that were tested, and the verdict."""
-    found = of(name)
+    record = of(name)
     claims = yaml.safe_load((HOME / f"experiments/{name}/published.yaml").read_text())["claims"]
-    by_claim = {claim["id"]: parts(claim, found) for claim in claims}
+    by_claim = {claim["id"]: parts(claim, record) for claim in claims}
     raw = {i: alone(of_it) for i, of_it in by_claim.items()}
     tested = sorted((p, i) for i, (p, _) in raw.items() if p is not None)
     allowed = np.maximum.accumulate([min(1.0, (len(tested) - rank) * p) for rank, (p, _) in enumerate(tested)])
@@ -207,23 +207,23 @@ def test_committed_claims_follow_from_the_rows_beside_them(name):
         told = claim["parts"] or [claim]
         if verdict != "not tested at this scale":
             assert len(told) == len(of_it)
-            for one, mine in zip(told, of_it, strict=True):
-                assert one["seeds"] == mine.seeds
+            for recorded, mine in zip(told, of_it, strict=True):
+                assert recorded["seeds"] == mine.seeds
                 for value in ("measured", "low", "high"):
                     ours = getattr(mine, value)
-                    assert one[value] == (None if ours is None else pytest.approx(ours, rel=1e-6, abs=1e-12))
-            assert any(claim["measured"] == one["measured"] for one in told)
+                    assert recorded[value] == (None if ours is None else pytest.approx(ours, rel=1e-6, abs=1e-12))
+            assert any(claim["measured"] == recorded["measured"] for recorded in told)
 
 
 def test_a_model_that_is_missing_is_not_passed_over():
-    found = of("figure2")
+    record = of("figure2")
     claims = yaml.safe_load((HOME / "experiments/figure2/published.yaml").read_text())["claims"]
     (claim,) = [claim for claim in claims if claim["id"] == "soup-dare-linear-science"]
-    assert part(claim, found).seeds == 6
+    assert part(claim, record).seeds == 6
     for method in ("linear", "dare_linear"):
-        gone = next(row for row in found["rows"] if row["method"] == method)
+        gone = next(row for row in record["rows"] if row["method"] == method)
         with pytest.raises(AssertionError, match="unlike numbers"):
-            part(claim, found | {"rows": [row for row in found["rows"] if row is not gone]})
+            part(claim, record | {"rows": [row for row in record["rows"] if row is not gone]})
 
 
 def points(value):
@@ -268,11 +268,11 @@ def test_the_readme_prints_what_the_rows_say(name, claim, words):
     assert line.endswith(f"{SIGNS[verdict]} |")
     if len(of_it) > 1:
         pairs = sorted(of(name)["cells"][0]["cosines"][claim])
-        told = [f"{pair} {one.measured:+.3f}".replace("-", "−") for pair, one in zip(pairs, of_it, strict=True)]
+        told = [f"{pair} {piece.measured:+.3f}".replace("-", "−") for pair, piece in zip(pairs, of_it, strict=True)]
         assert sorted(re.findall(r"\w+ & \w+ [+−][\d.]+", line)) == sorted(told)
     elif claim == "cost":
-        one = of_it[0]
-        assert f"{100 * one.measured:.1f} % of its time ({100 * one.low:.1f} to {100 * one.high:.1f})" in line
+        cost = of_it[0]
+        assert f"{100 * cost.measured:.1f} % of its time ({100 * cost.low:.1f} to {100 * cost.high:.1f})" in line
     else:
         assert f"{points(of_it[0].measured)} ({points(of_it[0].low)} to {points(of_it[0].high)})" in line
     assert re.findall(r"Holm p = ([\d.]+)", line) in ([], [f"{p:.3f}"])
@@ -287,11 +287,11 @@ INTERVAL = re.compile(rf"{NUMBER}[^()\d]{{0,40}}?\(?,? ?\(?{NUMBER} to {NUMBER}"
 
 def sizes(name):
     """What may be printed of claims and their parts: (measured, low, high) without sign, in points or as they are."""
-    known = [one for of_it, _, _ in judged(name).values() for one in of_it if one.low is not None]
+    known = [piece for of_it, _, _ in judged(name).values() for piece in of_it if piece.low is not None]
     return {
-        (f"{abs(one.measured) * scale + 1e-9:.{digits}f}",
-         *sorted((f"{abs(end) * scale + 1e-9:.{digits}f}" for end in (one.low, one.high)), key=float))
-        for one in known
+        (f"{abs(piece.measured) * scale + 1e-9:.{digits}f}",
+         *sorted((f"{abs(end) * scale + 1e-9:.{digits}f}" for end in (piece.low, piece.high)), key=float))
+        for piece in known
         for scale, digits in ((100, 1), (1, 2), (1, 3))
     }  # fmt: skip
 
@@ -300,15 +300,15 @@ def sizes(name):
 def test_every_interval_in_an_experiments_readme_is_that_of_a_claim(name):
     """By size, as "17.8 below" is −17.8."""
     known = sizes(name)
-    for found in INTERVAL.finditer((HOME / f"experiments/{name}/README.md").read_text().replace("\n", " ")):
-        m, low, high = (group.lstrip("+−") for group in found.groups())
-        assert (m, *sorted((low, high), key=float)) in known, found[0]
+    for printed in INTERVAL.finditer((HOME / f"experiments/{name}/README.md").read_text().replace("\n", " ")):
+        m, low, high = (group.lstrip("+−") for group in printed.groups())
+        assert (m, *sorted((low, high), key=float)) in known, printed[0]
 
 
 @pytest.mark.parametrize("name", AGAIN)
 def test_every_number_that_came_out_is_that_of_a_claim(name):
-    _, found, text = (HOME / f"experiments/{name}/README.md").read_text().partition("## Results")
-    assert found
+    _, heading, text = (HOME / f"experiments/{name}/README.md").read_text().partition("## Results")
+    assert heading
     known = {number for triple in sizes(name) for number in triple}
     adjusted = {f"{p:.{digits}f}" for _, p, _ in judged(name).values() if p is not None for digits in (2, 3)}
     for p in re.findall(r"p = ([\d.]+\d)", text):

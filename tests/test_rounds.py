@@ -37,8 +37,8 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def manifests(folder: Path, stage: str) -> list[dict[str, Any]]:
-    found = [json.loads(p.read_text()) for p in folder.glob(f"outputs/store/{stage}/*/manifest.json")]
-    return sorted(found, key=lambda m: m["created"])
+    stored = [json.loads(p.read_text()) for p in folder.glob(f"outputs/store/{stage}/*/manifest.json")]
+    return sorted(stored, key=lambda m: m["created"])
 
 
 def rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -76,7 +76,7 @@ def test_no_question_is_asked_in_two_rounds(two_rounds: Path) -> None:
             assert len(ids) == 48
             asked.setdefault(manifest["label"].split()[0], []).append(ids)
     assert {domain: len(rounds) for domain, rounds in asked.items()} == {"math": 2, "coding": 2}
-    assert not any(one & other for one, other in asked.values())
+    assert not any(first & second for first, second in asked.values())
 
 
 def test_one_round_is_the_recipe_as_it_is_and_more_of_them_repeat_none(two_rounds: Path) -> None:

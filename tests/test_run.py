@@ -24,15 +24,15 @@ ROWS = {
 
 def results(folder: Path) -> dict[str, Any]:
     """results.json without its times and what was typed."""
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    found.pop("run")
-    found["spent"].pop("seconds"), found["spent"].pop("money")
-    for row in found["rows"]:
+    recorded: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    recorded.pop("run")
+    recorded["spent"].pop("seconds"), recorded["spent"].pop("money")
+    for row in recorded["rows"]:
         for cost in (row["cost"], row["total"]):
             cost.pop("seconds"), cost.pop("money")
-    for verdict in found["verdicts"]:
+    for verdict in recorded["verdicts"]:
         verdict.pop("cost_ratio")
-    return found
+    return recorded
 
 
 def published(folder: Path) -> dict[str, int]:
@@ -43,14 +43,14 @@ def published(folder: Path) -> dict[str, int]:
 
 
 def test_every_model_has_every_score(undisturbed: Path) -> None:
-    found = results(undisturbed / "outputs/result")
-    assert {row["name"]: row["kind"] for row in found["rows"]} == ROWS
-    for row in found["rows"]:
+    recorded = results(undisturbed / "outputs/result")
+    assert {row["name"]: row["kind"] for row in recorded["rows"]} == ROWS
+    for row in recorded["rows"]:
         assert len(row["scores"]) == 3
         for score in row["scores"].values():
             assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
             assert (score["questions"], score["samples"]) == (12, 2)
-    claims = {(v["name"], v["against"]) for v in found["verdicts"]}
+    claims = {(v["name"], v["against"]) for v in recorded["verdicts"]}
     assert {("math", "student"), ("arcee_fusion", "student"), ("arcee_fusion", "mixture")} <= claims
 
 

@@ -42,12 +42,13 @@ def test_all_right_or_all_wrong_is_no_certainty(questions):
 @pytest.mark.parametrize("questions", [10, 30, 150])
 def test_intervals_cover_exact_binomial_cases(questions):
     """Every outcome counted with its probability; coverage jumps with the share, so it is averaged over near ones."""
-    found = [interval(bernoulli(k, questions), **SETTINGS) for k in range(questions + 1)]
+    intervals = [interval(bernoulli(k, questions), **SETTINGS) for k in range(questions + 1)]
     covered = []
     for share in np.linspace(0.02, 0.98, 49):
         near = 1 - (1 - share) * np.linspace(0.8, 1.2, 21) if share > 0.5 else share * np.linspace(0.8, 1.2, 21)
         hits = [
-            [i.low <= p <= i.high for i in found] @ stats.binom.pmf(range(questions + 1), questions, p) for p in near
+            [i.low <= p <= i.high for i in intervals] @ stats.binom.pmf(range(questions + 1), questions, p)
+            for p in near
         ]
         covered.append(np.mean(hits))
     assert min(covered) >= 0.915
@@ -142,8 +143,8 @@ def test_one_sample_a_question_is_tangos_interval_and_mcnemars_test(better, wors
             return -(np.array([better, worse, equal]) * np.log(np.maximum(cells, 1e-300))).sum()
 
         bounds = (max(0, -truth), (1 - truth) / 2)
-        found = optimize.minimize_scalar(unlikely, bounds, bounds=bounds, method="bounded", options={"xatol": 1e-12})
-        ends = min((*bounds, found.x), key=unlikely)
+        minimum = optimize.minimize_scalar(unlikely, bounds, bounds=bounds, method="bounded", options={"xatol": 1e-12})
+        ends = min((*bounds, minimum.x), key=unlikely)
         return 2 * ends + truth - truth**2
 
     for end in (got.low, got.high):
@@ -156,8 +157,8 @@ def test_one_sample_a_question_is_tangos_interval_and_mcnemars_test(better, wors
 def test_one_sample_a_question_counted_exactly(questions):
     """Every outcome with its probability: coverage, and false verdicts of equal models however often they differ."""
     cells = [(b, w, questions - b - w) for b in range(questions + 1) for w in range(questions + 1 - b)]
-    found = [compare(*trinomial(*of), 0.95) for of in cells]
-    low, high, decided = (np.array([getattr(f, name) for f in found]) for name in ("low", "high", "verdict"))
+    comparisons = [compare(*trinomial(*of), 0.95) for of in cells]
+    low, high, decided = (np.array([getattr(f, name) for f in comparisons]) for name in ("low", "high", "verdict"))
     for unlike in (0.1, 0.2, 0.3, 0.48):
         for better in (0.5, 0.7, 0.85, 1.0):
             chances = (unlike * better, unlike * (1 - better), 1 - unlike)
@@ -170,9 +171,9 @@ def test_one_sample_a_question_counted_exactly(questions):
 def test_samples_that_always_agree_count_as_one():
     random = np.random.default_rng(3)
     first, second = random.integers(0, 2, (2, 40, 1)).astype(float)
-    one = compare({"t": first}, {"t": second}, 0.95)
+    single = compare({"t": first}, {"t": second}, 0.95)
     many = compare({"t": first.repeat(16, 1)}, {"t": second.repeat(16, 1)}, 0.95)
-    assert (many.low, many.high, many.p) == pytest.approx((one.low, one.high, one.p))
+    assert (many.low, many.high, many.p) == pytest.approx((single.low, single.high, single.p))
 
 
 def test_no_agreement_is_certainty():
@@ -234,10 +235,10 @@ def test_few_questions_with_many_samples_are_compared_about_as_sharply_as_by_a_p
     for _ in range(runs):
         chances = 0.05 + 0.9 * random.beta(2.5, 2.5, 30)
         better, worse = chances, np.clip(chances - 0.09, 0, 1)
-        one, other, equal = (answers(random, of, 16) for of in (better, worse, better))
-        ours += compare({"t": one}, {"t": other}, 0.95).verdict == "better"
-        theirs += stats.ttest_rel(one.mean(1), other.mean(1)).pvalue < 0.05
-        false += compare({"t": one}, {"t": equal}, 0.95).verdict != "undecided"
+        first, second, equal = (answers(random, of, 16) for of in (better, worse, better))
+        ours += compare({"t": first}, {"t": second}, 0.95).verdict == "better"
+        theirs += stats.ttest_rel(first.mean(1), second.mean(1)).pvalue < 0.05
+        false += compare({"t": first}, {"t": equal}, 0.95).verdict != "undecided"
     assert theirs / runs > 0.6
     assert ours / theirs > 0.95
     assert false / runs <= 0.07
@@ -285,8 +286,8 @@ def test_samples_needed_decide_it_as_often_as_promised(questions, samples, gap):
         if got.samples_needed is None or not 0.9 < got.difference / gap < 1.1:
             continue
         for _ in range(5):
-            one, other = (answers(random, of, got.samples_needed) for of in (chances, rival))
-            decided += compare({"t": one}, {"t": other}, 0.95).verdict == "better"
+            first, second = (answers(random, of, got.samples_needed) for of in (chances, rival))
+            decided += compare({"t": first}, {"t": second}, 0.95).verdict == "better"
             asked += 1
     assert asked >= 50
     assert 0.74 <= decided / asked <= 0.96

@@ -41,11 +41,11 @@ def unreachable(work: Path) -> dict:
 
 def test_made_once_and_found_again(tmp_path: Path) -> None:
     made = make(Store(tmp_path), write("abc"), lr=1)
-    found = make(Store(tmp_path), unreachable, lr=1)
-    assert found == made
-    assert found.facts == {"tokens": 3}
-    assert (found.path / "folder" / "model").read_text() == "abc"
-    assert [p.name for p in found.path.parent.iterdir() if p.name.endswith(".work")] == []
+    again = make(Store(tmp_path), unreachable, lr=1)
+    assert again == made
+    assert again.facts == {"tokens": 3}
+    assert (again.path / "folder" / "model").read_text() == "abc"
+    assert [p.name for p in again.path.parent.iterdir() if p.name.endswith(".work")] == []
 
 
 def test_key_depends_on_config_and_inputs(tmp_path: Path) -> None:

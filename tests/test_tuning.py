@@ -30,7 +30,7 @@ def test_tuned_merges_stand_beside_their_defaults(undisturbed: Path, bm: Bm) -> 
             for name in (f"{domain} tune", domain)
         )
         traces = [pq.read_table(p)["prompt"].to_pylist() for p in store.glob("distill/*/traces.parquet")]
-        assert len(asked) == 8 and not asked & test and not asked & {prompt for one in traces for prompt in one}
+        assert len(asked) == 8 and not asked & test and not asked & {prompt for prompts in traces for prompt in prompts}
     tuned = [p.parent for p in store.glob("tune/*/manifest.json")]
     assert len(tuned) == 2
     for folder in tuned:

@@ -19,8 +19,8 @@ LOGGED = {*COLUMNS, "held_out_math", "cosine_math_coding", "scores"}
 def test_every_panel_draws_what_runs_log(experiment: Fixture) -> None:  # noqa: F811
     from experiments.dashboard.workspace import definition, workspace
 
-    found = results(experiment.subjects, experiment.artefacts, SETTINGS)
-    known = {*summary(found), *LOGGED}
+    outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
+    known = {*summary(outcome), *LOGGED}
     stored = json.loads(definition(workspace("entity", "bm")))
     sections = stored["spec"]["section"]["panelBankConfig"]["sections"]
     assert [s["name"] for s in sections] == ["Grid", "Merge against mixture", "Cost against score", "Curves"]

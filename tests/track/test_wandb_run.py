@@ -28,7 +28,7 @@ with tracked(wandb(Path(sys.argv[1])), about()) as run:
 """
 
 
-def found(folder: Path, key: str) -> Held:
+def logged(folder: Path, key: str) -> Held:
     files = logs(folder, key)
     assert ended(files[-1])
     return held(files, "step")
@@ -48,7 +48,7 @@ def told(run: Tracked, folder: Path) -> None:
 def test_everything_told_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tracked(wandb(tmp_path, tags=["a"]), about("a1", group="table2")) as run:
         told(run, tmp_path)
-    it = found(tmp_path, "a1")
+    it = logged(tmp_path, "a1")
     assert it.about == {"id": "a1", "name": "math", "project": "bm", "group": "table2", "job type": "branch",
                         "tags": ["a"]}  # fmt: skip
     assert it.rows[2]["loss"] == 0.5 and it.rows[3]["never"] == "NaN" and it.config["branch"]["warmup"] is None
@@ -91,7 +91,7 @@ def test_killed_and_taken_up(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         run.catch_up((step, {"loss": 1 / step, "tokens": 100 * step}) for step in range(1, 11))
         for step in range(11, 16):
             run.log({"loss": 1 / step, "tokens": 100 * step}, step)
-    it = found(tmp_path, KEY)
+    it = logged(tmp_path, KEY)
     assert len(logs(tmp_path, KEY)) == 2
     assert {step: row["loss"] for step, row in it.rows.items()} == {step: 1 / step for step in range(1, 16)}
     again = held(logs(tmp_path, KEY)[1:], "step")
@@ -102,7 +102,7 @@ def test_killed_and_taken_up(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_an_exception_marks_the_run_failed(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), tracked(wandb(tmp_path), about("a3")):
         raise ZeroDivisionError
-    assert found(tmp_path, "a3").exits == [1]
+    assert logged(tmp_path, "a3").exits == [1]
 
 
 def test_disabled_leaves_nothing(tmp_path: Path) -> None:

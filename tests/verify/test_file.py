@@ -35,16 +35,16 @@ def graded(bm: Bm, folder: Path, lines: list[Any], *words: str) -> list[dict[str
     said = bm("verify", "file=R.jsonl", "output=out/G.jsonl", *words, cwd=folder)
     assert said.returncode == 0, said.stderr
     assert "accepted" in said.stderr and said.stdout == ""
-    found = [json.loads(line) for line in (folder / "out" / "G.jsonl").read_text().splitlines()]
-    assert len(found) == len(lines)
+    rows = [json.loads(line) for line in (folder / "out" / "G.jsonl").read_text().splitlines()]
+    assert len(rows) == len(lines)
     assert [path.name for path in (folder / "out").iterdir()] == ["G.jsonl"]
-    return found
+    return rows
 
 
 def test_every_line_has_its_verdict_at_its_place(bm: Bm, tmp_path: Path) -> None:
-    found = graded(bm, tmp_path, [line for line, _, _ in LINES], "verifier=math")
-    assert [(row["accepted"], row["reason"]) for row in found] == [(a, r) for _, a, r in LINES]
-    assert found[0] == LINES[0][0] | {"accepted": True, "reason": "", "graded": "\\frac12", "note": "two checks agree"}
+    rows = graded(bm, tmp_path, [line for line, _, _ in LINES], "verifier=math")
+    assert [(row["accepted"], row["reason"]) for row in rows] == [(a, r) for _, a, r in LINES]
+    assert rows[0] == LINES[0][0] | {"accepted": True, "reason": "", "graded": "\\frac12", "note": "two checks agree"}
 
 
 def test_choices_numbers_and_procedural_questions(bm: Bm, tmp_path: Path) -> None:

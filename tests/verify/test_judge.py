@@ -154,11 +154,11 @@ def test_a_judge_is_asked_once(file: Callable[..., int], changes: list[str], new
 
 def test_a_judge_goes_on_where_it_was_stopped(server: Server, file: Callable[..., int]) -> None:
     words = [f"word {n}" for n in range(12)]
-    one = "verify.judge.engine.parallel=1"
+    one_at_a_time = "verify.judge.engine.parallel=1"
     server.fault = lambda number: "page" if number > 5 else None
-    file(words, one, "verify.judge.engine.retries=0", status=2)
+    file(words, one_at_a_time, "verify.judge.engine.retries=0", status=2)
     server.fault = lambda number: None
-    assert file(words, one) == 7
+    assert file(words, one_at_a_time) == 7
 
 
 def made(words: Sequence[str]) -> tuple[Stages, Artefact]:

@@ -38,9 +38,9 @@ def hostile(secret: Path, target: Path) -> list[str]:
 
 
 def entry(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = create_dataset("chain_sum" if name in NO_DATA else name, seed=1, size=1)[0]
-    found["metadata"]["source_dataset"] = name
-    return found
+    problem: dict[str, Any] = create_dataset("chain_sum" if name in NO_DATA else name, seed=1, size=1)[0]
+    problem["metadata"]["source_dataset"] = name
+    return problem
 
 
 def harm(names: list[str], folder: Path) -> tuple[list[Verdict], list[Case]]:
@@ -76,9 +76,10 @@ def test_hostile_responses_to_every_generator(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_generator_accepts_its_own_answer():
     entries = [entry(name) for name in sorted(set(DATASETS) - NO_DATA)]
-    asked = [one for one in entries if isinstance(one["answer"], str)]  # a few have no single answer
+    asked = [problem for problem in entries if isinstance(problem["answer"], str)]  # a few have no single answer
     cases = [
-        Case("reasoning_gym", one["answer"], one["answer"], json.dumps(one["metadata"], default=str)) for one in asked
+        Case("reasoning_gym", problem["answer"], problem["answer"], json.dumps(problem["metadata"], default=str))
+        for problem in asked
     ]
     refused = [
         json.loads(case.metadata)["source_dataset"]
@@ -90,8 +91,8 @@ def test_every_generator_accepts_its_own_answer():
 
 @pytest.mark.parametrize("name", ["arc_agi", "rearc", "spiral_matrix", "countdown", "simple_integration"])
 def test_a_generator_accepts_its_own_answer_after_json(name):
-    one = entry(name)
-    case = Case("reasoning_gym", one["answer"], one["answer"], json.dumps(one["metadata"], default=str))
+    problem = entry(name)
+    case = Case("reasoning_gym", problem["answer"], problem["answer"], json.dumps(problem["metadata"], default=str))
     assert verify(case, SETTINGS).accepted
     assert not verify(case._replace(response="7"), SETTINGS).accepted
 
@@ -114,8 +115,8 @@ def test_the_scorer_is_asked_once_whether_it_honours_its_own_answer(monkeypatch)
 
 def test_the_metadata_of_a_file_is_no_program_either(tmp_path):
     target = tmp_path / "target"
-    one = entry("simple_integration")
-    metadata = one["metadata"] | {"integrand": f"open({str(target)!r}, 'w')"}
+    problem = entry("simple_integration")
+    metadata = problem["metadata"] | {"integrand": f"open({str(target)!r}, 'w')"}
     assert not verify(Case("reasoning_gym", "y", "x", json.dumps(metadata)), SETTINGS).accepted
     assert not target.exists()
 
@@ -134,8 +135,8 @@ def test_what_stands_in_for_an_evaluator_reads_values_only():
 
 
 def test_a_scorers_exception_is_a_refusal_with_its_reason():
-    one = entry("prime_factorization")
-    case = Case("reasoning_gym", "it is 2 and 3", one["answer"], json.dumps(one["metadata"]))
+    problem = entry("prime_factorization")
+    case = Case("reasoning_gym", "it is 2 and 3", problem["answer"], json.dumps(problem["metadata"]))
     verdict = verify(case, SETTINGS)
     assert not verdict.accepted and verdict.reason.startswith("scorer failed: ValueError")
     assert verdict.kind == "scorer failed"

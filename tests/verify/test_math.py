@@ -189,11 +189,11 @@ def test_many_at_a_time_from_any_thread_are_judged_as_one_by_one():
     pairs = rng.choices([*REFERENCES, *SAME, *DIFFERENT], k=60)
     cases = [Case("math", f"\\boxed{{{answer}}}", reference, "") for reference, answer in pairs]
     alone = [verify(case, SETTINGS) for case in cases]
-    found = []
-    thread = threading.Thread(target=lambda: found.extend(verify_all(cases, verifying(seconds=20, parallel=4))))
+    verdicts = []
+    thread = threading.Thread(target=lambda: verdicts.extend(verify_all(cases, verifying(seconds=20, parallel=4))))
     thread.start()
     thread.join()
-    assert found == alone
+    assert verdicts == alone
 
 
 def test_perturbed_answers_are_refused():

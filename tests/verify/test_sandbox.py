@@ -37,11 +37,11 @@ def run(source: str, kind: str = "bubblewrap", **limits) -> str:
 def survivors() -> list[int]:
     """Processes of this machine that carry the mark; the killed need a moment to go."""
     for _ in range(100):
-        found = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/comm") if _text(p).strip() == MARK]
-        if not found:
+        marked = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/comm") if _text(p).strip() == MARK]
+        if not marked:
             return []
         time.sleep(0.02)
-    return found
+    return marked
 
 
 def _text(path: Path) -> str:
