@@ -16,8 +16,8 @@ from bm.branch.attention import ISOLATED
 from bm.branch.model import load
 from bm.config import Adapter
 from bm.errors import UserError
-from tests.branch.conftest import branch, settings, tracker, trainer
-from tests.branch.test_parallel import TORCHRUN, close
+from tests.branch.conftest import Forked, branch, settings, tracker, trainer
+from tests.branch.test_parallel import close
 
 
 def lora(**overrides: object) -> Adapter:
@@ -91,10 +91,10 @@ def test_checkpoints_hold_the_adapter_alone_and_a_run_resumes(
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "sequence", "dora"), [(2, 1, False), (2, 2, False), (2, 1, True)])
 def test_ranks_train_an_adapter_as_one(
-    student: Path, traces: list[Traces], tmp_path: Path, ranks: int, sequence: int, dora: bool
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, ranks: int, sequence: int, dora: bool
 ) -> None:
     trained(student, traces, tmp_path / "alone", lora(dora=dora))
-    several = {"devices": ranks, "sequence_parallel": sequence, "launch": f"{TORCHRUN} {ranks}"}
+    several = {"devices": ranks, "sequence_parallel": sequence, "launch": forked(ranks)}
     trained(student, traces, tmp_path / "both", lora(dora=dora), **several)
     close(tmp_path / "both", tmp_path / "alone")
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))

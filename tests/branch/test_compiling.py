@@ -7,8 +7,8 @@ import pytest
 from bm.branch import Traces, train
 from bm.branch.compiling import check_compiler
 from bm.errors import UserError
-from tests.branch.conftest import branch, tracker, trainer
-from tests.branch.test_parallel import TORCHRUN, close
+from tests.branch.conftest import Forked, branch, tracker, trainer
+from tests.branch.test_parallel import close
 
 
 def trained(student: Path, traces: list[Traces], work: Path, **resources: object) -> dict[str, object]:
@@ -17,14 +17,13 @@ def trained(student: Path, traces: list[Traces], work: Path, **resources: object
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "resources", [{"activation_checkpointing": "full"}, {"devices": 2, "launch": f"{TORCHRUN} 2"}], ids=str
-)
+@pytest.mark.parametrize("resources", [{"activation_checkpointing": "full"}, {"devices": 2}], ids=str)
 def test_compiled_layers_train_the_same_expert(
-    student: Path, traces: list[Traces], tmp_path: Path, resources: dict[str, object]
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, resources: dict[str, object]
 ) -> None:
+    launch = forked(2) if "devices" in resources else None
     plain = trained(student, traces, tmp_path / "plain")
-    facts = trained(student, traces, tmp_path / "compiled", compile=True, **resources)
+    facts = trained(student, traces, tmp_path / "compiled", compile=True, launch=launch, **resources)
     close(tmp_path / "compiled", tmp_path / "plain")
     assert "compile_seconds" not in plain and float(str(facts["compile_seconds"])) > 0
 

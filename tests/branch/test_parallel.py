@@ -20,7 +20,7 @@ from bm import compose
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
 from bm.errors import UserError
-from tests.branch.conftest import branch, tracker, trainer
+from tests.branch.conftest import Forked, branch, tracker, trainer
 from tests.branch.test_training import rows
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
@@ -29,32 +29,24 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "tied"), [(2, True), (4, False)])
-def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path) -> None:
+def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path, forked: Forked) -> None:
     """FSDP2, sequence parallel and both, on fuzzed lengths; 4 ranks a sequence are more than there are key heads."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied)  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *TORCHRUN.split()[1:],
-        str(ranks),
-        "-m",
-        "tests.branch.ranks",
-    ]
-    ended = subprocess.run([*command, str(tmp_path)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                           capture_output=True, text=True)  # fmt: skip
+    command = [*forked(ranks).split(), "-m", "tests.branch.ranks", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "all meshes agree" in ended.stdout
 
 
 def launched(
-    student: Path, traces: list[Traces], work: Path, ranks: int, sequence: int, **settings: Any
+    student: Path, traces: list[Traces], work: Path, ranks: int, sequence: int, launch: str = "", **settings: Any
 ) -> dict[str, Any]:
     work.mkdir(exist_ok=True)
-    several = {"devices": ranks, "sequence_parallel": sequence, "launch": f"{TORCHRUN} {ranks}"} if ranks > 1 else {}
+    launch = launch or f"{TORCHRUN} {ranks}"
+    several = {"devices": ranks, "sequence_parallel": sequence, "launch": launch} if ranks > 1 else {}
     return train(student, traces, branch(**settings), trainer(**several), tracker(), "math", "0123456789abcdef", work)
 
 
@@ -99,6 +91,7 @@ def alive(word: str) -> bool:
 
 @pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path, ranks: int, sequence: int) -> None:
+    """Started by torchrun, as users start them; the other tests fork theirs."""
     alone = launched(student, traces, tmp_path / "alone", 1, 1)
     both = launched(student, traces, tmp_path / "both", ranks, sequence)
     close(tmp_path / "both", tmp_path / "alone")
@@ -107,16 +100,16 @@ def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     """The last step measures held-out loss alone, which leaves the root of FSDP unsharded."""
     alone = launched(student, traces[:1], tmp_path / "alone", 1, 1)
-    both = launched(student, traces[:1], tmp_path / "both", 2, 1)
+    both = launched(student, traces[:1], tmp_path / "both", 2, 1, forked(2))
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"]
 
 
 @pytest.mark.slow
-def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     """A teacher that is sharded like its student, and shares its sequences: logits of the same tokens meet."""
     tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
     torch.manual_seed(1)
@@ -126,7 +119,7 @@ def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path
         part.save_pretrained(tmp_path / "teacher")
     settings = {"loss": "kd", "teacher": tmp_path / "teacher", "epochs": 1}
     launched(student, traces, tmp_path / "alone", 1, 1, **settings)
-    launched(student, traces, tmp_path / "both", 2, 2, **settings)
+    launched(student, traces, tmp_path / "both", 2, 2, forked(2), **settings)
     close(tmp_path / "both", tmp_path / "alone")
 
 
@@ -141,11 +134,12 @@ KINDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("domains", "precision", "held_out", "sequence"), KINDS)
 def test_every_kind_of_run_ends_with_an_expert(
-    student: Path, traces: list[Traces], tmp_path: Path, domains: int, precision: str, held_out: int, sequence: int
-) -> None:
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked,
+    domains: int, precision: str, held_out: int, sequence: int,
+) -> None:  # fmt: skip
     work = tmp_path / "work"
     work.mkdir()
-    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=f"{TORCHRUN} 2")
+    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=forked(2))
     settings = branch(held_out=held_out, epochs=1)
     facts = train(student, traces[:domains], settings, resources, tracker(), "math", "k", work)
     model = AutoModelForCausalLM.from_pretrained(work)
@@ -220,9 +214,9 @@ def test_slurm_gives_ranks_their_cores_and_ends_them_together(
 
 
 @pytest.mark.slow
-def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     with pytest.raises(UserError, match=r"math: 24 traces; branch\.held_out=24 leaves none"):
-        launched(student, traces, tmp_path / "work", 2, 2, held_out=24)
+        launched(student, traces, tmp_path / "work", 2, 2, forked(2), held_out=24)
 
 
 def test_ranks_that_cannot_be_formed_are_refused(student: Path, traces: list[Traces], tmp_path: Path) -> None:
