@@ -1,4 +1,4 @@
-"""Judge committed rows again: the claims in measured.json, claims.csv and claims.tex follow from the rows beside them.
+"""Judge and draw committed rows again: claims, claims.csv, claims.tex and figures follow from the rows beside them.
 
 python -m experiments.judge [NAME ...]        # without names: every experiment that has a measured.json with claims
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bm.report.figures.numbers import measure
 from bm.report.findings.published import names
+from bm.report.pages.experiment import redraw
 from bm.report.pages.record import FILE, judge
 from bm.report.pages.wording import TRUTHS
 
@@ -17,6 +18,7 @@ HOME = Path(__file__).parent
 def main(chosen: list[str]) -> None:
     for name in chosen or [name for name in names() if (HOME / name / FILE).is_file()]:
         print(name)
+        redraw(HOME / name)
         for claim in judge(HOME / name):
             said = [measure(claim.test, v) if v is not None else "–" for v in (claim.measured, claim.low, claim.high)]
             p = "" if claim.p is None else f", p = {claim.p:.2g} of all"

@@ -27,9 +27,10 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Written pages with the numbers that they leave open."""
-    return markdown.replace("{{ law }}", law.law()) if "{{ law }}" in markdown else markdown
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Pages with the numbers that they leave open, and with the captions of their figures."""
+    text = markdown.replace("{{ law }}", law.law()) if "{{ law }}" in markdown else markdown
+    return repository.captioned(text, page.file.src_uri)
 
 
 def generated() -> dict[str, str]:

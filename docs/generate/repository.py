@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 HOME = Path(__file__).parents[2]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+FIGURE = re.compile(r"^( *)(!\[[^\]]*\]\(([^)\s]+\.svg)\))$", re.MULTILINE)
+CAPTION = re.compile(r"<desc>(.*?)</desc>", re.DOTALL)
 PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -44,6 +46,21 @@ def relinked(text: str, file: str, page: str) -> str:
         return f"{image}[{words}]({near}{'#' + anchor if anchor else ''})"
 
     return LINK.sub(link, text)
+
+
+def captioned(text: str, page: str) -> str:
+    """`text` of the site's `page`, with the caption that each figure of an experiment holds below it."""
+
+    def caption(match: re.Match[str]) -> str:
+        indent, image, target = match.groups()
+        file = HOME / os.path.normpath(PurePosixPath(page).parent / target)
+        told = CAPTION.search(file.read_text()) if file.is_file() else None
+        if told is None:
+            return match[0]
+        lines = ['<figure markdown="span">', image, f"<figcaption>{told[1]}</figcaption>", "</figure>"]
+        return "\n".join(f"{indent}{line}" for line in lines)
+
+    return FIGURE.sub(caption, text)
 
 
 def figures(folder: Path) -> Iterator[tuple[str, Path]]:

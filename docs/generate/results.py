@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
+from math import hypot
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -125,18 +126,31 @@ def _whole(entry: Entry) -> bool:
 
 def _gap(entry: Entry) -> TableCell:
     """The merge's mean less its mixture's, seed by seed."""
-    gaps = [gap for row, results in entry.by_seed.values() if (gap := _less_mixture(row, results)) is not None]
-    if not gaps:
+    pairs = [pair for row, results in entry.by_seed.values() if (pair := _and_mixture(row, results)) is not None]
+    if not pairs:
         return NOTHING
-    of = over_seeds(gaps).interval(CONFIDENCE) if len(gaps) > 1 else Interval(gaps[0], gaps[0], gaps[0])
-    interval = f"{numbers.points(of.low)} to {numbers.points(of.high)}" if len(gaps) > 1 else ""
-    return TableCell(numbers.points(of.mean), of.mean, interval)
+    gaps = [merge.mean - mixture.mean for merge, mixture in pairs]
+    of = over_seeds(gaps).interval(CONFIDENCE) if len(gaps) > 1 else _unpaired(*pairs[0])
+    return TableCell(numbers.points(of.mean), of.mean, f"{numbers.points(of.low)} to {numbers.points(of.high)}")
 
 
-def _less_mixture(row: Row, results: Results) -> float | None:
-    mixtures = [mean for one in results.rows if one.kind == "mixture" and (mean := results.mean(one)) is not None]
-    mine = results.mean(row)
-    return None if mine is None or len(mixtures) != 1 else mine - mixtures[0]
+def _and_mixture(row: Row, results: Results) -> tuple[Interval, Interval] | None:
+    """The mean over tasks of a merge and of its mixture, each with its interval over questions."""
+    mixtures = [mean for one in results.rows if one.kind == "mixture" and (mean := _over_questions(one, results))]
+    mine = _over_questions(row, results)
+    return (mine, mixtures[0]) if mine and len(mixtures) == 1 else None
+
+
+def _over_questions(row: Row, results: Results) -> Interval | None:
+    return Entry(row.name, row.kind, {}, {0: (row, results)}).mean
+
+
+def _unpaired(first: Interval, second: Interval) -> Interval:
+    """Their difference, as if each had been asked questions of its own: wider than that over the same questions."""
+    difference = first.mean - second.mean
+    low = hypot(first.mean - first.low, second.high - second.mean)
+    high = hypot(first.high - first.mean, second.mean - second.low)
+    return Interval(difference, difference - low, difference + high)
 
 
 def _share(values: Sequence[float]) -> TableCell:
@@ -209,13 +223,19 @@ Every claim that an experiment here tests, from `experiments/*/published.yaml`, 
 than the file.
 """
 BOARD = """\
+---
+hide: [toc]
+---
+
 # Merge methods by regime
 
 Every merge of all experts that was measured, the best mean score first; a click on a head sorts by that column. A
 score only compares within a regime, as students and questions differ between regimes: how strong the student was,
 and how much its experts gained on their own tasks, say which regime it was. Scores are pass@1 in percent, means
 over the domains' own tasks, with 95 % intervals over seeds that are no narrower than those over questions;
-differences are points, paired by seed. What the mixture was not trained for has none. [The law](method/law.md) says
+differences are points, paired by seed. With one seed intervals are over questions, and that of a difference is too
+wide rather than too narrow: it takes merge and mixture for asked apart. What has no mixture beside it has no
+difference. [The law](method/law.md) says
 what follows.
 """
 SPEED = """\

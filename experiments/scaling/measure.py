@@ -20,7 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bm.report.figures.drawing import style
+from bm.report.figures.drawing import LIGHT, blank, standalone, style
+from bm.report.figures.ends import End, name_ends
 from bm.store import write_json
 from experiments.scaling import fakes
 from experiments.speed.measuring import machine
@@ -60,6 +61,9 @@ WORKS = (
 )
 
 
+COLOURS = [LIGHT[kind] for kind in ("merge", "expert", "mixture", "student", "consolidated")]
+
+
 def measure(work: Work, size: int, folder: Path) -> Measured:
     """One process over `size` things."""
     outputs = folder / f"outputs-{size}"
@@ -93,18 +97,19 @@ def show(rows: Sequence[Measured]) -> None:
 
 def draw(rows: Sequence[Measured], path: Path) -> None:
     """CPU seconds by size, both in logarithms."""
-    from matplotlib.figure import Figure
-
     with style():
-        figure = Figure((7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        for work in WORKS:
+        figure = blank(280, 480)
+        axes, ends = figure.add_axes((0.1, 0.13, 0.58, 0.84)), []
+        for work, colour in zip(WORKS, COLOURS, strict=True):
             of = [row for row in rows if row["what"] == work.what]
-            axes.loglog([row["size"] for row in of], [row["cpu_seconds"] for row in of], marker="o", label=work.what)
+            sizes, seconds = [row["size"] for row in of], [row["cpu_seconds"] for row in of]
+            axes.loglog(sizes, seconds, marker="o", color=colour)
+            ends.append(End(sizes[-1], seconds[-1], work.what, colour))
         axes.set(xlabel="runs, cells or artefacts", ylabel="CPU seconds")
-        axes.legend()
+        name_ends(axes, ends, axes.bbox.x1 + 10)
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path)
+        told = "CPU seconds of whole processes against what they look through, both in logarithms; one process each."
+        path.write_text(standalone(figure, "What bookkeeping takes", told))
 
 
 def main(smaller: int) -> None:

@@ -17,6 +17,24 @@ def test_results_are_those_of_the_committed_records() -> None:
     assert "10 points of gain cost" in law.law()
 
 
+def test_every_score_and_difference_of_the_board_has_its_interval() -> None:
+    rows = [line.split("<td")[1:] for line in results.board_page(results.recordings()).splitlines() if "<td" in line]
+    assert len(rows) > 80
+    for cells in rows:
+        score, difference = cells[3], cells[4]
+        assert "<small>" in score
+        assert "<small>" in difference or "–</td>" in difference
+
+
+def test_a_figure_has_the_caption_that_its_file_holds() -> None:
+    page = "experiments/lambda/index.md"
+    text = repository.captioned("    ![λ](figures/methods.svg)\n\n![other](../nowhere.svg)\n", page)
+    lines = text.splitlines()
+    assert lines[:2] == ['    <figure markdown="span">', "    ![λ](figures/methods.svg)"]
+    assert lines[2].startswith("    <figcaption>pass@1") and "Experiment lambda: recipe tiny, 6 seeds" in lines[2]
+    assert lines[-1] == "![other](../nowhere.svg)", "a figure without a caption stays"
+
+
 def test_every_setting_has_its_type_default_and_mark() -> None:
     rows = {line.split("`")[1]: line for line in settings.settings_page().splitlines() if line.startswith("| `")}
     assert len(rows) > 140

@@ -45,6 +45,15 @@ DARK = {
 """Contrast to `surface`: text colours and kinds at least 4.5 : 1 (WCAG AA). Blue, green and vermilion stay apart for
 colour-blind readers (after Okabe and Ito), and every kind has its own marker."""
 
+HUES: dict[Kind, str] = {
+    "student": "grey",
+    "expert": "blue",
+    "mixture": "green",
+    "merge": "red",
+    "consolidated": "violet",
+}
+"""What captions call the colour of each kind."""
+
 MARKERS: dict[Kind, str] = {"student": "s", "expert": "^", "mixture": "D", "merge": "o", "consolidated": "P"}
 
 WIDTH = 360
@@ -131,11 +140,12 @@ def inline(figure: "Figure", name: str, label: str) -> Markup:
     return Markup(f'<svg {_size(figure)} role="img" aria-label="{escape(label)}">{content}')
 
 
-def standalone(figure: "Figure", label: str) -> str:
-    """The figure as an SVG file, in the light palette."""
+def standalone(figure: "Figure", label: str, caption: str) -> str:
+    """The figure as an SVG file, in the light palette, which holds its caption."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {_size(figure)} font-family="sans-serif">'
     ground = '<rect width="100%" height="100%" fill="white"/>'  # a page may be dark, and its words are not
-    return f"{head}<title>{escape(label)}</title>{ground}{_content(figure)}\n"
+    told = f"<title>{escape(label)}</title><desc>{escape(caption)}</desc>"
+    return f"{head}{told}{ground}{_content(figure)}\n"
 
 
 def _content(figure: "Figure") -> str:

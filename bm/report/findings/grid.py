@@ -226,8 +226,8 @@ def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]
     distinct = list(latest.values())
     differ = differing([config for *_, config in distinct], [run.seed for _, _, run, _ in distinct])
     cells = [
-        Cell(path, run.seed, settings, results.rows, results.verdicts, results.retention, results.cosines,
-             results.domains, results.meetings, run)
+        Cell(path, run.seed, dict(sorted(settings.items())), results.rows, results.verdicts, results.retention,
+             results.cosines, results.domains, results.meetings, run)
         for (path, results, run, _), settings in zip(distinct, differ, strict=True)
     ]  # fmt: skip
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))

@@ -1,5 +1,6 @@
 """The report of a grid: its page, its files, the terminal's table, and the record that a repository keeps."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from bm.report.findings.published import SOURCE, Published, names, published
 from bm.report.pages import law
 from bm.report.pages.exports import export, slug
 from bm.report.pages.html import script, write_page
-from bm.report.pages.record import FILE, command, measured
+from bm.report.pages.record import FILE, command, measured, recorded
 from bm.report.pages.tables import claimed, contested, tabled
 from bm.report.pages.terminal import show_grid
 from bm.report.pages.wording import TRUTHS, allowed, made_on, spent
@@ -58,7 +59,7 @@ def report_grid(
         *made_on(made),
     ]
     with style():
-        drawn = [*phase(regimes, known, fitted, others), *charts(grid, paper)]
+        drawn = [*phase(grid, regimes, known, fitted, others), *charts(grid, paper)]
         export(drawn, tables, home / "figures", rasters=True)
         if record:
             export(drawn, tables, record / "figures", rasters=False)
@@ -68,6 +69,17 @@ def report_grid(
         if known:
             write_json(record / LAW, law.as_json(regimes, known, fitted, others))
     show_grid(_title(grid, paper), models, verdicts, methods, remarks, Console())
+
+
+def redraw(folder: Path) -> None:
+    """Draw the figures of a record again from its measured.json; a figure of what older records lack stays as it is."""
+    grid = recorded(json.loads((folder / FILE).read_text()))
+    regimes = measured_regimes(grid)
+    known = laws(regimes)
+    with style():
+        beside = law.beside(known[0].method) if known else {}
+        drawn = [*phase(grid, regimes, known, fits(regimes), beside), *charts(grid, published(grid.experiment))]
+        export(drawn, {}, folder / "figures", rasters=False)
 
 
 def _models(grid: Grid, outputs: Path) -> list[Artefact]:

@@ -28,7 +28,7 @@ def export(charts: Sequence[Chart], tables: Mapping[str, Table], folder: Path, r
     folder.mkdir(parents=True, exist_ok=True)
     for chart in charts:
         stem = slug(chart.name)
-        write_text(folder / f"{stem}.svg", standalone(chart.figure, chart.title))
+        write_text(folder / f"{stem}.svg", standalone(chart.figure, chart.title, chart.note))
         if rasters:
             look: Any = {"dpi": DPI, "facecolor": "white", "metadata": {"Software": None}}
             chart.figure.savefig(folder / f"{stem}.png", **look)

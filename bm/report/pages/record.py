@@ -12,7 +12,7 @@ from bm.report.findings.claims import Claim, claims
 from bm.report.findings.evidence import HARDWARE
 from bm.report.findings.grid import Cell, Grid
 from bm.report.findings.published import published
-from bm.report.findings.results import row_of, row_values
+from bm.report.findings.results import Retained, row_of, row_values
 from bm.report.pages.exports import export_table
 from bm.report.pages.tables import claimed
 from bm.store import write_json
@@ -37,6 +37,7 @@ def measured(grid: Grid, judged: Sequence[Claim], made: Mapping[str, str]) -> di
                 "domains": cell.domains,
                 "cosines": cell.cosines,
                 "meetings": cell.meetings,
+                "retention": [asdict(kept) for kept in cell.retention],
             }
             for cell in grid.cells
         ],
@@ -68,12 +69,13 @@ def command(grid: Grid) -> str:
 
 
 def recorded(values: Mapping[str, Any]) -> Grid:
-    """The grid of a measured.json, as far as its claims need it."""
+    """The grid of a measured.json, as far as its claims and figures need it."""
     rows = [((row["settings"], row["seed"]), row_of(row)) for row in values["rows"]]
     cells = [
         Cell(None, cell["seed"], cell["settings"],
              tuple(row for at, row in rows if at == (cell["settings"], cell["seed"])),
-             (), cosines=cell["cosines"], domains=cell["domains"],
+             (), tuple(Retained(**kept) for kept in cell.get("retention", ())),
+             cosines=cell["cosines"], domains=cell["domains"],
              meetings=cell.get("meetings", {}))
         for cell in values["cells"]
     ]  # fmt: skip

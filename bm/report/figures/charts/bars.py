@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from bm.report.figures import panels
-from bm.report.figures.charts.chart import MEAN, Chart, left_out, scored
+from bm.report.figures.charts.chart import MEAN, Chart, hues, intervals, left_out, measured, of_task, scored
 from bm.report.findings.beside import paper_columns
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid
 from bm.report.findings.published import Published
@@ -12,6 +12,11 @@ from bm.statistics import Interval, over_seeds
 
 MOST = 14
 """Bars of a panel; of more models the best stay."""
+WHAT = {
+    "updates": "updates (expert less student) of two experts",
+    "gradients": "gradients of two domains on held-out traces, mean over the mixture's training",
+}
+"""What cosines are of."""
 
 
 def bars(grid: Grid) -> Iterator[Chart]:
@@ -25,10 +30,12 @@ def bars(grid: Grid) -> Iterator[Chart]:
 def _bars(grid: Grid, task: str, tested: list[tuple[Entry, Interval]]) -> Chart:
     lines = [panels.PanelLine(e.label, f"{100 * s.mean:.1f}", e.kind, s.mean, s.low, s.high) for e, s in tested[:MOST]]
     title = "Mean over tasks" if task == MEAN else task
-    over = f"over {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "over questions"
     rows = [(e.label, e.kind, s.mean, s.low, s.high, len(e.by_seed)) for e, s in tested]
     columns = ("model", "kind", "mean", "low", "high", "seeds")
-    note = f"pass@1 in percent; whiskers: 95 % intervals {over}.{left_out(len(lines), len(tested))}"
+    note = (
+        f"pass@1 in percent on {of_task(grid, task)}, the best first; whiskers: {intervals(grid)}. "
+        f"Colour: {hues(line.kind for line in lines)}.{left_out(len(lines), len(tested))} {measured(grid)}"
+    )
     return Chart(f"bars-{task}", title, note, panels.intervals(lines), columns, rows)
 
 
@@ -39,7 +46,10 @@ def paper(grid: Grid, published: Published | None) -> Iterator[Chart]:
         known = sorted([(n, k, v / 100) for n, k, v in rows if v is not None], key=lambda row: -row[2])
         if len(known) > 1:
             lines = [panels.PanelLine(name, f"{100 * v:.1f}", kind, v, v, v) for name, kind, v in known]
-            note = f"As published, beside {task} above; the paper gives no intervals."
+            note = (
+                f"{title} in percent as the paper reports it (arXiv 2503.04872), without intervals; here the task "
+                f"{task} stands for it. Colour: {hues(line.kind for line in lines)}."
+            )
             figure = panels.intervals(lines)
             yield Chart(f"paper-{task}", f"The paper: {title}", note, figure, ("model", "kind", "mean"), known)
 
@@ -49,16 +59,21 @@ def cosines(grid: Grid) -> Iterator[Chart]:
     for of in ("updates", "gradients"):
         cosines: dict[str, list[float]] = defaultdict(list)
         for seed in grid.seeds:
-            measured = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
-            for pair, value in measured.items():
+            by_pair = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
+            for pair, value in by_pair.items():
                 cosines[pair].append(value)
         if cosines:
             shown = {pair: _spread(values) for pair, values in sorted(cosines.items())}
-            figure = panels.correlations([(pair, i.mean, i.low, i.high) for pair, i in shown.items()])
-            note = "Point: mean over seeds; line: its 95 % interval. Below 0 they conflict, near 0 they are orthogonal."
-            rows = [(pair, i.mean, i.low, i.high, len(cosines[pair])) for pair, i in shown.items()]
-            columns = ("pair", "mean", "low", "high", "seeds")
-            yield Chart(f"cosines-{of}", f"Cosine of {of}", note, figure, columns, rows)
+            yield _cosines(grid, of, [(pair, i.mean, i.low, i.high, len(cosines[pair])) for pair, i in shown.items()])
+
+
+def _cosines(grid: Grid, of: str, rows: Sequence[tuple[str, float, float, float, int]]) -> Chart:
+    note = (
+        f"Cosine between the {WHAT[of]}, by pair of domains. Points: means over seeds; lines: their "
+        f"{100 * CONFIDENCE:.0f} % intervals. Below 0 they conflict, near 0 they are orthogonal. {measured(grid)}"
+    )
+    figure = panels.correlations([row[:4] for row in rows])
+    return Chart(f"cosines-{of}", f"Cosine of {of}", note, figure, ("pair", "mean", "low", "high", "seeds"), rows)
 
 
 def _spread(values: Sequence[float]) -> Interval:

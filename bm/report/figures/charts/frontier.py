@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bm.report.figures.charts.chart import Chart
+from bm.report.figures.charts.chart import Chart, hues, measured
 from bm.report.figures.drawing import LIGHT, MARKERS, SMALL, blank, tip
 from bm.report.figures.numbers import duration, percent
 from bm.report.figures.plots import time_axis
@@ -32,7 +32,12 @@ def frontier(grid: Grid) -> Iterator[Chart]:
         return
     front = unbeaten(points)
     named = "; ".join(f"{number} {point.entry.label}" for number, point in enumerate(front, start=1))
-    note = f"Time of the step that made each model, mean over seeds. Line: those that no other beats at both: {named}."
+    note = (
+        f"pass@1 in percent, mean over tasks, against the time of the step that made each model, mean over seeds; "
+        f"strong markers and line: the models that no other beats at both: {named}. "
+        f"Colour: {hues(p.entry.kind for p in points)}. "
+        f"{measured(grid)}"
+    )
     rows = [(p.entry.label, p.entry.kind, p.seconds, p.mean, int(p in front)) for p in points]
     columns = ("model", "kind", "seconds", "mean", "unbeaten")
     yield Chart("frontier", "Cost against score", note, _drawn(points, front), columns, rows)

@@ -6,33 +6,50 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from bm.report.figures.charts.chart import MEAN, MOST_ROWS, Chart, best, left_out, scored
+from bm.report.figures.charts.chart import (
+    MEAN,
+    MOST_ROWS,
+    Chart,
+    best,
+    hues,
+    intervals,
+    left_out,
+    measured,
+    scored,
+    symbol,
+)
 from bm.report.figures.charts.curves import number, numeric
 from bm.report.figures.charts.heat import HeatCell, heat
-from bm.report.figures.numbers import percent, points
+from bm.report.figures.drawing import LIGHT
+from bm.report.figures.numbers import count, percent, points, signed, span
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid, said
-from bm.statistics import over_seeds
+from bm.statistics import Interval, over_seeds
 
 PANELS = 4
 """Maps of distance at most."""
 
 
 def methods(grid: Grid) -> Iterator[Chart]:
-    """Models by tasks, where there are three models and two tasks."""
-    tasks, entries = [*grid.tasks, MEAN], [e for e in grid.entries if e.kind == "merge"]
-    entries += [e for e in grid.entries if e.kind != "merge"]
-    total, entries = len(entries), best(entries, MOST_ROWS)
+    """Models by tasks, sorted by their means, where there are three models and two tasks."""
+    tasks, entries = [MEAN, *grid.tasks], best(grid.entries, MOST_ROWS)
     if len(entries) < 3 or len(grid.tasks) < 2:
         return
     scores = {(e.label, t): score for e in entries for t in tasks if (score := scored(e, t))}
-    cells = {
-        at: HeatCell(s.mean, f"{100 * s.mean:.1f}", f"{percent(s.low)} to {percent(s.high)}")
-        for at, s in scores.items()
-    }
-    figure = heat([e.label for e in entries], tasks, cells)
+    cells = {at: _score(score) for at, score in scores.items()}
+    figure = heat([e.label for e in entries], tasks, cells, colours={e.label: LIGHT[e.kind] for e in entries})
     rows = [(*at, s.mean, s.low, s.high) for at, s in scores.items()]
-    note = f"pass@1 in percent; colour from the lowest to the highest.{left_out(len(entries), total)}"
+    note = (
+        f"pass@1 in percent of each model on each task, the best mean first; small: {intervals(grid)}. "
+        f"Darker: higher. Names: {hues(e.kind for e in entries)}.{left_out(len(entries), len(grid.entries))} "
+        f"{measured(grid)}"
+    )
     yield Chart("methods", "Models and tasks", note, figure, ("model", "task", "mean", "low", "high"), rows)
+
+
+def _score(of: Interval) -> HeatCell:
+    return HeatCell(
+        of.mean, f"{100 * of.mean:.1f}", f"{percent(of.low)} to {percent(of.high)}", span(of.low, of.high, 0)
+    )
 
 
 def orders(grid: Grid) -> Iterator[Chart]:
@@ -48,11 +65,12 @@ def orders(grid: Grid) -> Iterator[Chart]:
             tasks = [*grid.tasks, MEAN] if len(grid.tasks) > 1 else list(grid.tasks)
             known = sorted(of, key=lambda order: (of[order].row.base or "", order))
             apart = {(order, task): _apart(of, order, task) for order in known for task in tasks}
-            cells = {at: HeatCell(fmean(d), points(fmean(d)), _over(d)) for at, d in apart.items() if d}
+            cells = {at: HeatCell(fmean(d), points(fmean(d)), _over(d), _reach(d)) for at, d in apart.items() if d}
             figure = heat(known, tasks, cells, around_zero=True)
             rows = [(*at, fmean(d), len(d)) for at, d in apart.items() if d]
             note = (
-                "Percentage points from the mean over these orders; blue above, red below. The last name is the base."
+                f"pass@1 of each order of {name} less the mean of all these orders with the same seed, in points; "
+                f"small: {intervals(grid)}. Blue: above, red: below. The last of an order is the base. {measured(grid)}"
             )
             yield Chart(
                 f"orders-{name}", f"Merge order, {name}", note, figure, ("order", "task", "difference", "seeds"), rows
@@ -83,6 +101,14 @@ def _over(values: Sequence[float]) -> str:
     return f"{points(reach.low)} to {points(reach.high)}"
 
 
+def _reach(values: Sequence[float]) -> str:
+    """The interval over seeds in whole points, as a small text has it; nothing of one seed."""
+    if len(values) < 2:
+        return ""
+    reach = over_seeds(values).interval(CONFIDENCE)
+    return f"{signed(100 * reach.low, '.0f')} to {signed(100 * reach.high, '.0f')}"
+
+
 def retention(grid: Grid) -> Iterator[Chart]:
     """The share of each expert's gain that a merge kept, mean over seeds, where a gain is certain."""
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -93,17 +119,19 @@ def retention(grid: Grid) -> Iterator[Chart]:
                 if kept.name == row.name and kept.share is not None:
                     shares[entry.label, kept.expert].append(kept.share)
     if shares:
-        cells = {at: HeatCell(fmean(s), f"{100 * fmean(s):.0f}", _counted(s)) for at, s in shares.items()}
-        shown, experts = dict.fromkeys(m for m, _ in shares), sorted({e for _, e in shares})
-        rows = [(*at, fmean(s), len(s)) for at, s in shares.items()]
-        note = "Percent of an expert's gain over the student, on its own task, that a merge kept, where it is certain."
-        note += left_out(len(shown), len(merges))
-        figure = heat(list(shown), experts, cells)
-        yield Chart("retention", "What merges kept", note, figure, ("merge", "expert", "share", "seeds"), rows)
+        yield _retention(grid, [(*at, fmean(of), len(of)) for at, of in shares.items()], len(merges))
 
 
-def _counted(values: Sequence[float]) -> str:
-    return f"{len(values)} seed{'s' * (len(values) != 1)}"
+def _retention(grid: Grid, rows: Sequence[tuple[str, str, float, int]], merges: int) -> Chart:
+    shown, experts = dict.fromkeys(merge for merge, *_ in rows), sorted({expert for _, expert, *_ in rows})
+    cells = {(m, e): HeatCell(share, f"{100 * share:.0f}", count(seeds, "seed")) for m, e, share, seeds in rows}
+    note = (
+        "Percent of what an expert gained over the student on its own task that a merge kept; mean over the seeds in "
+        "which the gain is certain (95 %), empty where there is none. Above 100: the merge is above the expert. The "
+        f"merge with the best mean score first.{left_out(len(shown), merges)} {measured(grid)}"
+    )
+    figure = heat(list(shown), experts, cells)
+    return Chart("retention", "What merges kept", note, figure, ("merge", "expert", "share", "seeds"), rows)
 
 
 def distances(grid: Grid) -> Iterator[Chart]:
@@ -126,14 +154,13 @@ def distances(grid: Grid) -> Iterator[Chart]:
 
 def _distance(grid: Grid, first: str, second: str, name: str, entries: Sequence[Entry]) -> Chart:
     means = {(entry.settings[first], entry.settings[second]): entry.mean for entry in entries}
-    cells = {
-        (said(a), said(b)): HeatCell(m.mean, f"{100 * m.mean:.1f}", f"{percent(m.low)} to {percent(m.high)}")
-        for (a, b), m in means.items()
-        if m
-    }
+    cells = {(said(a), said(b)): _score(mean) for (a, b), mean in means.items() if mean}
     down, across = ([said(v) for v in grid.axes[axis] if number(v)] for axis in (first, second))
     rows = [(a, b, m.mean, m.low, m.high) for (a, b), m in sorted(means.items()) if m]
     names = grid.short(first), grid.short(second)
-    note = f"Mean over tasks, in percent. Down: {names[0]}. Across: {names[1]}. Colour from the lowest to the highest."
-    return Chart(f"distance-{name}-{first}-{second}", f"{name}: {names[0]} and {names[1]}", note,
+    note = (
+        f"pass@1 of {name} in percent, mean over tasks; down: {first}, across: {second}; small: {intervals(grid)}. "
+        f"Darker: higher. {measured(grid)}"
+    )
+    return Chart(f"distance-{name}-{first}-{second}", f"{name}: {symbol(names[0])} and {symbol(names[1])}", note,
                  heat(down, across, cells), (*names, "mean", "low", "high"), rows)  # fmt: skip

@@ -1,18 +1,20 @@
 """Figures of a grid of regimes: the gap of merge to mixture against gain, by regime, what tells it, and forecasts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import exp
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bm.report.figures.charts.chart import Chart, Value
+from bm.report.figures.charts.chart import Chart, Value, measured
 from bm.report.figures.charts.heat import HeatCell, heat
 from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
+from bm.report.figures.ends import End, name_ends
 from bm.report.figures.numbers import count, percent, points
 from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
-from bm.report.findings.grid import CONFIDENCE
+from bm.report.findings.grid import CONFIDENCE, Grid
 from bm.report.findings.law import MARGIN, Law, Observation, by_strength_and_length, explained
 from bm.report.findings.regimes import MEASURES, Regime
 from bm.statistics import Interval, over_seeds
@@ -21,25 +23,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDE = 640
+WIDE = 480
 """Units of the first figure's width: it stands alone."""
 OTHERS = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
 """Dashes of the methods' lines."""
 
 
 def phase(
-    merges: Sequence[Observation], laws: Sequence[Law], fits: Sequence[Fit], beside: Mapping[str, Regime]
+    grid: Grid,
+    merges: Sequence[Observation],
+    laws: Sequence[Law],
+    fits: Sequence[Fit],
+    beside: Mapping[str, Regime],
 ) -> Iterator[Chart]:
     """`beside`: what is known elsewhere, by name, drawn into the first figure."""
     if not laws:
         return
     method = laws[0].method
     of = [merge for merge in merges if merge.regime.method == method]
-    yield _gap(of, laws, beside)
-    yield from _regimes(of, method)
-    yield _explained(explained(of), method)
+    drawn = [_gap(of, laws, beside), *_regimes(of, method), _explained(explained(of), method)]
     if tried := [fit for fit in fits if fit.error is not None]:
-        yield _forecasts(merges, best(tried)[0])
+        drawn.append(_forecasts(merges, best(tried)[0]))
+    yield from (replace(chart, note=f"{chart.note} {measured(grid)}") for chart in drawn)
 
 
 def _gap(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Regime]) -> Chart:
@@ -50,10 +55,11 @@ def _gap(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Re
     rows += [(name, None, None, None, r.strength, r.gain, r.gap) for name, r in beside.items()]
     columns = ("method", "student epochs", "epochs", "seed", "student", "gain", "gap")
     note = (
-        f"A dot: a {law.method} merge of three experts against the mixture of the same tokens, darker from a stronger "
-        "student. "
-        f"Line and band: least squares, {CONFIDENCE:.0%} interval by bootstrap over students; dashed: other methods. "
-        f"Shaded: within {100 * MARGIN:.0f} points."
+        "How far a merge of three experts is from the mixture of the same tokens (mean pass@1, points), against what "
+        f"the experts gained over their student on their own tasks. A dot: a {law.method} merge, darker from a "
+        f"stronger student. Line and band: least squares with its {100 * CONFIDENCE:.0f} % interval by bootstrap over "
+        f"students; dashed: other methods. Shaded: at most {100 * MARGIN:.0f} points below the mixture. Diamonds: "
+        "measured elsewhere, and not in the fit."
     )
     return Chart(
         "gap-against-gain", "When a merge matches the mixture", note, _drawn(of, laws, beside), columns, rows, True
@@ -62,7 +68,7 @@ def _gap(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Re
 
 def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, Regime]) -> "Figure":
     figure = blank(330, WIDE)
-    axes = figure.add_axes((0.075, 0.125, 0.915, 0.855))
+    axes = figure.add_axes((0.095, 0.125, 0.895, 0.855))
     gains = np.array([merge.regime.gain for merge in of], float)
     reach = np.linspace(gains.min(), gains.max(), 60)
     axes.axhspan(-100 * MARGIN, 100, color=LIGHT["mixture"], alpha=0.1, linewidth=0)
@@ -70,11 +76,13 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
     band = [laws[0].band(gain) for gain in reach]
     axes.fill_between(100 * reach, [100 * b.low for b in band], [100 * b.high for b in band],
                       color=LIGHT["merge"], alpha=0.18, linewidth=0)  # fmt: skip
+    ends = []
     for law, dashes in zip(laws, OTHERS, strict=False):
         line = [100 * law.band(gain).mean for gain in reach]
         own = law is laws[0]
-        axes.plot(100 * reach, line, color=LIGHT["merge" if own else "muted"], linewidth=2.2 if own else 1.1,
-                  linestyle=dashes, label=law.method)  # fmt: skip
+        colour = LIGHT["merge" if own else "muted"]
+        axes.plot(100 * reach, line, color=colour, linewidth=2.2 if own else 1.1, linestyle=dashes)
+        ends.append(End(100 * float(reach[-1]), line[-1], law.method, colour))
     strengths = sorted({merge.strength for merge in of})
     for merge in of:
         r = merge.regime
@@ -91,7 +99,7 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
     gaps = [100 * (merge.regime.gap or 0) for merge in of] + [100 * (r.gap or 0) for r in beside.values()]
     axes.set_ylim(min(gaps) - 3, max(*gaps, 4) + 3)
     axes.grid(axis="y")
-    axes.legend(loc="lower left", frameon=False, fontsize=SMALL, labelcolor=LIGHT["ink"])
+    name_ends(axes, ends, float(axes.transData.transform((ends[0].x, 0))[0]) + 14)
     return figure
 
 
@@ -109,10 +117,16 @@ def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
 
 def _regimes(of: Sequence[Observation], method: str) -> Iterator[Chart]:
     """The mean gap over seeds in each regime: of scores, and of held-out losses where they were measured."""
-    note = f"Points of the {method} merge above (blue) or below (red) the mixture of the same tokens, mean over seeds."
+    note = (
+        f"Points of mean pass@1 of the {method} merge above (blue) or below (red) the mixture of the same tokens, by "
+        "the student's score and the epochs of the experts' training; mean over seeds."
+    )
     yield _map(of, "gap-by-regime", "The gap by student and length", note, lambda r: r.gap or 0.0)
     if all(merge.regime.loss_gap is not None for merge in of):
-        note = f"How much higher the mixture's held-out loss is than the {method} merge's (blue), in percent, or lower."
+        note = (
+            f"How much higher the mixture's loss on held-out traces is than the {method} merge's (blue), in percent, "
+            "or lower (red), by the student's score and the epochs of the experts' training; mean over seeds."
+        )
         yield _map(of, "loss-by-regime", "The same on held-out losses", note, lambda r: exp(r.loss_gap or 0) - 1)
 
 
@@ -150,7 +164,10 @@ def _explained(correlations: Mapping[str, Interval], method: str) -> Chart:
     axes.set_yticks([])
     axes.set_xlabel("rank correlation", labelpad=1)
     rows = [(measure, c.mean, c.low, c.high) for measure, c in correlations.items()]
-    note = f"Rank correlation with the gap of the {method} merge, and its {CONFIDENCE:.0%} interval over students."
+    note = (
+        f"What tells how far the {method} merge is from the mixture: each measure's rank correlation with the gap, "
+        f"with {100 * CONFIDENCE:.0f} % intervals by bootstrap over students."
+    )
     return Chart("gap-explained", "What tells the gap", note, figure, ("measure", "correlation", "low", "high"), rows)
 
 
@@ -180,9 +197,10 @@ def _forecasts(merges: Sequence[Observation], fit: Fit) -> Chart:
     axes.grid()
     rows = [(m.regime.method, m.strength, m.length, m.seed, f.gap, f.low, f.high, m.regime.gap) for m, f in told]
     note = (
-        f"{count(len(told), 'merge')}, each predicted from other strengths and other seeds by {fit.kind}. "
-        f"Lines: {NOMINAL:.0%} intervals; {fit.coverage or 0:.0%} hold the gap. "
-        f"Error {100 * (fit.error or 0):.1f} points."
+        f"The gap of merge and mixture as predicted and as measured, in points: {count(len(told), 'merge')}, each "
+        f"predicted from other students and other seeds by {fit.kind}. Lines: {100 * NOMINAL:.0f} % intervals, of "
+        f"which {100 * (fit.coverage or 0):.0f} % hold what was measured (red: not). Root mean square error: "
+        f"{100 * (fit.error or 0):.1f} points."
     )
     columns = ("method", "student epochs", "epochs", "seed", "predicted", "low", "high", "measured")
     return Chart("gap-forecast", "Forecasts on regimes left out", note, figure, columns, rows)
