@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from bm.cli import main
+from tests.forked import Forked, started
 
 BM = Path(sys.executable).with_name("bm")
 """The installed command, for tests in which the process is the point: kills, locks, launchers, exit status."""
@@ -89,10 +90,27 @@ def bm() -> Bm:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which one shrunk run has finished, for all workers. Change nothing in it: take a copy."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all workers."""
     root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished"
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session")
+def forked(shared: Path) -> Forked:
+    """What starts real processes in a tenth of a second, for all workers."""
+    path = shared / "forked"
+    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            started(path, session)
+    return Forked(path)
+
+
+@pytest.fixture(scope="session")
+def finished(shared: Path) -> Path:
+    """A folder in which one shrunk run has finished, for all workers. Change nothing in it: take a copy."""
+    folder = shared / "finished"
     with FileLock(f"{folder}.lock"):  # the first worker that needs it makes it
         if not (folder / "outputs/result/results.json").exists():
             folder.mkdir(exist_ok=True)

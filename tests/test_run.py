@@ -1,10 +1,8 @@
 """The whole experiment, shrunk: made once, repeated for nothing, shared by a sweep, and unharmed by kill -9."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from itertools import combinations
@@ -14,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import BM, SHRUNK, Bm
+from tests.conftest import SHRUNK, Bm
+from tests.forked import Forked
 
 ROWS = {
     "student": "student", "math": "expert", "coding": "expert", "science": "expert",
@@ -199,19 +198,21 @@ STAGES = ["questions", "distill", "student", "branch", "merge", "evaluate"]
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_the_same_command_goes_on_to_the_same_result(tmp_path: Path, undisturbed: Path) -> None:
-    command = [BM, "run", *SHRUNK, "branch.checkpoint_seconds=0.001", "output=outputs/result"]
+def test_killed_in_every_stage_the_same_command_goes_on_to_the_same_result(
+    tmp_path: Path, undisturbed: Path, forked: Forked
+) -> None:
+    command = ["bm", "run", *SHRUNK, "branch.checkpoint_seconds=0.001", "output=outputs/result"]
     killed = []
     for stage in STAGES:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked.start(command, cwd=tmp_path)
         while not list(tmp_path.glob(f"outputs/store/{stage}/*.work/*")):
             assert process.poll() is None, f"the run ended before it could be killed in {stage}"
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         process.wait()
         killed += list(tmp_path.glob(f"outputs/store/{stage}/*.work"))
         assert not (tmp_path / "outputs/result/results.json").exists()
-    subprocess.run(command, cwd=tmp_path, check=True)
+    assert forked.run(command, cwd=tmp_path) == 0
     assert {path.parent.name for path in killed} == set(STAGES)
     assert not any(path.exists() for path in killed)
     assert published(tmp_path).keys() <= published(undisturbed).keys()  # where a sweep may have added its own

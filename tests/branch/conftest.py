@@ -1,12 +1,7 @@
 """A student of a few thousand parameters, traces of sums, and the real settings shrunk to them."""
 
 import hashlib
-import os
 import random
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +96,3 @@ def student(tmp_path_factory: pytest.TempPathFactory, traces: list[Traces]) -> P
     scratch.build(folder, traces=[t.path for t in traces], vocabulary=320, hidden=32, intermediate=64, layers=2,
                   heads=4, kv_heads=2, positions=512, seed=0)  # fmt: skip
     return folder
-
-
-Forked = Callable[[int], str]
-
-
-@pytest.fixture(scope="session")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    """The `trainer.launch` that forks so many ranks from a process which has imported everything: see forked.py."""
-    path = tmp_path_factory.mktemp("forked") / "socket"
-    command = [sys.executable, "-m", "tests.branch.forked", "serve", str(path)]
-    with subprocess.Popen(command, cwd=CONF.parent, env=os.environ | {"OMP_NUM_THREADS": "1"}) as server:
-        while not path.exists() and server.poll() is None:
-            time.sleep(0.01)
-        yield lambda ranks: f"{sys.executable} {Path(__file__).with_name('forked.py')} {path} {ranks}"
-        server.kill()

@@ -16,8 +16,9 @@ from bm.branch.attention import ISOLATED
 from bm.branch.model import load
 from bm.config import Adapter
 from bm.errors import UserError
-from tests.branch.conftest import Forked, branch, settings, tracker, trainer
+from tests.branch.conftest import branch, settings, tracker, trainer
 from tests.branch.test_parallel import close
+from tests.forked import Forked
 
 
 def lora(**overrides: object) -> Adapter:
@@ -94,7 +95,7 @@ def test_ranks_train_an_adapter_as_one(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, ranks: int, sequence: int, dora: bool
 ) -> None:
     trained(student, traces, tmp_path / "alone", lora(dora=dora))
-    several = {"devices": ranks, "sequence_parallel": sequence, "launch": forked(ranks)}
+    several = {"devices": ranks, "sequence_parallel": sequence, "launch": forked.launch(ranks)}
     trained(student, traces, tmp_path / "both", lora(dora=dora), **several)
     close(tmp_path / "both", tmp_path / "alone")
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))

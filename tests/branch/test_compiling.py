@@ -7,8 +7,9 @@ import pytest
 from bm.branch import Traces, train
 from bm.branch.compiling import check_compiler
 from bm.errors import UserError
-from tests.branch.conftest import Forked, branch, tracker, trainer
+from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_parallel import close
+from tests.forked import Forked
 
 
 def trained(student: Path, traces: list[Traces], work: Path, **resources: object) -> dict[str, object]:
@@ -21,7 +22,7 @@ def trained(student: Path, traces: list[Traces], work: Path, **resources: object
 def test_compiled_layers_train_the_same_expert(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, resources: dict[str, object]
 ) -> None:
-    launch = forked(2) if "devices" in resources else None
+    launch = forked.launch(2) if "devices" in resources else None
     plain = trained(student, traces, tmp_path / "plain")
     facts = trained(student, traces, tmp_path / "compiled", compile=True, launch=launch, **resources)
     close(tmp_path / "compiled", tmp_path / "plain")

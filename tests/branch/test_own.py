@@ -11,9 +11,10 @@ from bm.branch.own import responses
 from bm.config import Branch
 from bm.errors import UserError
 from bm.generate import Sample, Sampling
-from tests.branch.conftest import Forked, branch, tracker, trainer
+from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_losses import interrupt_after
 from tests.branch.test_training import rows, trained, weights
+from tests.forked import Forked
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_ranks_learn_what_one_process_learns(
 ) -> None:
     for name, n in (("one", 1), ("several", ranks)):
         (tmp_path / name).mkdir()
-        several = {"devices": n, "sequence_parallel": sequence, "launch": forked(n)} if n > 1 else {}
+        several = {"devices": n, "sequence_parallel": sequence, "launch": forked.launch(n)} if n > 1 else {}
         settings = opd(loss, **({"own": own(every=2, max_new_tokens=8)} if loss == "opd" else {}))
         train(student, teachers, settings, trainer(**several), tracker(), "all", "k", tmp_path / name)
     ours, expected = rows(tmp_path / "several"), rows(tmp_path / "one")

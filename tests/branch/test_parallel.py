@@ -20,8 +20,9 @@ from bm import compose
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
 from bm.errors import UserError
-from tests.branch.conftest import Forked, branch, tracker, trainer
+from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_training import rows
+from tests.forked import Forked
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_gradients_equal_one_process(ranks: int, tied: bool, tmp_path: Path, for
     config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied)  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    command = [*forked(ranks).split(), "-m", "tests.branch.ranks", str(tmp_path)]
+    command = [*forked.launch(ranks).split(), "-m", "tests.branch.ranks", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "all meshes agree" in ended.stdout
@@ -103,7 +104,7 @@ def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path,
 def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     """The last step measures held-out loss alone, which leaves the root of FSDP unsharded."""
     alone = launched(student, traces[:1], tmp_path / "alone", 1, 1)
-    both = launched(student, traces[:1], tmp_path / "both", 2, 1, forked(2))
+    both = launched(student, traces[:1], tmp_path / "both", 2, 1, forked.launch(2))
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"]
 
@@ -119,7 +120,7 @@ def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path
         part.save_pretrained(tmp_path / "teacher")
     settings = {"loss": "kd", "teacher": tmp_path / "teacher", "epochs": 1}
     launched(student, traces, tmp_path / "alone", 1, 1, **settings)
-    launched(student, traces, tmp_path / "both", 2, 2, forked(2), **settings)
+    launched(student, traces, tmp_path / "both", 2, 2, forked.launch(2), **settings)
     close(tmp_path / "both", tmp_path / "alone")
 
 
@@ -139,7 +140,7 @@ def test_every_kind_of_run_ends_with_an_expert(
 ) -> None:  # fmt: skip
     work = tmp_path / "work"
     work.mkdir()
-    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=forked(2))
+    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=forked.launch(2))
     settings = branch(held_out=held_out, epochs=1)
     facts = train(student, traces[:domains], settings, resources, tracker(), "math", "k", work)
     model = AutoModelForCausalLM.from_pretrained(work)
@@ -216,7 +217,7 @@ def test_slurm_gives_ranks_their_cores_and_ends_them_together(
 @pytest.mark.slow
 def test_a_mistake_on_a_rank_is_one_line(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     with pytest.raises(UserError, match=r"math: 24 traces; branch\.held_out=24 leaves none"):
-        launched(student, traces, tmp_path / "work", 2, 2, forked(2), held_out=24)
+        launched(student, traces, tmp_path / "work", 2, 2, forked.launch(2), held_out=24)
 
 
 def test_ranks_that_cannot_be_formed_are_refused(student: Path, traces: list[Traces], tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from bm.errors import UserError
 from bm.store import digest, write_json
 from bm.track.wandb_log import Held, ended, held, logs
 from tests.branch.conftest import branch, tracker, trainer
+from tests.forked import Forked
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_everything_is_in_the_offline_file(
 
 @pytest.mark.slow
 def test_killed_and_taken_up_it_is_one_run_without_a_hole(
-    student: Path, traces: list[Traces], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+    student: Path, traces: list[Traces], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str], forked: Forked
 ) -> None:
     """kill -9 of a real process in mid-training, its last records with it; then the same again to the end."""
     (work := tmp_path / "work").mkdir()
@@ -76,7 +75,7 @@ def test_killed_and_taken_up_it_is_one_run_without_a_hole(
     to = tracker(mode="offline", dir=str(outputs))
     job = Job(student, tuple(traces), config, trainer(), to, "math", key, work)
     alone = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}  # not our service
-    process = subprocess.Popen([sys.executable, "-m", "bm.branch", str(job.write())], env={**alone, "CI": "1"})
+    process = forked.start(["-m", "bm.branch", job.write()], env={**alone, "CI": "1"})
     while process.poll() is None and not ((work / "metrics.csv").exists() and len(rows(work)) >= 9):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -5,8 +5,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,6 +25,7 @@ from bm.config import Branch
 from bm.errors import UserError
 from tests.branch.conftest import branch, sums, tracker, trainer, write
 from tests.conftest import SHRUNK, Bm
+from tests.forked import Forked
 
 
 def trained(student: Path, traces: list[Traces], work: Path, config: Branch, **more: Any) -> dict[str, Any]:
@@ -95,16 +94,16 @@ def test_accumulation_does_not_change_the_step(student: Path, traces: list[Trace
         assert float(alone["gradient_norm"]) == pytest.approx(float(together["gradient_norm"]), rel=1e-3)
 
 
-def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     """kill -9 of a real process in mid-epoch, twice; then the same command. Models kept on the way are the same too."""
     config = branch(epochs=6, keep=[1, 4], checkpoint_seconds=0.001)
     undisturbed = trained(student, traces, tmp_path / "undisturbed", branch(epochs=6, keep=[1, 4]))
     work = tmp_path / "work"
     work.mkdir()
     job = Job(student, tuple(traces), config, trainer(), tracker(), "math", "0123456789abcdef", work)
-    command = [sys.executable, "-m", "bm.branch", str(job.write())]
+    words = ["-m", "bm.branch", job.write()]
     for enough in (5, 12):
-        process = subprocess.Popen(command, env=os.environ | {"CI": "1", "OMP_NUM_THREADS": "1"})
+        process = forked.start(words, env=os.environ | {"CI": "1"})
         while process.poll() is None and not ((work / "metrics.csv").exists() and len(rows(work)) >= enough):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ from bm.errors import UserError
 from bm.ledger import Ledger
 from bm.stages import Stages
 from bm.store import Artefact, Store
-from tests.conftest import BM, Bm
+from tests.conftest import Bm
+from tests.forked import Forked
 from tests.generate.server import Server, serving
 
 Asked = Callable[..., int]
@@ -140,13 +140,12 @@ def wide_prices(words: list[str]) -> Any:
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_ask_each_question_once(server: Server, words: list[str], tmp_path: Path) -> None:
+def test_two_processes_at_once_ask_each_question_once(
+    server: Server, words: list[str], tmp_path: Path, forked: Forked
+) -> None:
     server.message = lambda body: (time.sleep(0.1), doubled(body))[1]
     others = [*words, "teacher.engine.parallel=1"]
-    running = [
-        subprocess.Popen([BM, "distill", *others, f"distill.min_characters={n}"], cwd=tmp_path, env=os.environ)
-        for n in (1, 2)
-    ]
+    running = [forked.start(["bm", "distill", *others, f"distill.min_characters={n}"], cwd=tmp_path) for n in (1, 2)]
     assert [process.wait() for process in running] == [0, 0]
     assert len(list((tmp_path / "outputs/store/distill").glob("*/manifest.json"))) == 2
     assert len(server.requests) == 10

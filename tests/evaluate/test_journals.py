@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -25,6 +23,7 @@ from bm.store import Store, external, model_digest
 from tests.evaluate.conftest import scripted, tiny
 from tests.evaluate.scripted import Scripted
 from tests.evaluate.test_parity import COMMON, KINDS
+from tests.forked import Forked, Process
 from tests.generate.conftest import ARCHITECTURES, server
 from tests.verify.conftest import verifying
 
@@ -109,10 +108,8 @@ evaluate(Path("x"), tiny(engine=scripted(script)), verifying(), ["math"], {"math
 """
 
 
-def started(folder: Path, pause: float, work: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, folder, str(pause), folder / work], cwd=Path(__file__).parents[2]
-    )
+def started(forked: Forked, folder: Path, pause: float, work: str) -> Process:
+    return forked.start(["-c", SCRIPT, folder, pause, folder / work], cwd=Path(__file__).parents[2])
 
 
 @pytest.fixture
@@ -121,16 +118,16 @@ def place(tmp_path, sums):
     return tmp_path
 
 
-def test_kill_9_and_resume_draw_nothing_twice(place, sums):
+def test_kill_9_and_resume_draw_nothing_twice(place, sums, forked):
     run(place / "undisturbed", tiny(engine=scripted(sums[1])), sums[0])
-    halted = started(place, 0.2, "halted")
+    halted = started(forked, place, 0.2, "halted")
     while len(lines(place / "journals")) < 20 and halted.poll() is None:
         time.sleep(0.02)
-    os.kill(halted.pid, signal.SIGKILL)
+    halted.send_signal(signal.SIGKILL)
     assert halted.wait() == -signal.SIGKILL
     kept = len(lines(place / "journals"))
     assert 20 <= kept < 80
-    assert started(place, 0, "halted").wait() == 0
+    assert started(forked, place, 0, "halted").wait() == 0
     drawn = (place / "drawn").read_text().splitlines()
     assert len(drawn) == len(set(drawn)) == len(lines(place / "journals")) == 80
     for name in FILES:
@@ -138,8 +135,8 @@ def test_kill_9_and_resume_draw_nothing_twice(place, sums):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_journal_without_harm(place):
-    both = [started(place, 0.02, work) for work in ("one", "two")]
+def test_two_processes_share_a_journal_without_harm(place, forked):
+    both = [started(forked, place, 0.02, work) for work in ("one", "two")]
     assert [process.wait() for process in both] == [0, 0]
     times = Counter((line["key"], line["index"]) for line in lines(place / "journals"))
     assert (len(times), set(times.values())) == (80, {1})

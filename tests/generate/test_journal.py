@@ -2,10 +2,7 @@
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -102,12 +99,11 @@ sample(engine, [f"{i}+{i}" for i in range(40)], Sampling(3, 1.0, 0.9, 100, 1), w
 
 
 @pytest.mark.timeout(180)  # three processes that load torch, on a machine that may be busy
-def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
+def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, forked):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
+    command = ["-c", SCRIPT, tmp_path]
     killed = tmp_path / "killed.jsonl"
-    process = subprocess.Popen([*command, killed.name], env=environment)
+    process = forked.start([*command, killed.name])
     while not killed.exists() or killed.stat().st_size < 2000:
         assert process.poll() is None, "finished before it could be killed"
         time.sleep(0.01)
@@ -115,8 +111,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, request):
     process.wait()
     before = killed.read_text().splitlines()
     assert 0 < len(before) < 120
-    subprocess.run([*command, killed.name], env=environment, check=True)
-    subprocess.run([*command, "whole.jsonl"], env=environment, check=True)
+    assert forked.run([*command, killed.name]) == forked.run([*command, "whole.jsonl"]) == 0
     assert killed.read_text() == (tmp_path / "whole.jsonl").read_text()
 
 

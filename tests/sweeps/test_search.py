@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from bm.sweeps.search import distribution
 from bm.trials import loses
-from tests.conftest import BM, Bm
+from tests.conftest import Bm
+from tests.forked import Forked
 from tests.sweeps.conftest import CHEAP
 
 SEARCH = [
@@ -56,18 +56,18 @@ def test_what_a_search_finds_a_run_finds(trained: Path, bm: Bm) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_to_the_same_front(trained: Path, tmp_path: Path, bm: Bm) -> None:
+def test_a_killed_search_goes_on_to_the_same_front(trained: Path, tmp_path: Path, bm: Bm, forked: Forked) -> None:
     undisturbed = bm(*SEARCH, cwd=trained)
     assert undisturbed.returncode == 0, undisturbed.stderr
     whole = recorded(trained)
 
     (tmp_path / "outputs").mkdir()
     os.symlink(trained / "outputs/store", tmp_path / "outputs/store")
-    process = subprocess.Popen([BM, *SEARCH], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.start(["bm", *SEARCH], cwd=tmp_path)
     while not list(tmp_path.glob("outputs/sweeps/*/candidates/*/scores.json")):
         assert process.poll() is None, "the search ended before it could be killed"
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     resumed = bm(*SEARCH, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr

@@ -15,7 +15,8 @@ import pytest
 from bm.store import Store
 from bm.sweeps.jobs import outcome
 from bm.track.wandb_log import ended, held
-from tests.conftest import BM, Bm
+from tests.conftest import Bm
+from tests.forked import Forked
 from tests.sweeps.conftest import CHEAP
 
 LAMS = ["-1", "0.1", "0.5", "1.5", "2.5"]
@@ -38,12 +39,12 @@ def results(folder: Path) -> set[Path]:
     return set(folder.glob("outputs/runs/*/results.json"))
 
 
-def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: Path, bm: Bm) -> None:
-    killed = subprocess.Popen([BM, *FIVE], cwd=trained, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: Path, bm: Bm, forked: Forked) -> None:
+    killed = forked.start(["bm", *FIVE], cwd=trained)
     while len(list(trained.glob("outputs/runs/*/done.json"))) < 1:
         assert killed.poll() is None, "the sweep ended before it could be killed"
         time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
+    killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = {path.parent: path.stat().st_mtime_ns for path in trained.glob("outputs/runs/*/done.json")}
     said = bm(*FIVE, cwd=trained)
