@@ -32,6 +32,7 @@ from bm.progress import console, say, say_where
 from bm.stages import Stages
 from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
 from bm.track import About, Tracked, tracked
+from bm.tuning import searched
 
 if TYPE_CHECKING:
     from bm.report import Results, Run, Subject
@@ -96,7 +97,7 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     from bm import plan as planning
 
     try:
-        planned = planning.plan(planning.on_this_machine(config), [name for name, _, _ in merges])
+        planned = _planned(planning.on_this_machine(config), merges)
     except UserError as unknown:
         say(f"plan     none: {unknown}")
         return
@@ -107,6 +108,13 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     free, needed = shutil.disk_usage(config.paths.outputs).free / 2**30, planned["total"]["disk_gib"]
     if free < needed:
         say(f"disk     {free:,.0f} GiB free, {needed:,.0f} planned, less what is there already")
+
+
+def _planned(config: Experiment, merges: "Sequence[Merging]") -> dict[str, Any]:
+    from bm.plan import plan
+
+    tuned = [name for name, *_ in searched(config, merges)]
+    return plan(config, [name for name, _, _ in merges], tuned)
 
 
 def _run_rounds(stages: Stages, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
@@ -173,7 +181,7 @@ def plan(config: Experiment) -> None:
     """What the experiment would take; on standard output as a table, and to `output` as JSON."""
     from bm import plan as planning
 
-    planned = planning.plan(config, [name for name, _, _ in chosen_merges(config)])
+    planned = _planned(config, list(chosen_merges(config)))
     Console(width=150).print(planning.table(planned))
     for remedy in planning.remedies(planned, config.plan.reserve_gib):
         say(remedy)
@@ -186,10 +194,9 @@ def plan(config: Experiment) -> None:
 
 def doctor(config: Doctor) -> None:
     """What this machine has and what the experiment lacks; UserError, for a script's sake, if that is something."""
-    from bm import plan as planning
     from bm.doctor import examine, table
 
-    disk = float(planning.plan(config, [name for name, _, _ in chosen_merges(config)])["total"]["disk_gib"])
+    disk = float(_planned(config, list(chosen_merges(config)))["total"]["disk_gib"])
     Console(width=150).print(table(findings := list(examine(config, disk))))
     if missing := [finding.name for finding in findings if finding.state == "missing"]:
         raise UserError(f"recipe={config.recipe} lacks something on this machine: {', '.join(missing)}")

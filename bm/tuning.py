@@ -1,6 +1,6 @@
 """Merge methods with their parameters tuned: as many trials for each, on questions apart from the test's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -51,6 +51,17 @@ def check(config: Experiment) -> None:
                 )
 
 
+def searched(
+    config: Experiment, merges: "Sequence[tuple[str, Component, Order]]"
+) -> "Iterator[tuple[str, Component, Order, Mapping[str, Range | Sequence[Any]]]]":
+    """The merges whose methods have something to tune, each with what that is drawn from; none without `tune`."""
+    keys = {id(method): key for key, method in config.merge.methods.items()}
+    for name, method, order in merges if config.tune else ():
+        assert config.tune is not None
+        if space := config.tune.spaces[keys[id(method)]]:
+            yield name, method, order, space
+
+
 def tuned(
     stages: Stages,
     merges: "Sequence[tuple[str, Component, Order]]",
@@ -62,13 +73,10 @@ def tuned(
     config = stages.config
     if config.tune is None:
         return []
-    keys = {id(method): key for key, method in config.merge.methods.items()}
-    searched = [(name, m, order, config.tune.spaces[keys[id(m)]]) for name, m, order in merges]
     questions = {n: stages.questions_of(domain, config.tune.questions) for n, domain in config.domains.items()}
     return [
         (name + TUNED, _tuned(stages, name, m, order, space, student, experts, traces, questions), order)
-        for name, m, order, space in searched
-        if space
+        for name, m, order, space in searched(config, merges)
     ]
 
 

@@ -33,7 +33,7 @@ from bm.errors import nearest
 
 Stage = Literal[
     "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "losses",
-    "evaluate", "rung",
+    "evaluate", "rung", "tune",
 ]  # fmt: skip
 
 

@@ -11,9 +11,13 @@ from bm.plan.shown import document, line, remedies, table
 __all__ = ["line", "on_this_machine", "plan", "remedies", "table"]
 
 
-def plan(config: Experiment, merges: Sequence[str]) -> dict[str, Any]:
-    """The stages of one round of `config` with their figures, and the basis of each; `merges` are its merges' names."""
-    return document(config.recipe, config.plan.gpu, config.plan.card.gib, list(Estimates(config, merges).stages()))
+def plan(config: Experiment, merges: Sequence[str], tuned: Sequence[str] = ()) -> dict[str, Any]:
+    """The stages of one round of `config` with their figures, and the basis of each.
+
+    merges: its merges' names; tuned: those of them that are made with tuned parameters too.
+    """
+    stages = Estimates(config, merges, tuned).stages()
+    return document(config.recipe, config.plan.gpu, config.plan.card.gib, list(stages))
 
 
 def on_this_machine(config: Experiment) -> Experiment:

@@ -1,26 +1,28 @@
 """What each stage of an experiment would take in tokens, memory, time, disk and money, and how that is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import ceil
 from os import cpu_count
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
-from bm.branch.documents import Documents
+from bm.branch.architecture import attention_for
 from bm.branch.flops import Flops, matmul_peak
 from bm.config import Branch, Domain, Experiment, overridden
 from bm.errors import UserError
 from bm.mixtures import ratios
+from bm.plan.architecture import architecture, heads, shaped
 from bm.plan.fitting import Fit, fit
+from bm.plan.lengths import of_lengths, packed
 from bm.plan.memory import Memory
 
 GIB = 2**30
 SEQUENCES = 8
 """Responses of the greatest length that a copy of a model has room for at least: fewer would take for ever."""
+SIMULATED = "simulated: two steps of the real module on one of the ranks, every pack full"
 TRAINED_BYTES = 12
 """Bytes of a checkpoint for each parameter that is trained: fp32, and AdamW's two moments."""
 
@@ -47,7 +49,6 @@ class Stage:
     change: str | None = None
     """The smallest change that fits, where it does not."""
     money: float | None = 0.0
-    notes: Sequence[str] = field(default_factory=tuple)
 
     @property
     def gpu_hours(self) -> float:
@@ -55,12 +56,12 @@ class Stage:
 
 
 class Estimates:
-    """The stages of `config`, in the order in which they are made."""
+    """The stages of `config`, in the order in which they are made; `tuned`: those of its merges that are tuned too."""
 
-    def __init__(self, config: Experiment, merges: Sequence[str]) -> None:
-        self.config, self.merges, self.of = config, merges, config.plan
+    def __init__(self, config: Experiment, merges: Sequence[str], tuned: Sequence[str] = ()) -> None:
+        self.config, self.merges, self.tuned, self.of = config, merges, tuned, config.plan
         self.architecture = architecture(config)
-        self.model = _shaped(self.architecture)
+        self.model = shaped(self.architecture)
         self.parameters = int(self.model.num_parameters())
         dtype = self.architecture.dtype
         self.bytes = self.parameters * (dtype if isinstance(dtype, torch.dtype) else torch.bfloat16).itemsize
@@ -90,9 +91,18 @@ class Estimates:
             ratio = ratios(mixture, {name: self._traces(d) for name, d in used.items()})
             settings = overridden(config.branch, mixture.branch, "mixture.branch")
             yield self._branch("mixture", settings, {name: (d, ratio.get(name, 1.0)) for name, d in used.items()})
+        parts = range(1, config.rounds.parts)
+        yield from (self._merge(f"{name} {part}/{len(parts) + 1}") for name in self.merges for part in parts)
         yield from (self._merge(name) for name in self.merges)
-        models = ["student", *config.domains, *["mixture"] * (mixture is not None), *self.merges]
-        yield from (self._evaluate(name) for name in models)
+        tuned = [f"{name} tuned" for name in self.tuned]
+        for name in tuned:
+            yield self._tune(name)
+            yield self._merge(name)
+        for name, arm in config.consolidate.items():
+            settings = overridden(replace(config.branch, keep=(), at=None), arm.branch, f"consolidate.{name}.branch")
+            yield self._branch(name, settings, {n: (domain, 1.0) for n, domain in config.domains.items()})
+        models = ["student", *config.domains, *["mixture"] * (mixture is not None), *self.merges, *tuned]
+        yield from (self._evaluate(name) for name in [*models, *config.consolidate])
 
     def _student(self) -> Stage:
         disk = 2 * self.bytes
@@ -121,24 +131,25 @@ class Estimates:
 
     def _teacher_parameters(self) -> int:
         folder = self.config.teacher.parameters.get("model")
-        return int(_shaped(AutoConfig.from_pretrained(folder)).num_parameters()) if folder else 0
+        return int(shaped(AutoConfig.from_pretrained(folder)).num_parameters()) if folder else 0
 
     def _branch(self, label: str, settings: Branch, sets: Mapping[str, tuple[Domain, float]]) -> Stage:
         trainer = self.config.trainer
         gpus = trainer.devices * trainer.nodes if trainer.accelerator == "gpu" else 0
         tokens, flops = self._training(settings, sets)
+        own = self._own(settings, tokens)
         peak = gpus * self.of.card.tflops * 1e12 or self.cpu
         share = self.of.utilisation["gpu" if gpus else "cpu"].train
-        seconds = flops / (peak * share)
-        fit = self._fit(settings) if gpus else None
+        seconds = flops / (peak * share) + own.seconds
+        fit = self._fit(settings) if gpus and heads(self.architecture) else None  # no CPU has a state's fast kernels
         trained = self._trained(settings)
         disk = self.bytes + 2 * TRAINED_BYTES * trained
         return Stage(
-            "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops, disk=disk,
+            "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops + own.flops, disk=disk,
             memory=fit.memory if fit else None, gpu_bytes=fit.memory.peak if fit else 0.0,
             fits=fit is None or fit.fits, change=fit.change if fit else None,
             money=self._money(gpus, seconds), basis={
-                "peak": "simulated: two steps of the real module on one of the ranks, every pack full",
+                **({"peak": SIMULATED} if fit else {}),
                 "tokens": "assumed: plan.trace_tokens x traces x epochs",
                 "flops": "computed: products and attention, forward and backward, without what is computed again",
                 "seconds": f"assumed: {share:.0%} of {peak / 1e12:,.2f} TFLOP/s"
@@ -153,13 +164,31 @@ class Estimates:
         for name, (domain, ratio) in sets.items():
             counts.append(max(1, round(ratio * (self._traces(domain) - settings.held_out))))
             lengths.append(min(self._trace_tokens(name), limit))
-        documents = _documents(counts, lengths, self.of.prompt_share)
+        documents = of_lengths(counts, lengths, self.of.prompt_share)
+        packs, isolate = packed(documents, settings), settings.packing != "packing"
         flops = self.flops if settings.adapter is None else self.frozen
-        epoch = flops.step(documents, _packs(documents, settings), settings.packing != "packing")
+        epoch = flops.step(documents, packs, isolate)
         tokens = int(documents.lengths.sum())
         if settings.adapter is not None:
             epoch += 6.0 * self._trained(settings) * tokens
+        if (teacher := self._teacher(settings)) is not None:  # forward alone, and each trace through one
+            epoch += Flops(teacher).step(documents, packs, isolate) / 3
         return round(settings.epochs * tokens), settings.epochs * epoch
+
+    def _teacher(self, settings: Branch) -> PreTrainedModel | None:
+        """What a training asks beside its student, or each of several such."""
+        if settings.teacher is None:
+            return None
+        of = self.architecture if settings.teacher == "experts" else AutoConfig.from_pretrained(str(settings.teacher))
+        return shaped(of)
+
+    def _own(self, settings: Branch, tokens: int) -> Stage:
+        """The student's own responses, which it learns from in place of so many of the traces' tokens."""
+        if settings.own is None:
+            return Stage("", "", 0.0, {})
+        engine, on_gpu = settings.own.engine, self.config.trainer.accelerator == "gpu"
+        asked = round(settings.own.share * (1 - self.of.prompt_share) * tokens)
+        return self._generation(asked, {"_target_": engine.target, **engine.parameters}, self.parameters, int(on_gpu))
 
     def _trained(self, settings: Branch) -> int:
         """Parameters that a step changes."""
@@ -169,15 +198,22 @@ class Estimates:
         return sum(settings.adapter.rank * (m.in_features + m.out_features) for m in shapes)
 
     def _fit(self, settings: Branch) -> Fit:
-        what = settings.sequence_length, settings.micro_batch, str(settings.adapter), str(settings.optimizer)
-        if what not in self._fits:
-            free = (self.of.card.gib - self.of.reserve_gib) * GIB
-            self._fits[what] = self._found(settings, free)
-        return self._fits[what]
+        what = settings.sequence_length, settings.micro_batch, *map(str, (settings.adapter, settings.optimizer))
+        held = self._teachers(settings)
+        if (*what, held) not in self._fits:
+            self._fits[*what, held] = self._simulated(settings, held)
+        return self._fits[*what, held]
 
-    def _found(self, settings: Branch, free: float) -> Fit:
+    def _teachers(self, settings: Branch) -> int:
+        """Bytes of the models that a training asks beside its student, fp32 and over all ranks."""
+        teacher, count = self._teacher(settings), len(self.config.domains) if settings.teacher == "experts" else 1
+        return 4 * count * int(teacher.num_parameters()) if teacher else 0
+
+    def _simulated(self, settings: Branch, held: int) -> Fit:
+        free, trainer = (self.of.card.gib - self.of.reserve_gib) * GIB, self.config.trainer
+        attention = attention_for(self.architecture, settings, trainer)
         try:
-            return fit(self.architecture, settings, self.config.trainer, self.of.adapter, free)
+            return fit(self.architecture, settings, trainer, self.of.adapter, free, attention, held)
         except UserError:
             raise
         except Exception as problem:  # whatever an architecture's code does without data
@@ -193,6 +229,28 @@ class Estimates:
             "seconds": "assumed: plan.disk_gb_per_second and 2 ns an entry and core; merging takes no GPU",
         })  # fmt: skip
 
+    def _tune(self, label: str) -> Stage:
+        """Trials of a merge method's parameters: merges in memory, each asked everything at the most."""
+        tune, domains = self.config.tune, self.config.domains
+        assert tune is not None
+        each = tune.questions * tune.samples
+        tokens = tune.trials * each * sum(self._response(str(domain.task)) for domain in domains.values())
+        spent = self._generation(tokens, self.config.evaluate.engine.parameters, self.parameters)
+        seconds = spent.seconds + tune.trials * self._merge(label).seconds
+        return Stage(
+            "tune", label, seconds, gpus=spent.gpus, tokens=tokens, flops=spent.flops, disk=5.0 * tokens,
+            money=self._money(spent.gpus, seconds), basis={
+                "tokens": "assumed: plan.response_tokens, and that no trial leaves the race early",
+                "flops": "computed: 2 a parameter and token", "disk": "assumed: 5 bytes per token",
+                "seconds": "assumed: plan.utilisation, plan.disk_gb_per_second, 2 ns an entry and core",
+            },
+        )  # fmt: skip
+
+    def _response(self, task: str) -> int:
+        """Mean tokens of a response to a question of a task."""
+        known = self.of.tasks.get(task)
+        return known.tokens if known else ceil(self.of.response_tokens * (self.config.evaluate.max_new_tokens or 1024))
+
     def _evaluate(self, name: str) -> Stage:
         evaluate = self.config.evaluate
         own = {str(d.task): d.questions for d in self.config.domains.values()}
@@ -201,9 +259,7 @@ class Estimates:
             known = self.of.tasks.get(task)
             questions = own.get(task) or (known.questions if known else 500)
             questions = min(questions, evaluate.limit or questions)
-            samples = evaluate.samples or (known.samples if known else 1)
-            most = evaluate.max_new_tokens or 1024
-            tokens += questions * samples * (known.tokens if known else ceil(self.of.response_tokens * most))
+            tokens += questions * (evaluate.samples or (known.samples if known else 1)) * self._response(task)
         engine = evaluate.engine.parameters
         spent = self._generation(tokens, engine, self.parameters)
         peak, fits, change = self._serving(engine) if spent.gpus else (0.0, True, None)
@@ -217,10 +273,10 @@ class Estimates:
             },
         )  # fmt: skip
 
-    def _generation(self, tokens: int, engine: Mapping[str, Any], parameters: int) -> Stage:
-        """Tokens by an engine of this machine; an endpoint takes none of its time."""
+    def _generation(self, tokens: int, engine: Mapping[str, Any], parameters: int, least: int = 0) -> Stage:
+        """Tokens by an engine of this machine, on `least` GPUs if it names none; an endpoint takes none of its time."""
         target = str(engine.get("_target_", self.config.evaluate.engine.target))
-        gpus = int(engine.get("tensor_parallel", 0)) * int(engine.get("data_parallel", 0))
+        gpus = int(engine.get("tensor_parallel", 0)) * int(engine.get("data_parallel", 0)) or least
         flops = 0.0 if target.endswith(".openai") else 2.0 * parameters * tokens
         peak = gpus * self.of.card.tflops * 1e12 or self.cpu
         seconds = flops / (peak * self.of.utilisation["gpu" if gpus else "cpu"].generate)
@@ -247,10 +303,10 @@ class Estimates:
     def _sequence_bytes(self) -> float:
         """Keys and values of one response of the greatest length, in bf16."""
         config = self.architecture
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        kept = getattr(config, "num_key_value_heads", None) or heads(config)
+        width = getattr(config, "head_dim", None) or config.hidden_size // max(heads(config), 1)
         tokens = (self.config.evaluate.max_new_tokens or 1024) + 4096
-        return float(2 * 2 * width * heads * config.num_hidden_layers * tokens)
+        return float(2 * 2 * width * kept * config.num_hidden_layers * tokens)
 
     def _traces(self, domain: Domain) -> int:
         return domain.traces or domain.expected or 10000
@@ -269,58 +325,3 @@ class Estimates:
             return seconds / 3600 * prices.machine + bill
         price = next((p for part, p in prices.gpus.items() if part in self.of.gpu), None)
         return None if price is None else gpus * seconds / 3600 * price + bill
-
-
-def architecture(config: Experiment) -> PreTrainedConfig:
-    """The student's, by the settings where they say it, else by its folder or the hub; UserError if neither has it."""
-    student = config.student
-    name = student.build.parameters.get("name")
-    if student.architecture is not None:
-        values = dict(student.architecture)
-        made: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
-        return made
-    try:
-        if name is None:
-            raise ValueError("its builder names no model")
-        read: PreTrainedConfig = AutoConfig.from_pretrained(str(name))
-    except (OSError, ValueError) as problem:
-        raise UserError(
-            f"student.architecture: what `{student.name}` is made of is not known before it is built; give the figures "
-            "of its config.json there, {model_type: …, hidden_size: …}"
-        ) from problem
-    return read
-
-
-def _shaped(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model without weights; UserError if its architecture has none as a causal language model."""
-    try:
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as problem:  # whatever its code objects to
-        raise UserError(f"{config.model_type}: cannot be planned as a causal language model: {problem}") from problem
-    return model
-
-
-def _documents(counts: Sequence[int], lengths: Sequence[int], prompt_share: float) -> Documents:
-    """Documents of which only the lengths are known."""
-    each = np.repeat(np.array(lengths, dtype=np.int64), counts)
-    nothing = np.zeros(len(each), dtype=np.int64)
-    return Documents(
-        tokens=np.zeros(0, dtype=np.int32), starts=nothing, lengths=each,
-        prompts=np.maximum(1, (prompt_share * each).astype(np.int64)),
-        domain=np.repeat(np.arange(len(counts)), counts), held_out=nothing.astype(np.bool_), cut=nothing,
-        dropped=np.zeros((len(counts), 2), dtype=np.int64), ids=np.zeros(len(each), dtype=np.str_),
-    )  # fmt: skip
-
-
-def _packs(documents: Documents, settings: Branch) -> list[list[int]]:
-    """Documents one after the other in packs as full as equal lengths allow."""
-    packs: list[list[int]] = [[]]
-    room = settings.sequence_length
-    for index, length in enumerate(documents.lengths.tolist()):
-        if packs[-1] and (length > room or settings.packing == "none"):
-            packs.append([])
-            room = settings.sequence_length
-        packs[-1].append(index)
-        room -= length
-    return packs

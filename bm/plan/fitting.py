@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig
 
+from bm.branch.attention import ISOLATED
 from bm.config import Adapter, Branch, Trainer
+from bm.plan.architecture import heads
 from bm.plan.memory import Memory, training_memory
 
 NODES, NODE = 8, 8
@@ -30,13 +32,18 @@ class Change:
     trainer: Trainer
 
 
-def fit(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter: Adapter, free: float) -> Fit:
-    """free: bytes of a GPU that tensors may take; adapter: what may be trained instead of all weights."""
-    memory = training_memory(config, branch, trainer)
+def fit(
+    config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter: Adapter, free: float,
+    attention: str = ISOLATED, held: float = 0.0,
+) -> Fit:  # fmt: skip
+    """free: bytes of a GPU that tensors may take; adapter: what may be trained instead of all weights; `attention` and
+    `held` as in `training_memory`.
+    """
+    memory = training_memory(config, branch, trainer, attention, held)
     if memory.peak <= free:
         return Fit(memory, True, None)
     for change in changes(config, branch, trainer, adapter):
-        if training_memory(config, change.branch, change.trainer).peak <= free:
+        if training_memory(config, change.branch, change.trainer, attention, held).peak <= free:
             return Fit(memory, False, change.words)
     return Fit(memory, False, None)
 
@@ -59,7 +66,7 @@ def changes(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter:
         yield now()
     ranks = trainer.devices * trainer.nodes
     for sequence in (2, 4, 8):
-        allowed = not ranks % sequence and not config.num_attention_heads % sequence
+        allowed = not ranks % sequence and not heads(config) % sequence
         if allowed and trainer.sequence_parallel < sequence <= trainer.devices:
             yield Change(
                 " ".join([*words, f"trainer.sequence_parallel={sequence}"]),

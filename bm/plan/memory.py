@@ -21,6 +21,7 @@ from bm.branch.data import MicroBatch, flat
 from bm.branch.model import Student, divided, frozen_dtype, whole
 from bm.branch.parallel import Place
 from bm.config import Branch, Trainer
+from bm.plan.architecture import shaped
 from bm.plan.live import Live
 
 NF4_BYTES = 0.516
@@ -51,34 +52,42 @@ class Memory:
         return max(0.0, self.peak - self.parameters - self.gradients - self.optimizer)
 
 
-def training_memory(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
+def training_memory(
+    config: PreTrainedConfig, branch: Branch, trainer: Trainer, attention: str = ISOLATED, held: float = 0.0
+) -> Memory:
     """Memory of a full micro-batch in which every token is learned, at the trainer's number of ranks.
 
+    attention: as `attention_for` has it; held: bytes of teachers, which ranks share.
     A deep model is simulated at two depths and continued to its own; its layers must be of one kind for that. Weights
     in four bits are simulated in bf16, as no such kernel runs here, and the known difference is taken off.
     """
+    memory = _at_full_depth(config, _dequantised(branch), trainer, attention)
+    beside = held / (trainer.devices * trainer.nodes)
     if branch.adapter is not None and branch.adapter.quantize:
-        return _quantised(config, branch, trainer)
+        beside -= _saved(config)
+    return replace(memory, parameters=memory.parameters + beside, forward=memory.forward + beside,
+                   backward=memory.backward + beside, step=memory.step + beside)  # fmt: skip
+
+
+def _dequantised(branch: Branch) -> Branch:
+    return replace(branch, adapter=branch.adapter and replace(branch.adapter, quantize=None))
+
+
+def _saved(config: PreTrainedConfig) -> float:
+    """Bytes that four bits an entry of the products leave of sixteen."""
+    model = shaped(config)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    entries = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    return entries * (2 - NF4_BYTES)
+
+
+def _at_full_depth(config: PreTrainedConfig, branch: Branch, trainer: Trainer, attention: str) -> Memory:
     depth = config.num_hidden_layers
     if depth <= DEPTHS[1] or len(set(getattr(config, "layer_types", None) or [""])) > 1:
-        return _simulated(config, branch, trainer)
-    low, high = (astuple(_simulated(_shallow(config, layers), branch, trainer)) for layers in DEPTHS)
+        return _simulated(config, branch, trainer, attention)
+    low, high = (astuple(_simulated(_shallow(config, layers), branch, trainer, attention)) for layers in DEPTHS)
     further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
     return Memory(*(b + (b - a) * further for a, b in zip(low, high, strict=True)))
-
-
-def _quantised(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
-    adapter = branch.adapter and replace(branch.adapter, quantize=None)
-    memory = training_memory(config, replace(branch, adapter=adapter), trainer)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    head = model.get_output_embeddings()
-    entries = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    saved = entries * (2 - NF4_BYTES)
-    return replace(
-        memory, parameters=memory.parameters - saved, forward=memory.forward - saved, backward=memory.backward - saved,
-        step=memory.step - saved,
-    )  # fmt: skip
 
 
 def _shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -89,13 +98,13 @@ def _shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return shallow
 
 
-def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer) -> Memory:
+def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer, attention: str) -> Memory:
     """Two steps of the real module on a rank of a group in which nobody else answers."""
     with _mesh(trainer) as mesh:
-        batch = _batch(branch, Place.on(mesh) if mesh else Place())
+        batch = _batch(branch, Place.on(mesh) if mesh else Place(), attention)
         with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
             with _staying():
-                student = _student(config, branch, trainer, mesh)
+                student = _student(config, branch, trainer, mesh, attention)
             optimizer = branch.optimizer(student, branch.learning_rate)
             for _ in range(2):  # the optimiser's state is there from the second on
                 live.restart()
@@ -131,20 +140,22 @@ def _mesh(trainer: Trainer) -> Iterator[DeviceMesh | None]:
         dist.destroy_process_group()
 
 
-def _batch(branch: Branch, place: Place) -> MicroBatch:
+def _batch(branch: Branch, place: Place, attention: str = ISOLATED) -> MicroBatch:
     """As many full packs as a forward pass has, each one document with a prompt of one token."""
-    length, packs = branch.sequence_length, branch.micro_batch
+    length, packs = branch.sequence_length, branch.micro_batch if attention == ISOLATED else 1
     documents = [np.zeros(length, dtype=np.int32)] * packs
     return flat(documents, [1] * packs, [length] * packs).stretch(place)
 
 
-def _student(config: PreTrainedConfig, branch: Branch, trainer: Trainer, mesh: DeviceMesh | None) -> Student:
+def _student(
+    config: PreTrainedConfig, branch: Branch, trainer: Trainer, mesh: DeviceMesh | None, attention: str
+) -> Student:
     dtype = frozen_dtype(branch.adapter, trainer) if mesh is None else torch.float32
-    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": ISOLATED}
+    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     model = AutoModelForCausalLM.from_config(config, **settings)  # type: ignore[no-untyped-call]
     if mesh is None:
-        return whole(model, ISOLATED, trainer, branch.adapter)
-    return divided(model, ISOLATED, trainer, mesh, branch.adapter, lambda module, prefix: None)
+        return whole(model, attention, trainer, branch.adapter)
+    return divided(model, attention, trainer, mesh, branch.adapter, lambda module, prefix: None)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bm import compose
 from bm.config import Adapter, Experiment, Trainer
-from bm.plan.estimate import GIB, Estimates, architecture
+from bm.plan.architecture import architecture
+from bm.plan.estimate import GIB, Estimates
 from bm.plan.memory import training_memory
 
 STUDENTS = ("1.5b", "7b", "14b", "32b")

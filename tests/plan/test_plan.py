@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from bm.commands import chosen_merges
 from bm.config import Experiment
 from bm.plan import line, on_this_machine, plan, remedies
 from bm.plan.estimate import Estimates
+from bm.tuning import searched
 from experiments.tinyr1.plans import HERE, MACHINES, rows
 from tests.branch.conftest import branch, trainer
 from tests.branch.test_data import prepared
@@ -32,7 +34,8 @@ def plural(gpus: str) -> str:
 
 
 def planned(config: Experiment) -> dict:
-    return plan(config, [name for name, _, _ in chosen_merges(config)])
+    merges = list(chosen_merges(config))
+    return plan(config, [name for name, _, _ in merges], [name for name, *_ in searched(config, merges)])
 
 
 def test_bm_plan_writes_every_stage_with_its_basis(bm: Bm, tmp_path: Path) -> None:
@@ -81,6 +84,30 @@ def test_an_evaluation_that_cannot_hold_its_weights_is_told() -> None:
     )
     stage = next(s for s in planned(config)["stages"] if s["stage"] == "evaluate")
     assert not stage["fits"] and stage["change"] == "evaluate.engine.tensor_parallel=2 evaluate.engine.data_parallel=4"
+
+
+def test_a_state_instead_of_keys_is_planned() -> None:
+    """Mamba has no heads: nothing to share a sequence by, no keys beside an evaluation, and kernels that no CPU has."""
+    config = compose("recipe=tinyr1", "trainer=gpu", "branch.packing=none")
+    mamba = {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 128}
+    stages = planned(replace(config, student=replace(config.student, architecture=mamba)))["stages"]
+    trainings = [s for s in stages if s["stage"] == "branch"]
+    assert trainings and all(s["flops"] > 0 and s["fits"] and "peak" not in s["basis"] for s in trainings)
+    assert all(s["fits"] for s in stages if s["stage"] == "evaluate")
+
+
+def test_tuning_parts_and_consolidations_are_planned() -> None:
+    words = ["merge=[ties,passthrough]", "tune=default", "tune.trials=5", "consolidate=[kd,sft]"]
+    stages = planned(compose(*words))["stages"]
+    by_label = {(s["stage"], s["label"]): s for s in stages}
+    tune, kd, sft = by_label["tune", "ties tuned"], by_label["branch", "kd"], by_label["branch", "sft"]
+    questions = sum(60 * ceil(0.25 * compose().evaluate.max_new_tokens) for _ in range(3))
+    assert tune["tokens"] == 5 * questions and tune["seconds"] > 5 * by_label["merge", "ties"]["seconds"]
+    assert ("tune", "passthrough tuned") not in by_label  # it has nothing to tune
+    assert {("merge", "ties tuned"), ("evaluate", "ties tuned"), ("evaluate", "kd")} <= by_label.keys()
+    assert kd["flops"] == pytest.approx(4 / 3 * sft["flops"])  # the experts look at every token too
+    merges = [s["label"] for s in planned(compose("merge=linear", "rounds.parts=4"))["stages"] if s["stage"] == "merge"]
+    assert merges == ["linear 1/4", "linear 2/4", "linear 3/4", "linear"]
 
 
 def test_a_run_begins_with_its_plan(bm: Bm, finished: Path, tmp_path: Path) -> None:
