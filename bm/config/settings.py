@@ -185,7 +185,7 @@ class Merge:
     out_dtype: Literal["float32", "bfloat16", "float16"]
     device: Annotated[str, Device]
     threads: Annotated[int, Field(ge=0), NoKey]
-    """Worker threads; 0: one per core. The result does not depend on it."""
+    """Worker threads; 0: one per core, and four for a GPU. The result does not depend on it."""
     max_shard_size: str
     seed: Seed
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,7 +108,7 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
     patience = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
-    count = count or len(os.sched_getaffinity(0))
+    count = count or run.threads
     try:
         with (
             single_threaded(),

@@ -21,7 +21,7 @@ from bm.merge.preflight import aligned, is_buffer
 from bm.merge.scores import Change
 from bm.merge.tables import write_table
 from bm.merge.tensors import Compute, Tensors, Tile, above
-from bm.merge.tiling import device
+from bm.merge.tiling import computing
 from bm.progress import progress
 
 SCHEMA = pa.schema({
@@ -43,7 +43,7 @@ def interference(models: Mapping[str, Path], student: Path, lam: float, config: 
     folders = {**models, STUDENT: student}
     with ExitStack() as stack:
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, STUDENT)
-        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
+        run = computing(Dtype[config.dtype], config.device, config.seed)
         rows, total = _measure_all(opened, list(models), lam, run, config.threads)
     lengths = total.diagonal().sqrt()
     cosines = [(total[i, j] / (lengths[i] * lengths[j])).item() for i, j in combinations(range(len(models)), 2)]
@@ -62,6 +62,7 @@ def _measure_all(
         for name, tensor in kept.items():
             tensors = Tensors(name, tensor, [opened[expert][name] for expert in names], names=names, run=run)
             gram, pairs = _measure(tensors, lam)
+            tensors.release()
             total += gram
             rows += pairs
             bar.advance(tensor.elements)

@@ -20,8 +20,8 @@ from bm.merge.preflight import aligned
 from bm.merge.schedule import scheduled
 from bm.merge.sinks import Folder, Memory, Sink
 from bm.merge.tables import write_rows
-from bm.merge.tensors import Compute, Method, kind_of, uses_base
-from bm.merge.tiling import device
+from bm.merge.tensors import Method, kind_of, uses_base
+from bm.merge.tiling import computing
 from bm.merge.trees import plan
 from bm.progress import say
 
@@ -74,7 +74,7 @@ def merge_many(
         opened = aligned(folders, {n: stack.enter_context(checkpoint(f)) for n, f in folders.items()}, base)
         measured = {n: stack.enter_context(checkpoint(f)) for n, f in config.statistics.items()}
         items = plan(order, methods, opened, opened.get(STUDENT), measured, Dtype[config.out_dtype])
-        run = Compute(Dtype[config.dtype], device(config.device), config.seed)
+        run = computing(Dtype[config.dtype], config.device, config.seed)
         return execute(items, sinks, run, parse_size(config.max_shard_size), config.threads)
 
 

@@ -1,6 +1,7 @@
 """How a tensor is cut into tiles, and how they are computed."""
 
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -12,10 +13,14 @@ from bm.merge.dtypes import Dtype
 from bm.merge.lazy import torch
 
 TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long enough to hide the cost of dispatch
-CUDA_TILE_ELEMENTS = 1 << 24
+CUDA_TILE_ELEMENTS = 1 << 22  # 16 MiB: a kernel's launch is short beside it
+CUDA_THREADS = 4  # enough to read and launch while one waits; each has a tile and what its formula makes of it
 BLOCK_TILES = 8  # tiles read and written by one task; no result depends on it
 
 T = TypeVar("T")
+
+
+HELD = 256 << 20  # bytes of scores on a CPU, whose kernels need none
 
 
 class Allowance:
@@ -49,7 +54,7 @@ class Compute:
     device: str = "cpu"
     seed: int = 0
     workers: Executor | None = None
-    allowance: Allowance = field(default_factory=lambda: Allowance(256 << 20))
+    allowance: Allowance = field(default_factory=lambda: Allowance(HELD))
     tile_elements: int | None = None
     task_tiles: int | None = None
 
@@ -68,6 +73,11 @@ class Compute:
         """Tiles that one task reads and writes."""
         return self.task_tiles or (1 if self.device.startswith("cuda") else BLOCK_TILES)
 
+    @property
+    def threads(self) -> int:
+        """Threads that work on tiles, where the settings name no number."""
+        return CUDA_THREADS if self.device.startswith("cuda") else len(os.sched_getaffinity(0))
+
     def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
         if self.workers is None or len(tasks) < 2:
             return [task(part) for part in tasks]
@@ -80,6 +90,13 @@ def device(name: str) -> str:
         return name if name == "cpu" else str(torch.empty(0, device=name).device)
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
         raise UserError(f"merge.device={name}: this machine has no such device; take merge.device=cpu") from problem
+
+
+def computing(precision: Dtype, name: str, seed: int) -> Compute:
+    """Tiles on the device of `merge.device`. A GPU holds scores in half of its free memory: the largest tensors fit."""
+    place = device(name)
+    held = torch.cuda.mem_get_info(place)[0] // 2 if place.startswith("cuda") else HELD
+    return Compute(precision, place, seed, allowance=Allowance(held))
 
 
 @dataclass(frozen=True)

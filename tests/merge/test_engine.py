@@ -13,10 +13,13 @@ import torch
 
 from bm.errors import UserError
 from bm.merge import engine, kernels, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, tiling
+from bm.merge.dtypes import Dtype
 from bm.merge.methods import dare_linear, fisher, nuslerp, task_arithmetic
 from bm.merge.order import parse
+from bm.merge.scores import Change
 from bm.merge.sinks import Digest, Folder, Memory
 from bm.merge.tensors import Compute, Tensors
+from bm.plan.live import Live
 from tests.merge.folders import FUSION, LINEAR, Settings, equal, load, save, weights
 from tests.merge.methods import oracles
 
@@ -63,11 +66,10 @@ def test_a_method_of_two_models_refuses_one_alone(experts, student, tmp_path):
 def test_threads_blocks_and_held_scores_change_no_bit(method, experts, student, small_tiles, monkeypatch):
     order = RELEASED if method is FUSION else orders("all", list(experts), method)[0]
     expected = merge_in_memory(order, method, experts, student, Settings(threads=1))
-    run = engine.Compute
     for threads, block, cache in ((2, 1, 1 << 28), (5, 7, 0), (3, 1000, 1 << 14)):
         monkeypatch.setattr(
-            "bm.merge.merging.Compute",
-            lambda *a, b=block, c=cache: run(*a, task_tiles=b, allowance=tiling.Allowance(c)),
+            "bm.merge.merging.computing",
+            lambda *a, b=block, c=cache: Compute(*a, task_tiles=b, allowance=tiling.Allowance(c)),
         )
         assert equal(merge_in_memory(order, method, experts, student, Settings(threads=threads)), expected)
 
@@ -159,6 +161,7 @@ import os, random, signal, sys
 from pathlib import Path
 from bm.merge import tiling, merge, sinks
 from bm.merge.order import parse
+from bm.plan.live import Live
 from tests.merge.folders import FUSION, Settings
 
 tiling.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
@@ -240,6 +243,29 @@ def test_sizes(size):
 def test_sizes_that_are_none(size, experts, tmp_path):
     with pytest.raises(UserError, match="not a size such as 5GB"):
         merge(RELEASED, FUSION, experts, None, dataclasses.replace(Settings(), max_shard_size=size), tmp_path / "o")
+
+
+def test_a_gpu_gets_few_threads_whose_tiles_are_small(monkeypatch):
+    """On 128 cores too: scoring takes less than a gigabyte, by the bytes that torch makes for an entry of a tile."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(128)))
+    with engine.pool(Compute(device="cuda:0"), 0) as (run, _):
+        threads = run.workers._max_workers
+    assert (threads, Compute().threads) == (tiling.CUDA_THREADS, 128)
+    base = torch.randn(16, 1024)
+    tensors = Tensors.held(base, [base + 1e-3], run=Compute(Dtype.float64, tile_elements=base.numel()))
+    with Live() as live:
+        (tile,) = tensors.tiles(range(1))
+        tile.of(Change(weighed=True))
+    an_entry = live.peak / base.numel() / 2  # float64 is twice as wide
+    assert threads * tiling.CUDA_TILE_ELEMENTS * an_entry < 1 << 30
+
+
+def test_a_gpu_holds_scores_of_a_32b_models_largest_matrix(monkeypatch):
+    monkeypatch.setattr(tiling, "device", lambda name: "cuda:0")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (70 << 30, 80 << 30))
+    allowance = tiling.computing(Dtype.float32, "cuda", 0).allowance
+    assert all(allowance.take(4 * 5120 * 27648) for _ in range(4))  # tensors ahead hold theirs too
+    assert not allowance.take(70 << 30)
 
 
 @pytest.mark.gpu

@@ -47,6 +47,16 @@ def test_against_whole_tensors(student, experts, tmp_path, monkeypatch):
     assert abs(facts["mean_cosine"]) < 0.02  # independent random updates
 
 
+def test_what_is_held_of_scores_is_given_back(student, experts, tmp_path, monkeypatch):
+    """In float64 no kernel scores, so that scores are held between passes: room for one tensor's is enough for all."""
+    taken_bytes, given = [], []
+    take, give = tiling.Allowance.take, tiling.Allowance.give
+    monkeypatch.setattr(tiling.Allowance, "take", lambda own, size: taken_bytes.append(size) or take(own, size))
+    monkeypatch.setattr(tiling.Allowance, "give", lambda own, size: given.append(size) or give(own, size))
+    interference(experts, student, 1.5, Settings(dtype="float64"), tmp_path)
+    assert sum(given) == sum(taken_bytes) > 0
+
+
 def test_same_opposite_and_no_updates(tmp_path):
     start = weights(dtype=torch.float32)
     end = weights(1, start, dtype=torch.float32)

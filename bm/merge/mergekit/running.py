@@ -24,8 +24,7 @@ from bm.merge.mergekit.vocabulary import Checkpoints, Vocabulary, vocabulary
 from bm.merge.sinks import Folder
 from bm.merge.steps import Item
 from bm.merge.tables import write_rows
-from bm.merge.tensors import Compute
-from bm.merge.tiling import device
+from bm.merge.tiling import computing
 from bm.progress import say
 
 ADAPTED = ".adapted"
@@ -55,7 +54,7 @@ def merge_config(file: Path, settings: Merge, work: Path) -> dict[str, Any]:
         items = plan(config, words.aligned(stored) if words else stored, variant)
         files = _files(file, config, words, items, variant)
         dtype = Dtype.float64 if config.dtype == "float64" else Dtype[settings.dtype]
-        run = Compute(dtype, device(settings.device), settings.seed)
+        run = computing(dtype, settings.device, settings.seed)
         (outcome,) = execute(items, [Folder(work)], run, parse_size(settings.max_shard_size), settings.threads)
     for name, data in files.items():
         folder.write(work / name, data)
