@@ -12,6 +12,13 @@ COPIED = (
     "chat_template.json", "preprocessor_config.json", "processor_config.json", "LICENSE", "NOTICE",
 )  # fmt: skip
 
+ADAPTER = "adapter_config.json"
+"""What a folder of a LoRA adapter has, by peft."""
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER).is_file()
+
 
 def complete(folder: Path, base: Path, out_dtype: str, card: str) -> dict[str, str]:
     """Writes everything but weights; SHA-256 of each file by its name."""

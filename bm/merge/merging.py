@@ -13,6 +13,7 @@ from bm.merge import folder
 from bm.merge.checkpoint import checkpoint, parse_size
 from bm.merge.dtypes import Dtype
 from bm.merge.engine import Merged, execute
+from bm.merge.folder import is_adapter
 from bm.merge.interference import interference
 from bm.merge.lazy import Tensor
 from bm.merge.order import Join, Order, base_leaf, leaves, pairwise_orders, parse
@@ -110,8 +111,11 @@ def merge_folders(
     """`bm merge`: a pairwise method takes the models into the base one after the other, others merge all at once.
 
     An order in the settings arranges a pairwise method otherwise; the models, and the base, go by their folders' names.
-    Asked for, and with several models and a base, `interference.parquet` tells how their updates meet.
+    Asked for, and with several models and a base, `interference.parquet` tells how their updates meet. LoRA adapters
+    become one adapter (`bm.merge.low_rank`), where the method allows it.
     """
+    if base is None and models and all(is_adapter(model) for model in models):
+        return _merge_adapters(method, models, config, work)
     facts = _merge_folders(method, base, models, config, work)
     if config.interference is not None and base and len(models) > 1:
         met = interference(_named(models), base, config.interference, config, work)
@@ -140,6 +144,14 @@ def _merge_folders(
     else:
         order = Join(tuple(named), len(named) - 1)
     return merge(order, method, named, None, config, work)
+
+
+def _merge_adapters(method: Method, models: Sequence[Path], config: Merge, work: Path) -> dict[str, Any]:
+    from bm.merge.low_rank import merge_adapters
+
+    name = described(method).partition("(")[0]
+    merge_adapters(scheduled(method, config.schedule), name, _named(models), work)
+    return {"kept_share": None}
 
 
 def _say_base_apart(method: Method, models: Sequence[Path]) -> None:

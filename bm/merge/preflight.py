@@ -15,6 +15,7 @@ import numpy as np
 from bm.errors import UserError
 from bm.merge.checkpoint import Stored
 from bm.merge.dtypes import FLOATING
+from bm.merge.folder import is_adapter
 
 BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".position_ids")
 """Ends of names that older libraries saved and a model computes itself."""
@@ -45,8 +46,10 @@ def aligned(
 
 
 def _config(name: str, folder: Path) -> dict[str, Any]:
-    if (folder / "adapter_config.json").exists():
-        raise UserError(f"{name} ({folder}) is a LoRA adapter; merge it into its own base model first")
+    if is_adapter(folder):
+        raise UserError(
+            f"{name} ({folder}) is a LoRA adapter; merge it into its own base first, or adapters alone, without base"
+        )
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:

@@ -11,13 +11,11 @@ from transformers import AutoConfig
 from bm.generate.weights import with_adapter
 from bm.merge import folder
 
-SETTINGS = "adapter_config.json"
-
 
 def named(value: str) -> bool:
     """Whether a model's name is `model+adapter`, with the folders of both."""
     base, _, adapter = value.partition("+")
-    return not Path(value).is_dir() and (Path(base) / "config.json").is_file() and (Path(adapter) / SETTINGS).is_file()
+    return not Path(value).is_dir() and (Path(base) / "config.json").is_file() and folder.is_adapter(Path(adapter))
 
 
 def inputs(models: Sequence[Path]) -> list[Path]:

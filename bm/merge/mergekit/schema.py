@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bm.errors import UserError, nearest
+from bm.merge.folder import is_adapter
 from bm.merge.mergekit.adapters import joined, named, replaced
 from bm.merge.schedule import Setting
 
@@ -34,7 +35,7 @@ def _folder(value: Any) -> Any:
     if not isinstance(value, str | Path):
         raise ValueError(f"{value!r} is no model; give a folder")
     path = Path(value)
-    if (path / "adapter_config.json").is_file():
+    if is_adapter(path):
         raise ValueError(f"'{value}' is a LoRA adapter; {ADAPTERS}")
     if path.is_dir():
         return path
