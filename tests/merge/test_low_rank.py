@@ -64,7 +64,7 @@ def both(places, tmp_path, method, schedule=None):
         partial(linear, weights=[1.0, 3.0], normalize=True),
         partial(lines, weights=1.0, alpha=None, beta=0.5),
     ],
-    ids=str,
+    ids=["weighted", "normalized", "linear", "lines"],
 )
 def test_the_merged_adapter_makes_the_merge_of_whole_models(places, tmp_path, method):
     ours, dense = both(places, tmp_path, method)
