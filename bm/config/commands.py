@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bm.config.component import TeacherTarget, TrackerTarget
-from bm.config.loading import NoKey, overridden
+from bm.config.loading import Content, NoKey, overridden
 from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
@@ -42,15 +42,20 @@ class Experiment:
     """A whole experiment, from questions to verdicts."""
 
     recipe: Name
+    """The page of `conf/recipe/` that the settings begin with; runs and reports are called by it."""
     experiment: Name | None
     """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
     seed: Seed
+    """Of every draw: training, merging, sampling and the bootstrap follow it unless they have their own."""
     paths: Annotated[Paths, NoKey]
+    """Where things are written."""
     output: Annotated[Path | None, NoKey]
+    """Where the results go; null: a folder below `paths.outputs` that is named by what decides them."""
     fresh: Annotated[Sequence[Stage], NoKey]
     """Stages whose artefacts are made again although they exist; what depends on a changed result is made again too."""
     student: Student
     teacher: TeacherTarget
+    """Who answers the questions (`bm.distill.teachers`)."""
     domains: Domains
     mixture: Mixture | None
     distill: Distill
@@ -117,18 +122,24 @@ class MergeFolders:
 
     paths: Paths
     merge: Merge
-    base: Path | None
-    models: Sequence[Path]
-    mergekit: Path | None
+    base: Annotated[Path, Content] | None
+    """The model that the others are merged into, or from which updates are counted; null: none is needed."""
+    models: Sequence[Annotated[Path, Content]]
+    """The folders that are merged, in this order."""
+    mergekit: Annotated[Path, Content] | None
+    """A mergekit config that says all of this itself; null: none."""
     output: Path
+    """Folder of the merged model."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluateFolder(Experiment):
     """`bm evaluate`: a Hugging Face folder on the domains' tasks and on `evaluate.tasks`."""
 
-    model: Path
+    model: Annotated[Path, Content]
+    """The Hugging Face folder that is tested."""
     output: Path
+    """Where its scores and samples go."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -142,6 +153,7 @@ class VerifyFile:
     file: Path
     """JSON Lines with `response`, and `answer` or `tests`."""
     output: Path
+    """JSON Lines with a verdict for each response."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -160,6 +172,7 @@ class Report:
 
     paths: Paths
     grid: Chosen
+    """The experiment that is reported, and its scale."""
     record: bool
     """Whether a checkout keeps what was measured, in `experiments/`."""
     traces: Path | None
@@ -168,6 +181,7 @@ class Report:
     """Traces that the page holds at most."""
     prices: Prices
     output: Path | None
+    """Folder of the page; null: below `paths.outputs`."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -123,12 +123,12 @@ def _inner(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
         hints = typing.get_type_hints(type(value), include_extras=True)
         yield from ((name, hints[name], part) for name, part in vars(value).items() if name in hints)
     elif isinstance(value, Mapping):
-        yield from ((str(name), _element(hint), part) for name, part in value.items())
+        yield from ((str(name), element(hint), part) for name, part in value.items())
     elif isinstance(value, list | tuple):
-        yield from ((str(place), _element(hint), part) for place, part in enumerate(value))
+        yield from ((str(place), element(hint), part) for place, part in enumerate(value))
 
 
-def _element(hint: Any) -> Any:
+def element(hint: Any) -> Any:
     """The type of what a mapping or a sequence holds."""
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]

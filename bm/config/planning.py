@@ -18,6 +18,7 @@ class Card:
     """A GPU."""
 
     gib: Annotated[float, Field(gt=0)]
+    """Its memory."""
     tflops: Annotated[float, Field(gt=0)]
     """Dense matrix products in bf16."""
 
@@ -27,7 +28,9 @@ class Utilisation:
     """Share of a processor's peak that useful arithmetic reaches."""
 
     train: Share
+    """In training."""
     generate: Share
+    """In generation."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,8 +38,11 @@ class Asked:
     """An evaluation task: its questions, samples of each, and tokens of a response."""
 
     questions: Positive
+    """Questions of the task."""
     samples: Positive
+    """Samples of each question."""
     tokens: Positive
+    """Mean tokens of a response."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,9 +52,11 @@ class Planning:
     gpu: Name
     """One of `cards`, which every GPU of the plan is."""
     cards: Mapping[str, Card]
+    """The GPUs that are known, by name."""
     reserve_gib: Annotated[float, Field(ge=0)]
     """Memory of each card for what no tensor shows: CUDA's context, NCCL's buffers, fragments."""
     utilisation: Mapping[Literal["gpu", "cpu"], Utilisation]
+    """Share of the peak that is reached, by kind of processor."""
     trace_tokens: Mapping[str, Positive]
     """By domain, mean tokens of a trace with its prompt; of others a quarter of branch.sequence_length."""
     prompt_share: Share
@@ -58,6 +66,7 @@ class Planning:
     response_tokens: Share
     """The share of evaluate.max_new_tokens that a response to any other question takes."""
     disk_gb_per_second: Annotated[float, Field(gt=0)]
+    """How fast models and traces are written."""
     judged_per_second: Annotated[float, Field(gt=0)]
     """Responses that a core verifies."""
     adapter: Adapter

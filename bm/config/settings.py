@@ -37,9 +37,11 @@ class NearDuplicates:
     """Questions whose sets of word n-grams have at least this Jaccard similarity are one question."""
 
     threshold: Annotated[float, Field(gt=0, le=1)]
+    """Jaccard similarity of two questions' n-grams from which on they are one."""
     permutations: Positive
     """Permutations of MinHash: more of them find more of the pairs near the threshold."""
     ngram: Positive
+    """Words in an n-gram."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,7 +59,9 @@ class Repetition:
     """A response whose word n-grams are repeats to more than this share is not kept."""
 
     ngram: Positive
+    """Words in an n-gram."""
     most: Share
+    """Share of a response's n-grams that may be repeats of others."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -71,15 +75,19 @@ class Distill:
     format: bool
     """Whether a trace must be exactly one closed thought that is not empty, and an answer behind it."""
     min_characters: Positive | None
+    """Least length of a whole response; null: any."""
     max_characters: Positive | None
-    """The length of a whole response; null: any."""
+    """Greatest length of a whole response; null: any."""
     max_tokens: Positive | None
     """The same in tokens, where the engine counted them."""
     repetition: Repetition | None
+    """Leaves out responses that repeat themselves; null: keeps them."""
     foreign_script: Share | None
     """Share of a response's letters that may be in scripts of which its question has none; null: any."""
     near_duplicates: NearDuplicates | None
+    """Leaves out questions that are nearly others; null: only equal prompts are one."""
     decontamination: Decontamination | None
+    """Leaves out questions that an evaluation task asks; null: nobody looks for them."""
 
     @model_validator(mode="after")
     def _some_length_is_kept(self) -> Self:
@@ -100,6 +108,7 @@ class Domain:
     task: str | None
     """The evaluation task of this domain (an lm-eval task); null: its own held-back questions, under its name."""
     source: SourceTarget
+    """A function that yields its questions, and its parameters (`bm.distill.sources`)."""
     traces: Positive | None
     """Questions to ask for training; null: all that the source has, which must then be finite."""
     questions: Positive | None
@@ -136,7 +145,9 @@ class Student:
     """The initial model, as a Hugging Face folder made by `build`, and first trained where it starts from nothing."""
 
     name: Name
+    """What its artefacts are called."""
     build: StudentTarget
+    """What makes, reads or fetches the model (`bm.student`)."""
     architecture: Annotated[Mapping[str, Any] | None, NoKey]
     """Figures of its config.json, by which a plan knows it before it is built or fetched; null: it is read."""
     domains: Domains
@@ -153,6 +164,7 @@ class Mixture:
     """The baseline's training set: which share of each domain's traces."""
 
     name: Name
+    """What its artefact is called."""
     ratio: Mapping[str, Annotated[float, Field(gt=0)]]
     """Share of each domain's traces that is used; a domain left out gives all of its traces."""
     temperature: Annotated[float, Field(gt=0)] | None
@@ -160,6 +172,7 @@ class Mixture:
     leave_out: Name | None
     """A domain that is left out of the mixture, to see what it contributes."""
     branch: Mapping[str, Any]
+    """Overrides of `branch` for the mixture's training."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -167,6 +180,7 @@ class Merge:
     """How experts become one model: methods, an order, and the numbers' types."""
 
     methods: Mapping[str, MethodTarget]
+    """The merges to make, by name: a function of `bm.merge.methods` or of yours, and its parameters."""
     order: str | Sequence[str] | None
     """`(math & science) & coding`, several of them, or `all`: every pairwise order. The last operand is the base.
     null: one after the other, as the domains are listed."""
@@ -182,12 +196,17 @@ class Merge:
     """Measure every model's loss on the held-out traces of every domain, and at this many points on the straight line
     between every two experts; null: do not."""
     dtype: Literal["float32", "float64"]
+    """Type of the arithmetic."""
     out_dtype: Literal["float32", "bfloat16", "float16"]
+    """Type of the merged weights on disk."""
     device: Annotated[str, Device]
+    """Where the arithmetic runs: `cpu`, `cuda` or `cuda:1`."""
     threads: Annotated[int, Field(ge=0), NoKey]
     """Worker threads; 0: one per core, and four for a GPU. The result does not depend on it."""
     max_shard_size: str
+    """Size of a safetensors file at most: `5GB`, `500MB`."""
     seed: Seed
+    """Of methods that draw, such as DARE."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -207,8 +226,11 @@ class Evaluate:
     samples: Positive | None
     """Samples per question; pass@1 is their mean. This and the next three: null leaves them to each task's YAML."""
     temperature: Annotated[float, Field(ge=0)] | None
+    """Of sampling; 0: always the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
+    """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive | None
+    """Tokens of a response at most."""
     unsafe_code: bool
     """Whether lm-eval's tasks that run a model's code as it is, without a sandbox, may do so."""
     chat_template: bool
@@ -218,9 +240,11 @@ class Evaluate:
     resamples: Positive
     """Bootstrap resamples of the questions behind each interval."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Confidence of intervals and verdicts."""
     race: Annotated[float, Field(gt=0, lt=1)] | None
     """Merges that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
     seed: Seed
+    """Of sampling and of the bootstrap."""
 
 
 @dataclass(frozen=True, config=STRICT)

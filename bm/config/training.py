@@ -17,9 +17,11 @@ class Adapter:
     """Low-rank matrices that are trained in place of the weights, by peft (`bm.branch.adapter`)."""
 
     rank: Positive
+    """Inner dimension of the two matrices."""
     alpha: Positive
     """Over the rank, what the product of the two matrices is multiplied by."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Share of an adapter's inputs that is dropped in training."""
     targets: Literal["all-linear"] | Sequence[str]
     """Products of a decoder layer by name, `[q_proj, v_proj]`."""
     rslora: bool
@@ -29,6 +31,7 @@ class Adapter:
     quantize: Literal["nf4", "fp4"] | None
     """The type in four bits of the weights that are not trained (QLoRA); null: they stay as they are."""
     seed: Seed
+    """Of what the matrices begin with."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,8 +43,11 @@ class Own:
     every: Positive
     """Optimiser steps between two generations, each for all of these steps: fewer follow the student more closely."""
     temperature: Annotated[float, Field(ge=0)]
+    """Of sampling; 0: always the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)]
+    """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive
+    """Tokens of a response at most."""
     engine: EngineTarget
     """What generates; transformers gets the weights in memory, any other engine a folder of them."""
 
@@ -51,6 +57,7 @@ class Branch:
     """Training on traces (paper, section 3.1 and its released launcher)."""
 
     epochs: Annotated[float, Field(gt=0)]
+    """Passes over the traces; 0.5 trains on half of an epoch's packs."""
     batch: Positive
     """Packs per optimiser step, over all ranks and accumulation."""
     micro_batch: Annotated[int, Field(gt=0), NoKey]
@@ -58,6 +65,7 @@ class Branch:
     sequence_length: Positive
     """Tokens in a pack."""
     packing: Literal["none", "packing", "neat"]
+    """One trace a pack (none), or several, which see each other (packing) or do not (neat)."""
     overlong: Literal["drop", "cut"]
     """What happens to a trace longer than that."""
     max_overlong: Share
@@ -65,8 +73,11 @@ class Branch:
     chat_template: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None
     """SHA-256, or how it begins, of the chat template that the student must have; null: any."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """The peak of the schedule."""
     schedule: Literal["constant", "cosine", "linear"]
+    """How the rate goes on after warm-up: it stays, or falls to 0 along a cosine or a line."""
     warmup_ratio: Share
+    """Share of the steps in which the rate rises to its peak."""
     optimizer: OptimizerTarget
     """The optimiser (`bm.optimizers`); the schedule sets its rate at each step."""
     loss: LossTarget
@@ -81,6 +92,7 @@ class Branch:
     adapter: Adapter | None
     """What is trained in place of all weights; null: these."""
     gradient_clip: Annotated[float, Field(gt=0)]
+    """Norm that a step's gradient is scaled down to if it is longer."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     """Decay of an exponential moving average of the weights, which is the model in the end; null: the last weights."""
     tail: Annotated[float, Field(gt=0, le=1)] | None
@@ -88,11 +100,13 @@ class Branch:
     second_moments: bool
     """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
     seed: Seed
+    """Of the order of traces, their packs, and what else training draws."""
     held_out: Annotated[int, Field(ge=0)]
     """Traces of each domain kept from training to measure its loss and its gradient."""
     watch_every: Annotated[int, Field(gt=0), NoKey]
     """Optimiser steps between those measurements."""
     checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
+    """Time between two checkpoints, from which a killed training goes on."""
     keep: Sequence[Annotated[float, Field(gt=0)]]
     """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
     at: Annotated[float, Field(gt=0)] | None
@@ -150,7 +164,9 @@ class Trainer:
     """The kind of device counts in a key. How many ranks there are, and how they share the work, does not: another
     number adds the same gradients in another order, so an expert is the same up to rounding and not to the bit."""
     devices: Annotated[int, Field(gt=0), NoKey]
+    """Ranks on one machine: GPUs, or processes on CPUs."""
     nodes: Annotated[int, Field(gt=0), NoKey]
+    """Machines."""
     precision: Literal["32-true", "bf16-mixed"]
     """Precision of the arithmetic; weights and optimiser state are fp32 either way."""
     sequence_parallel: Annotated[int, Field(gt=0), NoKey]

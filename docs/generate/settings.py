@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bm.api import _composed
 from bm.cli import STAGES, conf_dir
 from bm.config import Component, Content, Device, Domain, Experiment, NoKey, commands
 from bm.config.component import declared
-from bm.config.loading import marks_of
+from bm.config.loading import element, marks_of
 from bm.help import EXAMPLES, kind_of, section_of, settings_of
 
 GROUPS = {
@@ -35,6 +35,8 @@ OWN = {
     "push": "Push",
 }
 """The stages that take something that `bm run` does not, and the class that says what."""
+KEYLESS = ("verify", "report", "push")
+"""Those of them that make nothing which a key finds again."""
 COUNTS = {NoKey: "no", Content: "by its content", Device: "by its kind"}
 HEAD = "| setting | type | default | meaning | counts in the key |\n| --- | --- | --- | --- | --- |"
 
@@ -48,25 +50,35 @@ def settings_page() -> str:
         if name == "domains":
             sections["domains.NAME"] = list(_rows("domains.NAME", commands.Experiment, composed))
         elif _is_section(inner):
-            sections[name] = list(_rows(name, inner, composed, NoKey in marks_of(hint)))
+            sections[name] = list(_rows(_below(name, hint), inner, composed, NoKey in marks_of(hint)))
         else:
             sections[""].append(_row(name, hint, meaning, composed))
     for name, rows in sections.items():
         parts += [f"## {name or 'The experiment itself'}\n", HEAD, *rows, ""]
     for stage, kind in OWN.items():
         known = {name for name, *_ in settings_of(Experiment)} | {"merge", "verify", "prices"}
-        own = [_row(*one, None) for one in settings_of(getattr(commands, kind)) if one[0] not in known]
+        own = [row for row in _rows("", getattr(commands, kind), None, stage in KEYLESS) if _section(row) not in known]
         parts += [f"## Of `bm {stage}` alone\n", HEAD, *own, ""]
     return "\n".join(parts)
 
 
-def _rows(path: str, of: Any, composed: DictConfig, apart: bool = False) -> Iterator[str]:
+def _section(row: str) -> str:
+    """The first part of the name of a row's setting."""
+    return row.split("`")[1].partition(".")[0]
+
+
+def _rows(path: str, of: Any, composed: DictConfig | None, apart: bool = False) -> Iterator[str]:
     """The rows of a section and of those within it; `apart`: of one that no key counts."""
     for name, hint, meaning in settings_of(Domain if path == "domains.NAME" else of):
-        inner = section_of(hint)
-        yield _row(f"{path}.{name}", hint, meaning, composed, apart)
+        inner, here = section_of(hint), f"{path}.{name}".lstrip(".")
+        yield _row(here, hint, meaning, composed, apart)
         if _is_section(inner):
-            yield from _rows(f"{path}.{name}", inner, composed, apart)
+            yield from _rows(_below(here, hint), inner, composed, apart)
+
+
+def _below(path: str, hint: Any) -> str:
+    """Where the settings of a section are: of a mapping, below each of its names."""
+    return f"{path}.NAME" if typing.get_origin(hint) is Mapping else path
 
 
 def _is_section(kind: Any) -> bool:
@@ -76,7 +88,8 @@ def _is_section(kind: Any) -> bool:
 def _row(path: str, hint: Any, meaning: str, composed: DictConfig | None, apart: bool = False) -> str:
     value = OmegaConf.select(composed, path, default="") if composed else ""
     shown = "" if OmegaConf.is_dict(value) else _yaml(value)
-    counts = "no" if apart else next((COUNTS[mark] for mark in marks_of(hint) if isinstance(mark, str)), "yes")
+    marks = (*marks_of(hint), *marks_of(element(hint)))
+    counts = "no" if apart else next((COUNTS[mark] for mark in marks if isinstance(mark, str)), "yes")
     return f"| `{path}` | {_cell(kind_of(hint))} | {f'`{shown}`' if shown else ''} | {_cell(meaning)} | {counts} |"
 
 

@@ -106,6 +106,9 @@ def draw(rows: Sequence[Measured], path: Path) -> None:
             axes.loglog(sizes, seconds, marker="o", color=colour)
             ends.append(End(sizes[-1], seconds[-1], work.what, colour))
         axes.set(xlabel="runs, cells or artefacts", ylabel="CPU seconds")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.minorticks_off()
         name_ends(axes, ends, axes.bbox.x1 + 10)
         path.parent.mkdir(exist_ok=True)
         told = "CPU seconds of whole processes against what they look through, both in logarithms; one process each."

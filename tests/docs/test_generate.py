@@ -39,9 +39,23 @@ def test_every_setting_has_its_type_default_and_mark() -> None:
     rows = {line.split("`")[1]: line for line in settings.settings_page().splitlines() if line.startswith("| `")}
     assert len(rows) > 140
     assert "number > 0 | `0.0002`" in rows["branch.learning_rate"] and rows["branch.learning_rate"].endswith("| yes |")
-    assert rows["branch.micro_batch"].endswith("| no |") and rows["evaluate.data"].endswith("| yes |")
+    assert rows["branch.micro_batch"].endswith("| no |") and rows["evaluate.data"].endswith("| by its content |")
     assert rows["branch.teacher"].endswith("| by its content |") and rows["merge.device"].endswith("| by its kind |")
     assert rows["repo"].startswith("| `repo` | text")
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = [line.split(" | ") for line in settings.settings_page().splitlines() if line.startswith("| `")]
+    assert not [name for name, _, _, meaning, _ in rows if len(meaning) < 8], (
+        "write it below the setting, in bm/config/"
+    )
+    assert {name.strip("| `") for name, *_ in rows} >= {"plan.cards.NAME.gib", "grid.recipe", "consolidate.NAME.start"}
+
+
+def test_what_counts_in_no_key_says_so() -> None:
+    rows = {line.split("`")[1]: line for line in settings.settings_page().splitlines() if line.startswith("| `")}
+    assert all(rows[name].endswith("| no |") for name in ("repo", "record", "verifier", "plan.gpu", "output"))
+    assert all(rows[name].endswith("| by its content |") for name in ("model", "models", "base", "mergekit"))
 
 
 def test_every_option_of_every_group_is_there() -> None:
