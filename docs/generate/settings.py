@@ -3,8 +3,9 @@
 import dataclasses
 import importlib
 import inspect
+import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ OWN = {
     "push": "Push",
 }
 """The stages that take something that `bm run` does not, and the class that says what."""
+TARGET = re.compile(r"_target_: (bm[.\w]+)")
 KEYLESS = ("verify", "report", "push")
 """Those of them that make nothing which a key finds again."""
 COUNTS = {NoKey: "no", Content: "by its content", Device: "by its kind"}
@@ -115,21 +117,34 @@ def _option(group: str, file: Path) -> list[str]:
     name = str(file.relative_to(conf_dir() / group).with_suffix(""))
     text = file.read_text()
     told = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
-    target = str(OmegaConf.select(OmegaConf.create(text), "_target_", default=""))
-    said = [" ".join(told), *(_function(target) if target else [])]
+    said = [" ".join(told), *(line for target in targets(group, text) for line in _function(target, text))]
     body = "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip()
     shown = [f"```yaml\n{body}\n```\n"] if body else []
     return [f"### {group}={name}\n", *(f"{line}\n" for line in said if line), *shown]
 
 
-def _function(target: str) -> list[str]:
-    """What a function says of itself in its first paragraph, and the types of what it can be told."""
+def targets(group: str, text: str) -> list[str]:
+    """The functions that an option names; a whole experiment's are those of other groups."""
+    return [] if group in ("recipe", "experiment") else list(dict.fromkeys(TARGET.findall(text)))
+
+
+def _function(target: str, text: str) -> list[str]:
+    """What a function says of itself, and the types of what it can be told."""
+    function = function_of(target)
+    first, _, more = (inspect.getdoc(function) or "").partition("\n\n")
+    types = ", ".join(f"`{one.name}` {_cell(kind_of(one.annotation))}" for one in parameters(function, text))
+    return [f"`{target}`: {' '.join(first.split())}", more, *([f"It takes {types}."] if types else [])]
+
+
+def function_of(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
-    function = getattr(importlib.import_module(module), name)
-    first = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
-    known = [one for one in declared(function).values() if one.kind is one.KEYWORD_ONLY]
-    types = ", ".join(f"`{one.name}` {_cell(kind_of(one.annotation))}" for one in known)
-    return [f"`{target}`: {first}", *([f"It takes {types}."] if types else [])]
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def parameters(function: Callable[..., Any], text: str) -> list[inspect.Parameter]:
+    """The parameters of a function that its YAML gives it, and not `bm` itself."""
+    return [one for name, one in declared(function).items() if re.search(rf"\b{name}:", text)]
 
 
 def commands_page() -> str:

@@ -1,5 +1,7 @@
 """The generated pages say what code, settings and measurements say; test_site.py builds them into the site."""
 
+import re
+
 from docs.generate import errors, law, papers, repository, results, settings
 from tests.docs.blocks import HOME
 
@@ -64,6 +66,19 @@ def test_every_option_of_every_group_is_there() -> None:
         for file in (HOME / "conf" / group).rglob("*.yaml"):
             assert f"### {group}={file.relative_to(HOME / 'conf' / group).with_suffix('')}\n" in page
     assert "It takes `weights`" in page
+
+
+def test_every_parameter_of_an_option_is_explained() -> None:
+    """In its function's docstring, or behind its value in the YAML."""
+    silent = []
+    for group in settings.GROUPS:
+        for file in (HOME / "conf" / group).rglob("*.yaml"):
+            for target in settings.targets(group, text := file.read_text()):
+                function = settings.function_of(target)
+                said = (function.__doc__ or "") + "\n".join(line for line in text.splitlines() if "#" in line)
+                names = [parameter.name for parameter in settings.parameters(function, text)]
+                silent += [f"{group}={file.stem}: {name}" for name in names if not re.search(rf"\b{name}\b", said)]
+    assert not silent
 
 
 def test_papers_are_those_that_the_code_cites() -> None:
