@@ -149,7 +149,11 @@ def _hydra(stage: str, words: list[str]) -> None:
             return perform(stage, composed)
         except UserError as mistake:  # Hydra would announce it with words of its own
             mistakes.append(mistake)
-            return None
+        except OSError as problem:
+            if (said := refusal(problem)) is None:
+                raise
+            mistakes.append(said)
+        return None
 
     job.__name__ = stage
     options, overrides = _parted(words)

@@ -1,6 +1,6 @@
 """What can be found wrong with a run before it makes anything, by the checks that its stages make themselves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from bm.errors import UserError, nearest
 from bm.store import write_text
 
 ENDPOINT, VLLM, LOCAL = (f"bm.generate.engines.{name}" for name in ("openai", "vllm", "transformers"))
+WORKED, JSONL = "bm.distill.teachers.worked.teacher", "bm.distill.sources.jsonl.stream"
 
 
 def preflight(config: Experiment, *asked: Component | None) -> None:
@@ -24,6 +25,7 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
         _vllm(component)
         _local(component)
     _files(config)
+    _teacher(config, asked)
     _moments(config)
     _models(config)
     _tasks(config)
@@ -49,9 +51,17 @@ def _files(config: Experiment) -> None:
             raise UserError(f"merge.statistics.{name}: no such domain{nearest(name, config.domains)}")
         if not folder.is_dir():
             raise UserError(f"merge.statistics.{name}: there is no folder {folder}")
-    teacher = config.teacher.parameters.get("model")
-    if teacher is not None and not (Path(teacher) / "config.json").is_file():
-        raise UserError(f"teacher.model: {teacher} is not a model: it has no config.json")
+
+
+def _teacher(config: Experiment, asked: Sequence[Component | None]) -> None:
+    model = config.teacher.parameters.get("model")
+    if model is not None and not (Path(model) / "config.json").is_file():
+        raise UserError(f"teacher.model: {model} is not a model: it has no config.json")
+    if config.teacher in asked and config.teacher.target == WORKED:
+        for name, domain in config.domains.items():
+            if domain.source.target == JSONL:
+                others = "teacher=published for responses that the set has, or transformers, vllm or openai"
+                raise UserError(f"domains.{name}: teacher=worked answers procedural questions alone; take {others}")
 
 
 def _moments(config: Experiment) -> None:
@@ -151,4 +161,4 @@ def writable(name: str, folder: Path) -> None:
         write_text(probe, "")
         probe.unlink()
     except OSError as problem:
-        raise UserError(f"{name}: {folder} cannot be written to: {problem.strerror}") from problem
+        raise UserError(f"{name}: {folder} cannot be written to: {problem.strerror}; choose another place") from problem

@@ -16,9 +16,17 @@ class Mistake:
     says: str
     """Part of the one line that `bm` must end with."""
     given: dict[str, Any] = field(default_factory=dict)
-    """Files by name with their text, or a small model."""
+    """Files by name with their text, or with `rows` times the row `each`, or a small model."""
     lines: int = 1
     """How many lines it says at most: the last is the mistake."""
+    when: str = ""
+    """What befalls the machine meanwhile (tests/test_mishaps.py); "": nothing."""
+    room_kb: int = 0
+    """Room on the disk beside what is given, where it fills up."""
+    until: str = ""
+    """A file that is there when the interruption comes."""
+    status: int = 2
+    slow: bool = False
 
     def prepare(self, folder: Path) -> None:
         for name, what in self.given.items():
@@ -26,6 +34,8 @@ class Mistake:
             file.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(what, str):
                 file.write_text(what)
+            elif "each" in what:
+                file.write_text("".join(what["each"].replace("ROW", str(row)) + "\n" for row in range(what["rows"])))
             else:
                 model(file, **what["model"])
 

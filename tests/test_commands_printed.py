@@ -20,6 +20,7 @@ from bm.commands import chosen_merges
 from bm.config import Experiment
 from bm.overrides import opened
 from bm.sweeps.jobs import settings
+from docs.generate import composing
 from tests.conftest import SHRUNK, Bm
 
 HOME = Path(__file__).parents[1]
@@ -28,19 +29,6 @@ COMMAND = re.compile(rf"bm (?:{'|'.join(STAGES)})\b(?: +(?:-m|'[^']*'|[\w./@~+-]
 """A stage and its words, up to what a page says of them."""
 MISSPELT = "bm run branch.learning_rat=1e-4"
 """Printed to show what a mistake looks like."""
-
-ELSEWHERE = {
-    "recipe=smollm2": "takes an hour: experiments/smollm2",
-    "student=gguf": "needs a file of that kind: tests/student/test_gguf.py",
-    "student=hf": "needs a model of yours: tests/student/test_students.py",
-    "rounds.count=2": "a student so small teaches itself nothing: tests/test_rounds.py",
-    "rounds.parts=4": "a training so small has fewer steps: tests/branch/test_parts.py",
-    "evaluate.engine=gpus": "needs GPUs: tests/generate/test_vllm.py",
-    "teacher=": "needs the hub, a key or a server: tests/distill/test_teachers.py",
-    "repo=": "needs the hub: tests/test_push.py",
-    "domains.jsonl.source.path=": "needs a problem set of yours: tests/distill/test_jsonl.py",
-}
-"""What of the README cannot be run in seconds on any machine, and what has it instead."""
 
 WHOLE = ("bm run", "bm report")
 """What needs no settings; the other stages are named in passing too."""
@@ -116,7 +104,7 @@ def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
 
 
 READ = [c for page, c in printed() if "/" not in page]
-RUN = [c for c in dict.fromkeys(READ) if not any(word in c for word in ELSEWHERE)]
+RUN = [c for c in dict.fromkeys(READ) if composing.reason("README.md", c) is None]
 
 
 def test_hardly_any_printed_command_is_left_to_other_tests() -> None:
@@ -135,7 +123,7 @@ def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
     assert not faults, "\n".join(faults)
 
 
-def shrunk(words: list[str], folder: Path, number: int) -> list[str]:
+def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
     """A printed command with a run's folders in place of DIR and FILE, and with less of everything."""
     models = {json.loads(p.read_text())["label"]: p.parent for p in folder.glob("outputs/store/branch/*/manifest.json")}
     linear = {"merge_method": "linear", "models": [{"model": str(models[m]), "parameters": {"weight": 1.0}}
@@ -145,6 +133,7 @@ def shrunk(words: list[str], folder: Path, number: int) -> list[str]:
     fills = {
         "output=DIR": f"output=made{number}",
         "models=[DIR]": f"models=[{models['coding']}]",
+        "models=[DIR,DIR]": f"models=[{models['coding']},{models['math']}]",
         "traces=DIR": f"traces={next(folder.glob('outputs/store/distill/*/traces.parquet')).parent}",
         "branch.teacher=DIR": f"branch.teacher={models['tiny']}",
     }

@@ -18,6 +18,8 @@ from tests.conftest import Bm
 from tests.mistakes import Mistake, mistakes, model
 
 TABLE = mistakes()
+HERE = [mistake for mistake in TABLE if not mistake.when]
+"""Those that need no process of their own."""
 NOBODY = "http://127.0.0.1:9"
 """An address where nothing listens."""
 
@@ -36,12 +38,13 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_there_are_a_hundred_of_them_of_every_kind() -> None:
     assert len(TABLE) >= 100
-    assert {mistake.kind for mistake in TABLE} == {"settings", "data", "files", "models", "network"}
-    assert len({(m.command, str(m.given)) for m in TABLE}) == len(TABLE)
+    assert {mistake.kind for mistake in TABLE} == {"settings", "data", "files", "models", "network", "mishaps"}
+    assert {mistake.when for mistake in TABLE} == {"", "full", "read-only", "interrupted", "twice"}
+    assert len({(m.command, m.when, str(m.given)) for m in TABLE}) == len(TABLE)
     assert all(mistake.says for mistake in TABLE)
 
 
-@pytest.mark.parametrize("mistake", TABLE, ids=[f"{mistake.kind}: {mistake.command}" for mistake in TABLE])
+@pytest.mark.parametrize("mistake", HERE, ids=[f"{mistake.kind}: {mistake.command}" for mistake in HERE])
 def test_a_wrong_input_is_one_clear_line(
     mistake: Mistake, tmp_path: Path, bm: Bm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,7 +139,8 @@ class Folder:
         held = sum(os.stat(self._part(s)).st_blocks * 512 for s in self.shards if self._part(s).exists())
         need, free = sum(shard.size for shard in self.shards) - held, shutil.disk_usage(self.folder).free
         if need > free:
-            raise UserError(f"{self.folder}: the merged model needs {_size(need)} more, {_size(free)} are free")
+            lacking = f"the merged model needs {_size(need)}, and {_size(free)} are free"
+            raise UserError(f"{self.folder}: {lacking}; make room, then rerun the command")
 
     def _rehash(self, shard: Shard, file: FileIO, finished: Mapping[str, Rows]) -> None:
         ends = [*list(shard.offsets.values())[1:], shard.size]

@@ -50,7 +50,8 @@ def grade(verifier: str, file: Path, output: Path, settings: Verify) -> list[Ver
             os.fsync(made.fileno())
         beside.replace(output)
     except OSError as problem:
-        raise UserError(f"output: {output} cannot be written: {problem.strerror}") from problem
+        said = f"output: {output} cannot be written: {problem.strerror}; free or choose another place"
+        raise UserError(said) from problem
     finally:
         beside.unlink(missing_ok=True)
     return verdicts

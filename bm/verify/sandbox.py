@@ -142,7 +142,9 @@ def _trial(bwrap: str | None) -> str:
     if bwrap is None:
         return "there is no bubblewrap (bwrap)"
     command = [*_bubblewrap(1, ()), *_python()[:-1], "pass"]
-    tried = subprocess.run(command, env={}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    tried = subprocess.run(  # Ctrl-C in the midst of it would leave one half of bubblewrap waiting for the other
+        command, env={}, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True
+    )
     return (
         ""
         if tried.returncode == 0

@@ -14,26 +14,39 @@ def errors_page() -> str:
     table: Mapping[str, Sequence[Mapping[str, Any]]] = yaml.safe_load((HOME / "tests/mistakes.yaml").read_text())
     parts = [ERRORS.format(number=sum(map(len, table.values())))]
     for kind, rows in table.items():
-        lines = [f"| `bm {one['command']}` | {_given(one.get('given', {}))} | … {one['says']} … |" for one in rows]
-        lines = [line.replace("<", "&lt;") for line in lines]
-        parts += [f"## {kind.capitalize()}\n", "| command | where | the line says |", "| --- | --- | --- |", *lines, ""]
+        lines = [_row(one).replace("<", "&lt;") for one in rows]
+        parts += [f"## {kind.capitalize()}\n", HEAD, *lines, ""]
     return "\n".join(parts)
 
 
-def _given(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_about(what)}" for name, what in given.items())
+def _row(of: Mapping[str, Any]) -> str:
+    meanwhile = [WHEN[of["when"]]] if "when" in of else []
+    where = ", ".join([*meanwhile, *(f"{name} {_about(what)}" for name, what in of.get("given", {}).items())])
+    return f"| `bm {of['command']}` | {where} | {of.get('status', 2)} | … {of['says']} … |"
 
 
 def _about(what: Any) -> str:
     if isinstance(what, str):
         first = what.strip().splitlines()[-1].replace("|", "\\|") if what.strip() else ""
         return f"ends with `{first[:60]}`" if first else "is empty"
+    if "each" in what:
+        return f"has {what['rows']} rows"
     return "is a model" + "".join(f", {name} {value}" for name, value in what["model"].items())
+
+
+HEAD = "| command | where | status | the line says |\n| --- | --- | --- | --- |"
+WHEN = {
+    "full": "the disk is full",
+    "read-only": "the folder is read-only",
+    "interrupted": "Ctrl-C comes",
+    "twice": "given twice at once",
+}
 
 
 ERRORS = """\
 # Mistakes and what is said
 
 A mistake ends with one line on standard error, which says what is wrong, where, and what to do, and with the exit
-status 2; nothing is left behind but what is whole. These {number} wrong inputs are held to that by the tests.
+status 2; an interruption ends with 130. Nothing is left behind but what is whole or will be gone on with. These
+{number} wrong inputs and mishaps are held to that by the tests.
 """

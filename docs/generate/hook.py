@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import api
+import composing
 import errors
 import law
 import papers
@@ -45,7 +46,7 @@ def generated() -> dict[str, str]:
         "board.md": results.board_page(found),
         "speed.md": results.speed_page(),
         "papers.md": papers.papers_page(),
-        "reference/commands.md": settings.commands_page(),
+        "reference/commands.md": "\n".join([settings.commands_page(), composing.section()]),
         "reference/settings.md": settings.settings_page(),
         "reference/options.md": settings.options_page(),
         "reference/errors.md": errors.errors_page(),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 HOME = Path(__file__).parents[2]
 PAGES = sorted(page for page in (HOME / "docs").rglob("*.md"))
+SCRIPT = re.compile(r"(?:PYTHONPATH=mine )?python (\S+\.py)")
 FENCE = re.compile(r'^( *)```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 
 
@@ -39,6 +40,12 @@ def write(page: Path, folder: Path) -> None:
 def commands(page: Path) -> Iterator[str]:
     """Every `bm` command of a page's shell blocks."""
     yield from (line for block in blocks(page) for line in block.commands if line.startswith("bm "))
+
+
+def scripts(page: Path) -> list[str]:
+    """The Python files that a page has its reader run."""
+    lines = [line for block in blocks(page) for line in block.commands]
+    return [found[1] for line in lines if (found := SCRIPT.fullmatch(line))]
 
 
 def name(page: Path) -> str:

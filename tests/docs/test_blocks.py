@@ -1,6 +1,7 @@
 """Every code block of the docs: files are written, commands composed with them, Python run, settings read."""
 
 import json
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -10,15 +11,15 @@ import yaml
 
 from bm.cli import STAGES
 from docs.generate.papers import papers
-from tests.docs.blocks import HOME, PAGES, blocks, commands, name, write
+from tests.docs.blocks import HOME, PAGES, SCRIPT, blocks, commands, name, scripts, write
 from tests.test_commands_printed import composed
 
 TARGETS = {line.partition(":")[0] for line in (HOME / "Makefile").read_text().splitlines() if ": " in line}
 OWN = [page for page in PAGES if any(block.title for block in blocks(page))]
-NEEDS_A_RUN = ("guides/figure.md",)
-"""Pages whose Python reads results."""
-PROSE = ("source ", "STUDENT=", "python make_problems.py", "python curve.py")
-"""What the tutorial does beside `bm` and `make`; tests/docs/test_first_hour.py does it."""
+NEEDS_A_RUN = ("guides/figure.md", "first-hour.md")
+"""Pages whose Python reads results: test_executed.py and test_first_hour.py run it."""
+PROSE = ("source ", "STUDENT=")
+"""What the tutorial does besides; tests/docs/test_first_hour.py does it."""
 
 
 def test_there_are_pages_enough_and_most_have_code() -> None:
@@ -39,7 +40,7 @@ def test_every_block_is_of_a_kind_that_is_checked(page: Path, tmp_path: Path, mo
             known = (word == "bm" and rest.split()[0] in {*STAGES, "--help"}) or (
                 word == "make" and rest.split()[0] in TARGETS
             )
-            assert known or line.startswith(PROSE), line
+            assert known or line.startswith(PROSE) or SCRIPT.fullmatch(line), line
 
 
 @pytest.mark.parametrize("page", OWN, ids=name)
@@ -62,9 +63,16 @@ def test_the_commands_of_the_paper_index_are_composed() -> None:
 @pytest.mark.parametrize("page", [p for p in OWN if name(p) not in NEEDS_A_RUN], ids=name)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader(page, tmp_path, monkeypatch)
+    python(page)
+
+
+def python(page: Path) -> None:
+    """Run the Python of a page in the folder that its files are in: blocks without a file, and files that it calls."""
     for block in blocks(page):
         if block.language == "python" and not block.title:
             exec(compile(block.code, name(page), "exec"), {})
+    for script in scripts(page):
+        runpy.run_path(script, run_name="__main__")
 
 
 def reader(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

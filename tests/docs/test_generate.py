@@ -87,7 +87,9 @@ def test_papers_are_those_that_the_code_cites() -> None:
 
 
 def test_mistakes_are_shown() -> None:
-    assert "did you mean 'run'?" in errors.errors_page()
+    page = errors.errors_page()
+    assert "did you mean 'run'?" in page
+    assert "the disk is full, a is a model" in page and "| 130 | … interrupted" in page
 
 
 def test_links_lead_where_the_site_has_something() -> None:
