@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from bm.errors import UserError
 from bm.ledger import Cost
@@ -16,6 +16,8 @@ from bm.report.findings.verdicts import Graded
 from experiments.table3 import abilities as table3
 
 ORDER = "(math & science) & coding"
+EXPERTS = ("math", "coding", "science")
+TRUTHS = {"✓": "supported", "✗": "refuted", "≈": "undecided"}
 COMMITTED = Path(table3.__file__).with_name("abilities.json")
 
 
@@ -66,11 +68,7 @@ def test_committed_abilities_follow_from_their_scores() -> None:
 
 
 def holds(measured: dict[str, object]) -> None:
-    """Means, differences, p and Holm again, by scipy alone.
-
-    With one answer a question the bootstrap is a Dirichlet's (gains, losses, ties), half a question more at either
-    end; that the losses outweigh the gains is then a tail of the beta distribution.
-    """
+    """Means, differences, p and Holm again, by scipy alone: with one answer a question the score test is McNemar's."""
     rows: list[dict[str, object]] = measured["rows"]  # type: ignore[assignment]
     verdicts: list[dict[str, object]] = measured["verdicts"]  # type: ignore[assignment]
     scores = {(row["name"], row["column"]): np.array(row["scores"], float) for row in rows}
@@ -80,8 +78,8 @@ def holds(measured: dict[str, object]) -> None:
     for verdict in verdicts:
         apart = scores[verdict["name"], verdict["column"]] - students[verdict["column"]]
         assert apart.mean() == pytest.approx(verdict["difference"])
-        lost = stats.beta.cdf(0.5, (apart > 0).sum() + 0.5, (apart < 0).sum() + 0.5)
-        tails.append(min(1.0, 2 * min(lost, 1 - lost)))
+        gains, losses = int((apart > 0).sum()), int((apart < 0).sum())
+        tails.append(stats.chi2.sf((gains - losses) ** 2 / max(gains + losses, 1), 1))
     allowed, largest = {}, 0.0
     for rank, place in enumerate(np.argsort(tails, kind="stable")):
         allowed[place] = largest = max(largest, min(1.0, (len(tails) - rank) * tails[place]))
@@ -89,3 +87,40 @@ def holds(measured: dict[str, object]) -> None:
         side = "better" if verdict["difference"] > 0 else "worse"  # type: ignore[operator]
         if not 0.04 < allowed[place] < 0.06:  # the bootstrap's own noise may decide there
             assert verdict["verdict"] == (side if allowed[place] < 0.05 else "undecided"), verdict
+
+
+def ends(apart: np.ndarray) -> list[float]:
+    """The score interval of a paired difference (Tango 1998), by root finding, in points."""
+    n, gains, losses = len(apart), int((apart > 0).sum()), int((apart < 0).sum())
+
+    def score(delta: float) -> float:
+        b = -gains - losses + (2 * n - gains + losses) * delta
+        q = (np.sqrt(b * b + 8 * n * losses * delta * (1 - delta)) - b) / (4 * n)
+        return float((gains - losses - n * delta) / np.sqrt(max(n * (2 * q + delta * (1 - delta)), 1e-12)))
+
+    middle, reach = (gains - losses) / n, stats.norm.ppf(0.975)
+    return [100 * optimize.brentq(lambda d: score(d) - reach, -1 + 1e-9, middle),
+            100 * optimize.brentq(lambda d: score(d) + reach, middle, 1 - 1e-9)]  # fmt: skip
+
+
+def test_the_readmes_print_what_the_committed_scores_say() -> None:
+    """Each row of both tables: the range over the experts, the merge with its interval, and the verdict on both."""
+    measured = json.loads(COMMITTED.read_text())
+    scores = {(row["name"], row["column"]): np.array(row["scores"], float) for row in measured["rows"]}
+    verdicts = {(row["name"], row["column"]): row["verdict"] for row in measured["verdicts"]}
+    readmes = [(COMMITTED.parents[2] / "README.md").read_text(), (COMMITTED.parent / "README.md").read_text()]
+    for column, claimed in {"IFEval": "worse", "HumanEval": "better", "BBH": "better"}.items():
+        apart = {name: scores[name, column] - scores["student", column] for name in (*EXPERTS, "arcee_fusion")}
+        low, high = sorted((100 * apart[name].mean() for name in EXPERTS), key=abs)[:: len(EXPERTS) - 1]
+        said = {signed(low), signed(high)} | {signed(end) for end in ends(apart["arcee_fusion"])}
+        said |= {signed(100 * apart["arcee_fusion"].mean())}
+        assert all(number in text for number in said for text in readmes), (column, said)
+        decided = {verdicts[name, column] for name in apart}
+        truth = "≈" if decided == {"undecided"} else "✓" if decided == {claimed} else "✗"
+        assert any(
+            signed(high) in line and line.endswith(f"{truth} {TRUTHS[truth]} |") for line in readmes[0].split("\n")
+        )
+
+
+def signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
