@@ -91,10 +91,12 @@ def alive(word: str) -> bool:
 
 
 @pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
-def test_ranks_train_as_one(student: Path, traces: list[Traces], tmp_path: Path, ranks: int, sequence: int) -> None:
-    """Started by torchrun, as users start them; the other tests fork theirs."""
+def test_ranks_train_as_one(
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, ranks: int, sequence: int
+) -> None:
+    """Two are started by torchrun, as users start them; the other tests fork theirs."""
     alone = launched(student, traces, tmp_path / "alone", 1, 1)
-    both = launched(student, traces, tmp_path / "both", ranks, sequence)
+    both = launched(student, traces, tmp_path / "both", ranks, sequence, forked.launch(4) if ranks == 4 else "")
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"] and both["packing"] == alone["packing"]
     assert sorted(os.listdir(tmp_path / "both")) == sorted(os.listdir(tmp_path / "alone"))
