@@ -13,8 +13,10 @@ TRAINING = [pytest.param(name, marks=pytest.mark.slow) for name in ("tour", "mer
 
 
 @pytest.mark.parametrize("name", [*TRAINING, "grid", "law"])
-def test_runs_from_top_to_bottom(name: str, tmp_path: Path) -> None:
+def test_runs_from_top_to_bottom(name: str, shared: Path) -> None:
+    """In one folder, as a reader runs them: what one notebook has trained the next one takes from the store."""
+    (folder := shared / "notebooks").mkdir(exist_ok=True)
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
     last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
     assert any(output.output_type in ("execute_result", "display_data") for output in last.outputs)
