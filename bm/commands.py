@@ -327,7 +327,7 @@ def verify(config: VerifyFile) -> None:
 
 def report(config: Report) -> None:
     """Every run below the outputs folder, side by side and beside the paper; an experiment's grid; or traces."""
-    from bm.report import browse, compare, files, report_grid
+    from bm.report import browse, compare, named, report_grid
 
     if config.output:
         writable("output", config.output)
@@ -345,7 +345,7 @@ def report(config: Report) -> None:
         browse(config.traces, config.limit, home)
         say(f"page  {home / 'index.html'}")
         return
-    runs = {str(path.parent.relative_to(config.paths.outputs)): path for path in files(config.paths.outputs)}
+    runs = named(config.paths.outputs)
     if not runs:
         raise UserError(f"{config.paths.outputs} holds no finished run; make one with `bm run`")
     home = config.output or config.paths.outputs / "report"

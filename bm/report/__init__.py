@@ -17,7 +17,7 @@ from bm.config import Prices
 from bm.errors import UserError
 from bm.ledger import Ledger
 from bm.report.findings.evidence import Subject, behind, cosines, gather, hardware, losses, met
-from bm.report.findings.grid import files
+from bm.report.findings.grid import files, named
 from bm.report.findings.results import (
     Claim,
     Cost,
@@ -49,6 +49,7 @@ __all__ = [
     "browse",
     "compare",
     "files",
+    "named",
     "read",
     "report",
     "report_grid",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bm.store import Store
 from tests.conftest import BM, SHRUNK, Bm
 from tests.docs.blocks import HOME, blocks, write
 
@@ -21,13 +20,15 @@ LESS = [
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """The page's own commands by stage, with this run's student in the place of the demo's."""
-    store = Store(folder / "outputs/store")
-    student = next(a.path for a in store.all() if a.manifest["stage"] == "branch" and a.label == "tiny")
+    (line,) = [line for block in blocks(PAGE) for line in block.commands if line.startswith("STUDENT=")]
+    script = f"{line.replace('tiny_able', 'tiny')}; echo $STUDENT"  # what the student is called in the run that is here
+    told = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True)
+    (student,) = told.stdout.split()
     by_stage: dict[str, list[str]] = {}
     for block in blocks(PAGE):
         for line in block.commands:
             if "--config-dir" in line:
-                stage, *words = shlex.split(line.replace("$STUDENT", str(student)))[1:]
+                stage, *words = shlex.split(line.replace("$STUDENT", student))[1:]
                 left = ["larger"] if stage == "branch" else []
                 fewer = [word for word in LESS if not word.startswith(tuple(f"domains.{name}." for name in left))]
                 by_stage["sweep" if "-m" in words else stage] = [stage, *words, *fewer]

@@ -4,6 +4,7 @@ grid = gather(Path("outputs"), "table2", "tiny")
 for entry in grid.entries: entry.name, entry.settings, entry.score("tiny_math"), entry.mean
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -208,6 +209,16 @@ def files(outputs: Path) -> list[Path]:
     rooms = [folder for folder in outputs.glob("*") if folder.is_dir() and folder.name not in ("store", "wandb")]
     paths = [*outputs.glob("results.json"), *(file for folder in rooms for file in folder.glob("**/results.json"))]
     return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+def named(outputs: Path) -> dict[str, Path]:
+    """The same by name: by what tells a run from the other jobs of its sweep, or else by its folder."""
+    jobs = [job.name.rpartition("-") for job in outputs.glob("sweeps/*/*-*")]
+    by_key = {key: name for name, _, key in jobs}
+    folders = {str(file.parent.relative_to(outputs)): file for file in files(outputs)}
+    told = {folder: by_key.get(folder.rpartition("-")[2], folder) for folder in folders}
+    times = Counter(told.values())
+    return {told[folder] if times[told[folder]] == 1 else folder: file for folder, file in folders.items()}
 
 
 def _runs(outputs: Path) -> Iterator[tuple[Path, Results]]:

@@ -9,7 +9,7 @@ import yaml
 
 from bm.errors import UserError
 from bm.report import Cost, Results, Row, Run, Score
-from bm.report.findings.grid import differing, gather
+from bm.report.findings.grid import differing, gather, named
 from bm.report.findings.results import write
 
 CONFIG: dict[str, Any] = {"recipe": "tiny", "experiment": "lambda", "seed": 1, "output": None, "branch": {"seed": 1}}
@@ -136,3 +136,15 @@ def test_entries_are_joined_by_any_seed_that_shares_a_model(outputs: Path) -> No
     )
     assert [e.name for e in without.entries] == ["student", "math", "fusion", "fusion", "fusion"]
     assert [len(e.by_seed) for e in without.entries] == [2, 2, 1, 2, 2]
+
+
+def test_runs_of_a_sweep_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    """Two sweeps with a job of one name each have neither; a run without a sweep has its folder."""
+    runs = ("runs/tiny-aa11", "runs/tiny-bb22", "runs/tiny-cc33", "runs/tiny-dd44", "demo")
+    for place in runs:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "results.json").touch()
+    for job in ("one/lam=0.5-aa11", "one/lam=1-bb22", "two/lam=1-cc33"):
+        (tmp_path / "sweeps" / job).mkdir(parents=True)
+    names = {name: str(file.parent.relative_to(tmp_path)) for name, file in named(tmp_path).items()}
+    assert names == {"lam=0.5": runs[0]} | {place: place for place in runs[1:]}
