@@ -22,7 +22,7 @@ def trained(student: Path, traces: list[Traces], work: Path, **resources: object
 def test_compiled_layers_train_the_same_expert(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, resources: dict[str, object]
 ) -> None:
-    launch = forked.launch(2) if "devices" in resources else None
+    launch = forked.launch(2) if "devices" in resources else ""
     plain = trained(student, traces, tmp_path / "plain")
     facts = trained(student, traces, tmp_path / "compiled", compile=True, launch=launch, **resources)
     close(tmp_path / "compiled", tmp_path / "plain")
