@@ -145,5 +145,6 @@ def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
     left = [d for d in ("math", "coding", "science") if chosen is not None and d not in chosen]
     fewer = [word for word in SHRUNK if not word.startswith(tuple(f"domains.{domain}." for domain in left))]
     swept = ["seed=42"] * any(word.startswith("experiment=") for word in words)
+    fewer += ["domains.jsonl.questions=12", "domains.jsonl.traces=48"] * (chosen == ["jsonl"])
     trials = ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in words)
     return [stage, *words, *fewer, *swept, *trials]
