@@ -106,21 +106,22 @@ def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
 READ = [c for page, c in printed() if "/" not in page]
 RUN = [c for c in dict.fromkeys(READ) if composing.reason("README.md", c) is None]
 
+REPORTED, REPORT = "bm run -m experiment=table2", "bm report experiment=table2"
+"""What is reported must have been run."""
+
 
 def test_hardly_any_printed_command_is_left_to_other_tests() -> None:
-    assert len(RUN) > 20
+    assert len(RUN) > 20 and {REPORTED, REPORT} <= {*RUN}
     assert {command.split()[1] for command in RUN} == set(STAGES) - {"push"}
 
 
 @pytest.mark.slow
-def test_the_printed_commands_run_shrunk(undisturbed: Path, bm: Bm) -> None:
-    faults = []
-    for number, command in enumerate(RUN):
-        said = bm(*shrunk(shlex.split(command)[1:], undisturbed, number), cwd=undisturbed)
+@pytest.mark.parametrize(("number", "command"), enumerate(c for c in RUN if c != REPORT))
+def test_a_printed_command_runs_shrunk(undisturbed: Path, bm: Bm, number: int, command: str) -> None:
+    for line in (command, REPORT) if command == REPORTED else (command,):
+        said = bm(*shrunk(shlex.split(line)[1:], undisturbed, number), cwd=undisturbed)
         lacks = "lacks something on this machine" in said.stderr  # bm doctor's status tells scripts so
-        if said.returncode and not lacks:
-            faults.append(f"{command}: {said.stderr.splitlines()[-1]}")
-    assert not faults, "\n".join(faults)
+        assert said.returncode == 0 or lacks, said.stderr
 
 
 def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
@@ -147,4 +148,5 @@ def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
     swept = ["seed=42"] * any(word.startswith("experiment=") for word in words)
     fewer += ["domains.jsonl.questions=12", "domains.jsonl.traces=48"] * (chosen == ["jsonl"])
     trials = ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in words)
+    trials += ["tune.trials=2"] * any(word.startswith("tune=") for word in words)
     return [stage, *words, *fewer, *swept, *trials]
