@@ -3,7 +3,7 @@
 import json
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ def _about(config: Experiment) -> About:
 
 
 def _checked(config: Experiment) -> "list[Merging]":
-    merges = list(chosen_merges(config))
+    merges = list(rounds.chosen_merges(config))
     rounds.check(config, [name for name, _, _ in merges])
     preflight(config, config.teacher, config.verify.judge, config.evaluate.engine)
     return merges
@@ -181,7 +181,7 @@ def plan(config: Experiment) -> None:
     """What the experiment would take; on standard output as a table, and to `output` as JSON."""
     from bm import plan as planning
 
-    planned = _planned(config, list(chosen_merges(config)))
+    planned = _planned(config, list(rounds.chosen_merges(config)))
     Console(width=150).print(planning.table(planned))
     for remedy in planning.remedies(planned, config.plan.reserve_gib):
         say(remedy)
@@ -196,7 +196,7 @@ def doctor(config: Doctor) -> None:
     """What this machine has and what the experiment lacks; UserError, for a script's sake, if that is something."""
     from bm.doctor import examine, table
 
-    disk = float(_planned(config, list(chosen_merges(config)))["total"]["disk_gib"])
+    disk = float(_planned(config, list(rounds.chosen_merges(config)))["total"]["disk_gib"])
     Console(width=150).print(table(findings := list(examine(config, disk))))
     if missing := [finding.name for finding in findings if finding.state == "missing"]:
         raise UserError(f"recipe={config.recipe} lacks something on this machine: {', '.join(missing)}")
@@ -362,16 +362,6 @@ def push(config: Push) -> None:
 
 def _stages(config: Experiment) -> Stages:
     return Stages(Store(config.paths.outputs / "store", config.fresh), config)
-
-
-def chosen_merges(config: Experiment) -> "Iterator[Merging]":
-    """Name, method and order of each merge; a method that takes any number of models merges all experts at once."""
-    from bm.merge import orders
-
-    for name, method in config.merge.methods.items():
-        chosen = orders(config.merge.order, list(config.domains), method)
-        for order in chosen:
-            yield (name if len(chosen) == 1 else f"{name} {order}"), method, order
 
 
 def run_folder(config: Experiment) -> Path:

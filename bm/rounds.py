@@ -1,6 +1,6 @@
 """A round of an experiment: traces, experts, mixture and merges, tested; and which of them the next one begins with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
     Merging = tuple[str, Component, Order]
     """A merge's name, method and order."""
+
+
+def chosen_merges(config: Experiment) -> "Iterator[Merging]":
+    """Name, method and order of each merge; a method that takes any number of models merges all experts at once."""
+    from bm.merge import orders
+
+    for name, method in config.merge.methods.items():
+        chosen = orders(config.merge.order, list(config.domains), method)
+        for order in chosen:
+            yield (name if len(chosen) == 1 else f"{name} {order}"), method, order
 
 
 def check(config: Experiment, merges: Sequence[str]) -> None:

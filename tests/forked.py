@@ -10,6 +10,7 @@ and `trainer.launch=forked.launch(2)` has it fork ranks, with the variables that
 the ranks of tests/branch/test_parallel.py::test_ranks_train_as_one and of the ranks that are killed.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -32,32 +33,30 @@ IMPORTED = (
 """What takes seconds to import."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Process:
     """A forked process, with the methods of `subprocess.Popen` that tests use."""
 
     pid: int
     server: socket.socket
-    ended: list[int]
+    status: int | None = None
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def poll(self) -> int | None:
-        self.server.setblocking(False)
+        """The same as `wait`, or None while the process runs."""
         try:
-            return self.wait()
+            return self.wait(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
-        finally:
-            self.server.setblocking(True)
 
-    def wait(self) -> int:
+    def wait(self, how: int = 0) -> int:
         """The exit status; of a process that was killed by a signal, minus its number."""
-        if not self.ended:
-            self.ended.append(int(self.server.recv(64) or 1))
+        if self.status is None:
+            self.status = int(self.server.recv(64, how) or 1)
             self.server.close()
-        return self.ended[0]
+        return self.status
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def request(
     server.connect(path)
     wanted = {"ranks": ranks, "words": words, "cwd": str(cwd or os.getcwd()), "env": dict(env or os.environ)}
     socket.send_fds(server, [json.dumps(wanted).encode()], list(speaks))
-    return Process(int(server.recv(64)), server, [])
+    return Process(int(server.recv(64)), server)
 
 
 def started(path: Path, session: int) -> None:
@@ -115,7 +114,7 @@ def serve(path: str, session: int) -> None:
     listener.bind(f"{path}.new")
     listener.listen()
     os.rename(f"{path}.new", path)  # whoever sees it can connect
-    while Path(f"/proc/{session}").exists():
+    while alive(session):
         try:
             client, _ = listener.accept()
         except TimeoutError:
@@ -126,6 +125,21 @@ def serve(path: str, session: int) -> None:
             answer(client)
             os._exit(0)
         client.close()
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def processes(file: str) -> Iterator[tuple[int, str]]:
+    """The id of each process of this machine and its `file` in /proc; any of them may end at any time."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            yield int(name), Path("/proc", name, file).read_text()
 
 
 def answer(client: socket.socket) -> None:

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from bm.api import _composed
 from bm.cli import STAGES
-from bm.commands import chosen_merges
 from bm.config import Experiment
 from bm.overrides import opened
+from bm.rounds import chosen_merges
 from bm.sweeps.jobs import settings
 from docs.generate import composing
 from tests.conftest import SHRUNK, Bm

@@ -46,7 +46,7 @@ class Experiment:
     experiment: Name | None
     """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
     seed: Seed
-    """Of every draw: training, merging, sampling and the bootstrap follow it unless they have their own."""
+    """Seed of every draw: training, merging, sampling and the bootstrap follow it unless they have their own."""
     paths: Annotated[Paths, NoKey]
     """Where things are written."""
     output: Annotated[Path | None, NoKey]

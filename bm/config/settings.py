@@ -206,7 +206,7 @@ class Merge:
     max_shard_size: str
     """Size of a safetensors file at most: `5GB`, `500MB`."""
     seed: Seed
-    """Of methods that draw, such as DARE."""
+    """Seed of the methods that draw at random, such as DARE."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -226,7 +226,7 @@ class Evaluate:
     samples: Positive | None
     """Samples per question; pass@1 is their mean. This and the next three: null leaves them to each task's YAML."""
     temperature: Annotated[float, Field(ge=0)] | None
-    """Of sampling; 0: always the likeliest token."""
+    """Sampling temperature; 0 always takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive | None
@@ -244,7 +244,7 @@ class Evaluate:
     race: Annotated[float, Field(gt=0, lt=1)] | None
     """Merges that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
     seed: Seed
-    """Of sampling and of the bootstrap."""
+    """Seed of sampling and of the bootstrap."""
 
 
 @dataclass(frozen=True, config=STRICT)

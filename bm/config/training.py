@@ -31,7 +31,7 @@ class Adapter:
     quantize: Literal["nf4", "fp4"] | None
     """The type in four bits of the weights that are not trained (QLoRA); null: they stay as they are."""
     seed: Seed
-    """Of what the matrices begin with."""
+    """Seed of the matrices' initial values."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,7 +43,7 @@ class Own:
     every: Positive
     """Optimiser steps between two generations, each for all of these steps: fewer follow the student more closely."""
     temperature: Annotated[float, Field(ge=0)]
-    """Of sampling; 0: always the likeliest token."""
+    """Sampling temperature; 0 always takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)]
     """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive
@@ -100,7 +100,7 @@ class Branch:
     second_moments: bool
     """Whether Adam's second moment is kept beside the expert, for merges that weigh by it (`merge=ota`)."""
     seed: Seed
-    """Of the order of traces, their packs, and what else training draws."""
+    """Seed of the order of the traces, of their packs, and of everything else that training draws."""
     held_out: Annotated[int, Field(ge=0)]
     """Traces of each domain kept from training to measure its loss and its gradient."""
     watch_every: Annotated[int, Field(gt=0), NoKey]

@@ -16,7 +16,8 @@ from bm.trials import Candidate
 
 def candidate(config: Experiment, home: Path, mixture: bool) -> Candidate:
     """The model of `config`: its only merge, or its mixture. UserError if there are several, or none."""
-    from bm.commands import chosen_merges, run_key
+    from bm.commands import run_key
+    from bm.rounds import chosen_merges
 
     merges = list(chosen_merges(config))
     _check(config, [name for name, _, _ in merges], mixture)

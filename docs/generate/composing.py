@@ -9,8 +9,8 @@ import yaml
 @cache
 def reasons() -> dict[str, str]:
     """Why a command is not run, by what is in it, or by `PAGE: COMMAND`."""
-    found: dict[str, str] = yaml.safe_load(Path(__file__).with_name("composed.yaml").read_text())
-    return found
+    by_words: dict[str, str] = yaml.safe_load(Path(__file__).with_name("composed.yaml").read_text())
+    return by_words
 
 
 def reason(page: str, command: str) -> str | None:

@@ -30,20 +30,20 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Pages with the numbers that they leave open, and with the captions of their figures."""
-    text = markdown.replace("{{ law }}", law.law()) if "{{ law }}" in markdown else markdown
+    text = markdown.replace("{{ law }}", law.law_table()) if "{{ law }}" in markdown else markdown
     return repository.captioned(text, page.file.src_uri)
 
 
 def generated() -> dict[str, str]:
     """Every generated page by its place in the site."""
-    found = results.recordings()
+    recordings = results.recordings()
     pages = dict(repository.pages())
-    for name, values in found.items():
+    for name, values in recordings.items():
         page = f"experiments/{name}/index.md"
         pages[page] = results.experiment_page(name, pages[page], values)
     return pages | {
-        "claims.md": results.claims_page(found),
-        "board.md": results.board_page(found),
+        "claims.md": results.claims_page(recordings),
+        "board.md": results.board_page(recordings),
         "speed.md": results.speed_page(),
         "papers.md": papers.papers_page(),
         "reference/commands.md": "\n".join([settings.commands_page(), composing.section()]),

@@ -15,11 +15,11 @@ NO_PAPER = ("August 2024", "February 2025", "AIME 2024", "SVC 2026")
 
 def cited() -> dict[str, list[str]]:
     """Every source, with the files that cite it: an arXiv number or, where a text has none, authors and year."""
-    found: dict[str, list[str]] = {}
+    by_source: dict[str, list[str]] = {}
     for file in sorted([*(HOME / "bm").rglob("*.py"), *(HOME / "conf").rglob("*.yaml")]):
         for source in dict.fromkeys(_sources(" ".join(file.read_text().split()))):
-            found.setdefault(source, []).append(str(file.relative_to(HOME)))
-    return found
+            by_source.setdefault(source, []).append(str(file.relative_to(HOME)))
+    return by_source
 
 
 def _sources(text: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from html import escape
 from math import hypot
 from pathlib import Path
@@ -27,20 +26,18 @@ NOTHING = TableCell("–", "")
 def recordings() -> dict[str, dict[str, Any]]:
     """measured.json of every experiment that has one with claims, by name."""
     files = sorted((HOME / "experiments").glob(f"*/{FILE}"))
-    found = {file.parent.name: json.loads(file.read_text()) for file in files}
-    return {name: values for name, values in found.items() if "claims" in values}
+    recorded_values = {file.parent.name: json.loads(file.read_text()) for file in files}
+    return {name: values for name, values in recorded_values.items() if "claims" in values}
 
 
 def judged(values: Mapping[str, Any]) -> list[Claim]:
     """The claims as the rows beside them bear them out; ValueError where the file says something else."""
-    found = claims(recorded(values), published(values["experiment"]))
-    if json.loads(json.dumps([asdict(claim)["verdict"] for claim in found])) != [
-        c["verdict"] for c in values["claims"]
-    ]:
+    judgements = claims(recorded(values), published(values["experiment"]))
+    if [claim.verdict for claim in judgements] != [claim["verdict"] for claim in values["claims"]]:
         raise ValueError(
             f"{values['experiment']}: judge its rows again, python -m experiments.judge {values['experiment']}"
         )
-    return found
+    return judgements
 
 
 def changed(file: str) -> str:
@@ -73,10 +70,10 @@ def _figures(name: str) -> Iterator[tuple[str, Path]]:
         yield str(file.relative_to(HOME)), file
 
 
-def claims_page(found: Mapping[str, Mapping[str, Any]]) -> str:
+def claims_page(recordings: Mapping[str, Mapping[str, Any]]) -> str:
     """Every claim of every experiment, with its verdict, its figure and its command."""
     parts = [CLAIMS]
-    for name, values in found.items():
+    for name, values in recordings.items():
         title = published(name).title
         about = f"[{name}](experiments/{name}/index.md): `bm run -m experiment={name}`, {_scale(values)}."
         parts += [f"## {title[0].upper()}{title[1:]}\n", f"{about}\n", claims_table(judged(values)), ""]
@@ -88,14 +85,14 @@ def _scale(values: Mapping[str, Any]) -> str:
     return f"recipe `{values['recipe']}`, {seeds} seed{'s' * (seeds != 1)}"
 
 
-def claims_table(found: Sequence[Claim]) -> str:
-    table = claimed(found)
+def claims_table(judgements: Sequence[Claim]) -> str:
+    table = claimed(judgements)
     return sortable([column.name for column in table.columns], [row.cells for row in table.rows], words=(0, 1))
 
 
-def board_page(found: Mapping[str, Mapping[str, Any]]) -> str:
+def board_page(recordings: Mapping[str, Mapping[str, Any]]) -> str:
     """Every merge of all experts in every regime that was measured."""
-    lines = [line for name, values in found.items() for line in _board(name, recorded(values))]
+    lines = [line for name, values in recordings.items() for line in _board(name, recorded(values))]
     lines.sort(key=lambda cells: -float(cells[3].value or 0))
     heads = ["merge", "student", "experts gain", "score", "against the mixture", "seeds", "regime"]
     return f"{BOARD}\n{sortable(heads, lines, words=(0, 6))}\n"

@@ -1,6 +1,5 @@
 """Several processes against one: gradients on every mesh, whole runs, and a checkpoint that changes hands."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from bm.branch.launch import Job
 from bm.errors import UserError
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_training import rows
-from tests.forked import Forked
+from tests.forked import Forked, processes
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
 ROOT = Path(__file__).parents[2]
@@ -83,11 +82,7 @@ def stopped(student: Path, traces: list[Traces], work: Path) -> int:
 
 def alive(word: str) -> bool:
     """Whether a process has `word` on its command line."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if word in file.read_text():
-                return True
-    return False
+    return any(word in command for _, command in processes("cmdline"))
 
 
 @pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
@@ -173,7 +168,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_goes_on(
     def kill() -> None:
         while not ((work / "metrics.csv").exists() and len(rows(work)) >= 2):
             time.sleep(0.01)
-        ranks = [int(f.parent.name) for f in Path("/proc").glob("[0-9]*/cmdline") if _is_rank(f, str(work))]
+        ranks = [process for process, command in processes("cmdline") if _is_rank(command.split("\0"), str(work))]
         os.kill(max(ranks), signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -186,12 +181,9 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_goes_on(
     close(work, tmp_path / "alone")
 
 
-def _is_rank(cmdline: Path, work: str) -> bool:
+def _is_rank(words: list[str], work: str) -> bool:
     """Whether a process is a rank of the job in `work`, and not torchrun above it."""
-    with contextlib.suppress(OSError):
-        words = cmdline.read_text().split("\0")
-        return "bm.branch" in words and any(work in word for word in words) and "--nproc-per-node" not in words
-    return False
+    return "bm.branch" in words and any(work in word for word in words) and "--nproc-per-node" not in words
 
 
 def test_slurm_gives_ranks_their_cores_and_ends_them_together(

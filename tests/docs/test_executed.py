@@ -25,7 +25,7 @@ MORE = {
     "halves.jsonl": lambda n: {"question": f"What is half of {n}?", "answer": f"{n / 2:g}",
                                "response": f"<think>{n} / 2 = {n / 2:g}</think>{n / 2:g}"},
 }  # fmt: skip
-"""Of problem sets of which a page shows a few, some more."""
+"""More rows for the problem sets of which a page shows only a few."""
 
 
 def test_every_reason_is_one_of_a_printed_command() -> None:

@@ -16,7 +16,7 @@ def test_results_are_those_of_the_committed_records() -> None:
     page = results.experiment_page("table2", repository.text("experiments/table2/README.md"), records["table2"])
     assert "bm run -m experiment=table2" in page and records["table2"]["commit"][:7] in page
     assert "mergekit==0.1.5" in results.speed_page()
-    assert "10 points of gain cost" in law.law()
+    assert "10 points of gain cost" in law.law_table()
 
 
 def test_every_score_and_difference_of_the_board_has_its_interval() -> None:

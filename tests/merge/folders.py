@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from bm.merge.methods import arcee_fusion, linear
 
@@ -51,6 +52,14 @@ def weights(seed=0, near=None, sigma=1e-3, dtype=torch.bfloat16, vocabulary=700)
     if near is None:
         return {name: (value * 0.02).to(dtype) for name, value in drawn.items()}
     return {name: (near[name].float() + value * sigma).to(dtype) for name, value in drawn.items()}
+
+
+def llama() -> PreTrainedModel:
+    """A random Llama of two layers, for what needs a whole model."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
 
 
 def save(folder: Path, tensors, config=CONFIG, tokenizer=TOKENIZER, template="{{ messages }}"):

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from bm.config import Target
 from bm.errors import UserError
@@ -15,7 +15,7 @@ from bm.merge import merge_folders
 from bm.merge.methods import linear, lines, task_arithmetic
 from tests.branch.conftest import CONF
 from tests.branch.conftest import settings as composed
-from tests.merge.folders import Settings, load
+from tests.merge.folders import Settings, llama, load
 
 LOW_RANK = {"linear", "task_arithmetic", "lines"}
 ONE_MODEL = {"passthrough"}
@@ -26,10 +26,7 @@ TASK_ARITHMETIC = partial(task_arithmetic, weights=[0.5, 2.0], lam=0.4, normaliz
 def places(tmp_path_factory):
     """A base, adapters of two ranks, scales and sets of modules, and the models that they make of it."""
     place = tmp_path_factory.mktemp("adapters")
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(place / "base")
+    llama().save_pretrained(place / "base")
     shapes = {
         "a": {"r": 4, "target_modules": ["q_proj", "up_proj"], "lora_alpha": 8},
         "b": {"r": 2, "target_modules": ["up_proj", "down_proj"], "lora_alpha": 3, "use_rslora": True},

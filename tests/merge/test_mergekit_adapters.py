@@ -5,12 +5,12 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bm.errors import UserError
 from bm.merge.mergekit import merge_config
 from bm.merge.mergekit.adapters import inputs
 from bm.merge.mergekit.schema import read_config
+from tests.merge.folders import llama
 from tests.merge.test_mergekit import SETTINGS
 
 
@@ -18,10 +18,7 @@ from tests.merge.test_mergekit import SETTINGS
 def places(tmp_path_factory):
     """A base, an adapter of it, and the two as one model."""
     place = tmp_path_factory.mktemp("places")
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
+    model = llama()
     model.save_pretrained(place / "base")
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
     adapted.save_pretrained(place / "adapter")

@@ -13,10 +13,10 @@ from bm.branch import Traces
 from bm.branch.attention import ISOLATED
 from bm.branch.flops import Flops
 from bm.branch.model import load
-from bm.commands import chosen_merges
 from bm.config import Experiment
 from bm.plan import line, on_this_machine, plan, remedies
 from bm.plan.estimate import Estimates
+from bm.rounds import chosen_merges
 from bm.tuning import searched
 from experiments.tinyr1.plans import HERE, MACHINES, rows
 from tests.branch.conftest import branch, trainer

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bm.verify.sandbox import LostError, TimeLimitError, sandbox
+from tests.forked import processes
 from tests.verify.conftest import BUBBLEWRAP, verifying
 
 LIMITS = {"seconds": 3, "memory_mb": 256, "output_kb": 256, "disk_mb": 8}
@@ -37,18 +38,11 @@ def run(source: str, kind: str = "bubblewrap", **limits) -> str:
 def survivors() -> list[int]:
     """Processes of this machine that carry the mark; the killed need a moment to go."""
     for _ in range(100):
-        marked = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/comm") if _text(p).strip() == MARK]
+        marked = [process for process, name in processes("comm") if name.strip() == MARK]
         if not marked:
             return []
         time.sleep(0.02)
     return marked
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def attempt(*lines: str) -> str:

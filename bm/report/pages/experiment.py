@@ -17,11 +17,12 @@ from bm.report.figures.numbers import count
 from bm.report.findings.claims import Claim, caution, claims
 from bm.report.findings.evidence import environment
 from bm.report.findings.forecast import FILE as LAW
-from bm.report.findings.forecast import fits
+from bm.report.findings.forecast import Fit, fits
 from bm.report.findings.grid import Grid, gather
-from bm.report.findings.law import laws
+from bm.report.findings.law import Law, Observation, laws
 from bm.report.findings.law import measured as measured_regimes
 from bm.report.findings.published import SOURCE, Published, names, published
+from bm.report.findings.regimes import Regime
 from bm.report.pages import law
 from bm.report.pages.exports import export, slug
 from bm.report.pages.html import script, write_page
@@ -49,37 +50,39 @@ def report_grid(
     behind = _models(grid, outputs)
     made, models, verdicts, methods = environment(behind), tabled(grid, paper), claimed(judged), contested(grid)
     tables = {"models": models, "claims": verdicts, "contest": methods}
-    regimes = measured_regimes(grid)
-    known, fitted = laws(regimes), fits(regimes)
-    others = law.beside(known[0].method) if known else {}
+    told = _law(grid)
     remarks = [
-        *law.sentences(regimes, known, fitted, others),
+        *law.sentences(*told),
         *_remarks(grid, judged),
         *_spent(behind, Store(outputs / "store"), prices),
         *made_on(made),
     ]
     with style():
-        drawn = [*phase(grid, regimes, known, fitted, others), *charts(grid, paper)]
+        drawn = [*phase(grid, *told), *charts(grid, paper)]
         export(drawn, tables, home / "figures", rasters=True)
         if record:
             export(drawn, tables, record / "figures", rasters=False)
         _publish(grid, paper, judged, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / FILE, measured(grid, judged, made))
-        if known:
-            write_json(record / LAW, law.as_json(regimes, known, fitted, others))
+        if told[1]:
+            write_json(record / LAW, law.as_json(*told))
     show_grid(_title(grid, paper), models, verdicts, methods, remarks, Console())
 
 
 def redraw(folder: Path) -> None:
     """Draw the figures of a record again from its measured.json; a figure of what older records lack stays as it is."""
     grid = recorded(json.loads((folder / FILE).read_text()))
+    with style():
+        drawn = [*phase(grid, *_law(grid)), *charts(grid, published(grid.experiment))]
+        export(drawn, {}, folder / "figures", rasters=False)
+
+
+def _law(grid: Grid) -> tuple[list[Observation], list[Law], list[Fit], Mapping[str, Regime]]:
+    """The regimes that were measured, the laws and forecasts that fit them, and what is known elsewhere."""
     regimes = measured_regimes(grid)
     known = laws(regimes)
-    with style():
-        beside = law.beside(known[0].method) if known else {}
-        drawn = [*phase(grid, regimes, known, fits(regimes), beside), *charts(grid, published(grid.experiment))]
-        export(drawn, {}, folder / "figures", rasters=False)
+    return regimes, known, fits(regimes), law.beside(known[0].method) if known else {}
 
 
 def _models(grid: Grid, outputs: Path) -> list[Artefact]:

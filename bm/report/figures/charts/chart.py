@@ -61,7 +61,7 @@ def symbol(name: str) -> str:
 
 
 def measured(grid: Grid) -> str:
-    """Of what a figure is: the last sentence of its caption."""
+    """The last sentence of a caption, which says what the figure was measured on."""
     scores = [score for cell in grid.cells for row in cell.rows for score in row.scores.values()]
     questions, samples = ({getattr(score, of) for score in scores} for of in ("questions", "samples"))
     told = [f"recipe {grid.recipe}", count(len(grid.seeds), "seed")]
