@@ -6,8 +6,8 @@ server for all workers, which computes nothing, so that no thread is lost in a f
     process = forked.start(["bm", "run", ...], cwd=tmp_path)      # or "-c", SOURCE, ... or "-m", MODULE, ...
     process.send_signal(signal.SIGKILL)
 
-and `trainer.launch=forked.launch(2)` has it fork ranks, with the variables that torchrun sets. Real torchrun starts
-the ranks of tests/branch/test_parallel.py::test_ranks_train_as_one and of the ranks that are killed.
+and `trainer.launch=forked.launch(2)` has it fork ranks, with the variables that torchrun sets. Real torchrun starts the
+ranks of tests/branch/test_parallel.py of which one is killed.
 """
 
 import contextlib

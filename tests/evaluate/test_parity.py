@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -106,12 +104,13 @@ def place(tmp_path_factory, tokenizer) -> Path:
 
 
 @pytest.fixture(scope="module")
-def theirs(place) -> dict[str, dict[str, float]]:
+def theirs(place, forked) -> dict[str, dict[str, float]]:
     tasks = "bm_both,bm_continuation,bm_rolling,bm_generation,bm_shots"
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "8",
+    command = ["-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", "8",
                "--model_args", f"pretrained={place / 'model'},dtype=float32", "--include_path", place, "--tasks", tasks,
                "--output_path", place / "out"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    status = forked.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, said=place / "said")
+    assert status == 0, (place / "said").read_text()
     (path,) = (place / "out").rglob("results*.json")
     return json.loads(path.read_text())["results"]
 
