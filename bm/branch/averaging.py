@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from bm.branch.parallel import held
 from bm.config import Branch
 
 
@@ -64,4 +65,4 @@ class Averaging:
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """What steps change: all parameters, or an adapter's."""
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [(name, parameter) for name, parameter in held(model) if parameter.requires_grad]

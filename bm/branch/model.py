@@ -238,10 +238,9 @@ def prove_isolation(student: Student, place: Place, device: torch.device) -> Non
 def gathered(student: Student, dtype: torch.dtype, part: str = "") -> dict[str, Tensor]:
     """The weights whose names have `part` in them, on the CPU, tied ones once; gathered by all ranks for the first."""
     model, first = student.model, not dist.is_initialized() or dist.get_rank() == 0
-    tensors = model.state_dict()  # before the parameters' names: it shards again what a measurement has left whole
-    once, all_names = ({n for n, _ in model.named_parameters(remove_duplicate=d)} for d in (True, False))
+    once, all_names = ({name for name, _ in parallel.held(model, every_name)} for every_name in (False, True))
     state = {}
-    for name, value in tensors.items():
+    for name, value in model.state_dict().items():
         if part not in name or (name in all_names and name not in once):  # a second name of tied weights
             continue
         whole = value.full_tensor() if isinstance(value, DTensor) else value

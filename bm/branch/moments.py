@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Adam, Optimizer
 
 from bm.branch.model import Student
+from bm.branch.parallel import held
 from bm.errors import UserError
 
 MOMENTS = "second_moments"
@@ -31,7 +32,7 @@ def export_moments(student: Student, optimizer: Optimizer, work: Path) -> None:
     after some hundred steps (1/(1 − β₂) at least) the correction is 1.
     """
     first, state = not dist.is_initialized() or dist.get_rank() == 0, {}
-    for name, parameter in student.model.named_parameters():
+    for name, parameter in held(student.model):
         moment = optimizer.state[parameter]["exp_avg_sq"]
         whole = moment.full_tensor() if isinstance(moment, DTensor) else moment
         if first:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from bm.errors import UserError
@@ -74,6 +74,17 @@ def shard(module: nn.Module, mesh: DeviceMesh, mixed: bool) -> None:
     sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
     sharded.set_gradient_divide_factor(1.0)
     sharded.set_force_sum_reduction_for_comms(True)  # a sum that every backend knows, without a factor
+
+
+def held(module: nn.Module, every_name: bool = False) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters as the optimiser has them, tied ones once or by `every_name`.
+
+    FSDP leaves the root's weights whole after a forward pass that no backward pass follows, and so not the optimiser's.
+    """
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+    return list(module.named_parameters(remove_duplicate=not every_name))
 
 
 def blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:

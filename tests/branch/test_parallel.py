@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from bm import compose
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
+from bm.branch.moments import FILE, MOMENTS
 from bm.errors import UserError
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_training import rows
@@ -104,6 +105,25 @@ def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], 
     both = launched(student, traces[:1], tmp_path / "both", 2, 1, forked.launch(2))
     close(tmp_path / "both", tmp_path / "alone")
     assert both["tokens"] == alone["tokens"]
+
+
+@pytest.mark.parametrize("average", [{"ema": 0.8}, {"tail": 0.5}], ids=["ema", "tail"])
+def test_ranks_average_as_one(
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, average: dict[str, float]
+) -> None:
+    """Weights, Adam's second moments beside them, and a model that is kept on the way.
+
+    With one domain, whose held-out loss is measured without a gradient, which leaves the root of FSDP unsharded.
+    """
+    settings = {**average, "keep": [0.5], "epochs": 1.0, "second_moments": True}
+    launched(student, traces[:1], tmp_path / "alone", 1, 1, **settings)
+    launched(student, traces[:1], tmp_path / "both", 2, 1, forked.launch(2), **settings)
+    close(tmp_path / "both", tmp_path / "alone")
+    close(tmp_path / "both/kept/0.5", tmp_path / "alone/kept/0.5")
+    ours, theirs = (load_file(tmp_path / name / MOMENTS / FILE) for name in ("both", "alone"))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.slow
