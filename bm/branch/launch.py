@@ -26,6 +26,8 @@ from bm.errors import UserError
 from bm.store import write_json
 
 JOB, FACTS, FAULT = ".job.json", ".facts.json", ".fault.txt"
+NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Ranks that `torchrun --max-restarts` starts again meet in a new store: the old one has addresses of the old ones."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,18 @@ def launch(job: Job) -> dict[str, Any]:
     free_memory()
     command = [*shlex.split(os.path.expandvars(job.trainer.launch)), "-m", "bm.branch", str(job.write())]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    env = {**os.environ, "PATH": path, **NEW_STORE}
     try:
-        ended = subprocess.run(command, env={**os.environ, "PATH": path}, preexec_fn=end_with_parent)
+        ended = subprocess.run(command, env=env, preexec_fn=end_with_parent)
     except FileNotFoundError as problem:
         raise UserError(f"trainer.launch: there is no command `{command[0]}`") from problem
-    if (job.work / FAULT).exists():
-        raise UserError((job.work / FAULT).read_text())
     if ended.returncode:
+        if (job.work / FAULT).exists():
+            raise UserError((job.work / FAULT).read_text())
         raise UserError(f"{job.name}: the ranks ended with exit status {ended.returncode}; what they said stands above")
     facts: dict[str, Any] = json.loads((job.work / FACTS).read_text())
-    for name in (JOB, FACTS):
-        (job.work / name).unlink()
+    for name in (JOB, FACTS, FAULT):  # a fault of ranks that were started again is over
+        (job.work / name).unlink(missing_ok=True)
     return facts
 
 

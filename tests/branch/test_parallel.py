@@ -185,13 +185,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_goes_on(
     launched(student, traces, tmp_path / "alone", 1, 1, **settings)
     work = tmp_path / "work"
 
-    def kill() -> None:
-        while not ((work / "metrics.csv").exists() and len(rows(work)) >= 2):
-            time.sleep(0.01)
-        ranks = [process for process, command in processes("cmdline") if _is_rank(command.split("\0"), str(work))]
-        os.kill(max(ranks), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill, daemon=True)
+    killer = threading.Thread(target=kill_a_rank, args=[work], daemon=True)
     killer.start()
     with pytest.raises(UserError, match="math: the ranks ended with exit status"):
         launched(student, traces, work, 2, 1, **settings)
@@ -201,9 +195,39 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_goes_on(
     close(work, tmp_path / "alone")
 
 
+def kill_a_rank(work: Path) -> None:
+    """After two steps of the job in `work`."""
+    while not ((work / "metrics.csv").exists() and len(rows(work)) >= 2):
+        time.sleep(0.01)
+    ranks = [process for process, command in processes("cmdline") if _is_rank(command.split("\0"), str(work))]
+    os.kill(max(ranks), signal.SIGKILL)
+
+
 def _is_rank(words: list[str], work: str) -> bool:
     """Whether a process is a rank of the job in `work`, and not torchrun above it."""
     return "bm.branch" in words and any(work in word for word in words) and "--nproc-per-node" not in words
+
+
+@pytest.mark.slow
+def test_ranks_that_their_launcher_starts_again_go_on(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    """kill -9 of one of two ranks under `torchrun --max-restarts`: one run, which ends with the same expert."""
+    settings = {"checkpoint_seconds": 0.001}
+    launched(student, traces, tmp_path / "alone", 1, 1, **settings)
+    work = tmp_path / "work"
+    killer = threading.Thread(target=kill_a_rank, args=[work], daemon=True)
+    killer.start()
+    launched(student, traces, work, 2, 1, "torchrun --standalone --max-restarts 1 --nproc-per-node 2", **settings)
+    killer.join()
+    close(work, tmp_path / "alone")
+
+
+def test_a_fault_of_ranks_that_were_started_again_is_over(student: Path, traces: list[Traces], tmp_path: Path) -> None:
+    (launcher := tmp_path / "launcher").write_text(
+        '#!/bin/sh\nfor job; do :; done\ncd $(dirname $job)\necho gone > .fault.txt\necho "{}" > .facts.json\n'
+    )
+    launcher.chmod(0o755)
+    assert launched(student, traces, tmp_path / "work", 2, 1, str(launcher)) == {}
+    assert os.listdir(tmp_path / "work") == []
 
 
 def test_slurm_gives_ranks_their_cores_and_ends_them_together(
