@@ -2,10 +2,10 @@
 
 From a function's definition we follow the names in it: to definitions of its own module, through imports (those within
 functions as well) to definitions of other modules, and on from there. Nothing is imported for this; the files are read.
-Of a definition its meaning counts, not its formatting, comments or docstrings. Modules of the user's own are followed
-like ours; of an installed package its version counts, without the part that says what it was built for (`+cu128`). A
-module that is reached also counts with what it does when it is imported. One of a package that asks where its file is
-counts with all files of its folder, since it reads or runs them.
+What counts is the meaning of a definition, not its formatting, comments or docstrings. A user's own modules are
+followed like ours. An installed package counts by its version, without the part that says what it was built for
+(`+cu128`). A module that is reached also counts with what it does when it is imported. A module that asks where its
+file is counts with all files of its folder, since it reads or runs them.
 
 `INFRASTRUCTURE` is left out: it reads settings, which count by their values, keeps files, and talks.
 """

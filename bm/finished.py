@@ -65,7 +65,7 @@ def _note(composed: DictConfig) -> Path:
 def _stamp(path: Path) -> str:
     """Sizes and dates of a file, or of all files of a folder.
 
-    Of installed packages their folder's own date counts: to install, upgrade or remove one changes it.
+    For installed packages the date of their folder counts, which changes when a package is installed or removed.
     """
     if path.name in INSTALLED or not path.is_dir():
         return _dated({"": path})

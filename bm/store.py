@@ -353,7 +353,7 @@ def _reference(artefact: Artefact) -> dict[str, str]:
 def _describe(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Size, time and digest of every file below `folder`; `known` digests were taken while writing.
 
-    Of a manifest that a model was copied with nothing is said: this artefact's own comes into its place.
+    A manifest that was copied along with a model is left out, since this artefact's own takes its place.
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):

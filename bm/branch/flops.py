@@ -42,7 +42,7 @@ def _operations(product: nn.Linear) -> int:
 def matmul_peak(device: torch.device, mixed: bool) -> float:
     """FLOP/s of the best of a few large matrix products in the precision that training uses.
 
-    Of a CPU by the time that its cores spend on the product, which other work on the machine does not lengthen.
+    On a CPU it is measured by the time that the cores spend on the product, which other work does not lengthen.
     """
     cuda = device.type == "cuda"
     size, dtype = (8192 if cuda else 1024), (torch.bfloat16 if mixed else torch.float32)

@@ -261,7 +261,7 @@ def export(student: Student, initial: Path, folder: Path, adapter: Adapter | Non
     An `adapter` is written into the folder of its name, in peft's format, and merged into the weights of `initial`.
     """
     dtype = stored_dtype(initial)
-    # Of a model with an adapter all else is as it was, and perhaps rounded or quantised.
+    # With an adapter, all other weights are as they were, and perhaps rounded or quantised: only its own are gathered.
     state = gathered(student, dtype) if adapter is None else gathered(student, torch.float32, "lora_")
     if state:
         if adapter is None:

@@ -67,10 +67,10 @@ def select(
 ) -> Selection:
     """The first `count` distinct questions of `part` in the stream that the screen lets pass.
 
-    Of equal prompts the first counts, or the first that has responses. part: None takes every part; count: None takes
-    all that there are, which must be some. screen: the reason to refuse a question, "" if there is none; asked once
-    about each distinct question, in order. UserError if the stream ends before `count`, and may not be `short` of it,
-    or brings nothing new for so long that there is little left to find.
+    Where prompts are equal, the first counts, or the first that has responses. part: None takes every part; count:
+    None takes all that there are, which must be some. screen: the reason to refuse a question, "" if there is none;
+    asked once about each distinct question, in order. UserError if the stream ends before `count` and may not be
+    `short` of it, or if it brings nothing new for so long that there is little left to find.
     """
     chosen: dict[str, Question] = {}
     refused = Counter[str]()

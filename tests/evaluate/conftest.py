@@ -49,7 +49,7 @@ def thought(answer: str) -> str:
 def sums(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
     """20 sums as questions.parquet, and a script: question k is answered right by its first k % 5 of 4 samples.
 
-    Of the wrong ones, one was cut off within its thought (question 0, sample 3).
+    One of the wrong responses was cut off within its thought (question 0, sample 3).
     """
     rows, script = [], {}
     for k in range(20):

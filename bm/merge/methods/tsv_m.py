@@ -10,7 +10,7 @@ from bm.merge.tensors import Apply, Tensors, task_vectors
 def tsv_m(tensors: Tensors, *, weights: Weights, lam: float) -> Apply:
     """TSV-M (Gargiulo et al. 2025, arXiv 2412.00081, algorithm 1): low-rank updates whose vectors do not interfere.
 
-    Of each of the K matrices w_k·u_k = U_k·S_k·V_kᵀ the first ⌊s/K⌋ singular directions are kept, s the shorter side;
+    Each of the K matrices w_k·u_k = U_k·S_k·V_kᵀ keeps its first ⌊s/K⌋ singular directions, s the shorter side;
     the vectors of all tasks side by side, U and V, are replaced by the nearest orthogonal matrices, Û and V̂; θ =
     θ_base + λ·Û·diag(S_1, …, S_K)·V̂ᵀ. Everything but matrices is the mean of the updates, times λ. With more tasks
     than directions each keeps one, where the paper would keep none. Defaults: w 1, λ 1 (the paper's).

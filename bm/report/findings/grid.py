@@ -167,8 +167,8 @@ def _named(kind: Kind, name: str, holding: Sequence[Held]) -> Iterator[Entry]:
 def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
     """The grid of an experiment, of the runs below `outputs`; recipe None: the one that it was run with.
 
-    Of runs that differ in nothing but where they were written, the latest counts. UserError where there is no run, or
-    several recipes and none named.
+    Where runs differ only in the folder they were written to, the latest counts. UserError if there is no run, or if
+    there are several recipes and none is named.
     """
     runs = [(path, results, results.run) for path, results in _runs(outputs) if results.run is not None]
     known = sorted({run.experiment for _, _, run in runs if run.experiment})
