@@ -123,7 +123,7 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods"}))
+@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods", "arms"}))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
     (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
     by_cell = [keys(config, tmp_path) for config in jobs(name, "tiny")]
@@ -148,3 +148,22 @@ def test_one_training_gives_every_length(tmp_path: Path) -> None:
     assert made["rung", "tiny_taught"] == 4
     for model in ("math", "coding", "science", "mixture"):
         assert (made["branch", model], made["rung", model]) == (5, 5 * 4)
+
+
+def test_arms_train_what_the_phase_sweep_has_trained(tmp_path: Path) -> None:
+    """Every student, expert and mixture of a seed; the arms themselves come on top."""
+
+    def trained(name: str) -> set[tuple[str, str, str]]:
+        store = Planned(tmp_path)
+        for config in jobs(name, "tiny"):
+            stages = PlannedStages(store, config)
+            traces = {domain: stages.distill(settings) for domain, settings in config.domains.items()}
+            student = stages.student()
+            for domain, settings in config.domains.items():
+                stages.expert(student, settings, traces[domain])
+            assert config.mixture
+            stages.mixture(student, config.mixture, traces)
+        return {made for made in store.planned if made[0] in ("branch", "rung")}
+
+    arms = trained("arms")
+    assert arms and arms <= trained("phase")

@@ -149,7 +149,7 @@ def _step(order: Order, first: Models, second: Models) -> Difference:
 
 def _said(which: Models) -> str:
     base = [f"with base {which.base}"] if which.base else []
-    return " ".join([which.method or which.domain or which.kind, *base])
+    return " ".join([which.name or which.method or which.domain or which.kind, *base])
 
 
 def _part(claim: Difference | Ratio | Cosine, of: str, values: Sequence[Value], paper: Sequence[Cell]) -> Part:

@@ -121,7 +121,7 @@ def _chosen(which: Models, cells: Sequence[Cell]) -> list[Placed]:
 
 
 def _meant(which: Models, row: Row) -> bool:
-    alike = _fits(which.method, row.method) and _fits(which.base, row.base)
+    alike = _fits(which.name, row.name) and _fits(which.method, row.method) and _fits(which.base, row.base)
     alike = alike and (which.order is None or row.order in _orders(which))
     return row.kind == which.kind and alike and (which.domain is None or which.domain in row.domains)
 

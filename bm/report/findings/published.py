@@ -47,8 +47,10 @@ class Models:
     """Which rows of a grid, and from the cells with which settings. `!name` is any other than that name."""
 
     kind: Kind
+    name: OneLine | None = None
+    """As the run calls the model; here and below None: any."""
     domain: OneLine | None = None
-    """One that the model was made for, as an expert or from its expert; here and below None: any."""
+    """One that the model was made for, as an expert or from its expert."""
     method: OneLine | None = None
     order: OneLine | tuple[OneLine, ...] | None = None
     """Where there are several, every one must have been run."""

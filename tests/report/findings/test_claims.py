@@ -21,6 +21,8 @@ MERGE, STUDENT, MIXTURE = Models(kind="merge", method="fusion"), Models(kind="st
 
 
 def kind_of(name: str) -> Any:
+    if name.startswith("arm"):
+        return "consolidated"
     return {"student": "student", "mixture": "mixture"}.get(name, "expert" if name in TASKS else "merge")
 
 
@@ -164,6 +166,15 @@ def test_own_and_other_domains_are_those_that_a_name_names() -> None:
     assert of_grid(difference(Models(kind="merge"), STUDENT, "others", below=0), grid).seeds == 0
     assert of_grid(difference(experts, STUDENT, "coding", above=0), grid).measured == pytest.approx(0.05)
     assert of_grid(difference(experts, STUDENT, "ifeval", below=0), grid).verdict == "not tested at this scale"
+
+
+def test_a_model_may_be_chosen_by_its_name() -> None:
+    grid = [cell(0, {"arm one": (0.5, 0.5), "arm two": (0.3, 0.3), "student": (0.2, 0.2)})]
+    arm, every = Models(kind="consolidated", name="arm one"), Models(kind="consolidated")
+    other = Models(kind="consolidated", name="!arm one")
+    assert of_grid(difference(arm, STUDENT, "mean", above=0), grid).measured == pytest.approx(0.3)
+    assert of_grid(difference(every, STUDENT, "mean", above=0), grid).measured == pytest.approx(0.2)
+    assert of_grid(difference(arm, other, "mean", above=0), grid).measured == pytest.approx(0.2)
 
 
 def test_settings_choose_cells_and_else_a_model_meets_those_of_its_own_cell() -> None:
