@@ -28,7 +28,7 @@ from bm.config import (
 )
 from bm.errors import UserError
 from bm.preflight import preflight, writable
-from bm.progress import console, say, say_where
+from bm.progress import console, quantity, say, say_where
 from bm.stages import Stages
 from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
 from bm.track import About, Tracked, tracked
@@ -107,7 +107,7 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     say(planning.line(planned))
     free, needed = shutil.disk_usage(config.paths.outputs).free / 2**30, planned["total"]["disk_gib"]
     if free < needed:
-        say(f"disk     {free:,.0f} GiB free, {needed:,.0f} planned, less what is there already")
+        say(f"disk     {quantity(free, 'GiB')} free, {quantity(needed, 'GiB')} planned, less what is there already")
 
 
 def _planned(config: Experiment, merges: "Sequence[Merging]") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from bm.config import Experiment
 from bm.errors import UserError
 from bm.preflight import VLLM, check_keys, named_engines
+from bm.progress import quantity
 
 PATIENCE = 5.0
 """Seconds that the hub has to answer."""
@@ -117,8 +118,8 @@ def _sandbox(config: Experiment) -> Finding:
 def _disk(outputs: Path, needed_gib: float) -> Iterator[Finding]:
     there = next(place for place in (outputs.absolute(), *outputs.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(there).free / 2**30
-    yield Finding("disk", free >= needed_gib, f"{free:,.0f} GiB free, {needed_gib:,.1f} to be written below {outputs}",
-                  remedy="free some, or paths.outputs=DIR on a larger disk")  # fmt: skip
+    said = f"{quantity(free, 'GiB')} free, {quantity(needed_gib, 'GiB')} to be written below {outputs}"
+    yield Finding("disk", free >= needed_gib, said, remedy="free some, or paths.outputs=DIR on a larger disk")
     try:
         with tempfile.NamedTemporaryFile(dir=there) as file:
             said = _locks(file.fileno())

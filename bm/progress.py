@@ -68,6 +68,11 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
+def quantity(number: float, unit: str) -> str:
+    """A number with its unit and one decimal, where that leaves something of it."""
+    return f"less than 0.1 {unit}" if 0 < number < 0.1 else f"{number:,.1f} {unit}"
+
+
 def say_where(home: Path, models: Path) -> None:
     """Where a run left its results, its page and its models."""
     say(f"results  {home / 'results.json'}\npage     {home / 'report' / 'index.html'}\nmodels   {models}")

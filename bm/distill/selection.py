@@ -62,15 +62,17 @@ def select(
     stream: Iterator[Question | None],
     part: Wanted | None,
     count: int | None,
+    setting: str,
     screen: Callable[[Question], str] = lambda question: "",
     short: bool = False,
 ) -> Selection:
     """The first `count` distinct questions of `part` in the stream that the screen lets pass.
 
     Where prompts are equal, the first counts, or the first that has responses. part: None takes every part; count:
-    None takes all that there are, which must be some. screen: the reason to refuse a question, "" if there is none;
-    asked once about each distinct question, in order. UserError if the stream ends before `count` and may not be
-    `short` of it, or if it brings nothing new for so long that there is little left to find.
+    None takes all that there are, which must be some. setting: the setting that asks for so many. screen: the reason
+    to refuse a question, "" if there is none; asked once about each distinct question, in order. UserError if the
+    stream ends before `count` and may not be `short` of it, or if it brings nothing new for so long that there is
+    little left to find.
     """
     chosen: dict[str, Question] = {}
     refused = Counter[str]()
@@ -99,13 +101,22 @@ def select(
                 f"the source refuses all of its {refused[FILTERED]} rows: none has a reference that its settings find;"
                 " check the answer's field and `answer_pattern`, or the source's other filters"
             )
-        purpose = f" for '{part}'" if part else ""
-        raise UserError(
-            f"the source has {len(chosen) or 'no'} distinct questions{purpose}"
-            + (f" where {count} are asked for; ask for fewer, or" if count else ";")
-            + " widen the source's parameters"
-        )
+        raise UserError(f"{setting}: {_too_few(len(chosen), part, count, refused)}")
     return Selection(list(chosen.values()), duplicates, refused)
+
+
+def _too_few(there: int, part: Wanted | None, count: int | None, refused: Counter[str]) -> str:
+    """How many questions are lacking, what became of others, and what to do."""
+    share = sum(len(hundredths) for name, hundredths in SHARES.items() if part and name in part.split(" or "))
+    of_part = f" for '{part}' (about {share} % of all)" if part else ""
+    others = f"; {refused.total()} more are refused ({', '.join(refused)})" if refused else ""
+    has = f"but the source has {there or 'none'}{of_part}"
+    if count is None:
+        return f"asks for all questions, {has}{others}; choose a larger source"
+    return (
+        f"asks for {count} distinct questions, {has}, {count - there} too few{others};"
+        " ask for fewer, or choose a larger source"
+    )
 
 
 def check_apart(questions: Mapping[str, Path], traces: Sequence[Path]) -> None:

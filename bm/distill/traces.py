@@ -44,7 +44,8 @@ def questions(domain: Domain, seed: int, work: Path, beyond: int = 0) -> dict[st
     beyond: the next so many in their place, which are in no test and were not trained on either.
     """
     test = domain.questions or 0
-    chosen, duplicates, _ = select(domain.source(domain.name, seed=seed), "evaluate", test + beyond)
+    asking = f"domains.{domain.name}.questions" + (" with tune.questions" if beyond else "")
+    chosen, duplicates, _ = select(domain.source(domain.name, seed=seed), "evaluate", test + beyond, asking)
     chosen = chosen[test:] if beyond else chosen
     if any(question.verifier == UNVERIFIED for question in chosen):
         raise UserError(f"domains.{domain.name}.questions: the source has no reference answers to evaluate with")
@@ -77,7 +78,8 @@ def distill(
         settings, {task: _prompts(path) for task, path in tasks.items()} if settings.decontamination else {}
     )
     short, wanted = domain.expected is not None, count and count + skip
-    selection = select(domain.source(domain.name, seed=seed), part, wanted, screen, short)
+    asking = f"domains.{domain.name}.traces" + (", with those of earlier rounds," if skip else "")
+    selection = select(domain.source(domain.name, seed=seed), part, wanted, asking, screen, short)
     chosen = selection.questions[skip:]
     for name in {question.verifier for question in chosen} - {UNVERIFIED}:
         check(name, verifying)  # before a teacher is paid

@@ -17,6 +17,7 @@ from bm.errors import UserError
 from bm.merge.arrays import Array, from_torch
 from bm.merge.checkpoint import INDEX, Shard, index_json
 from bm.merge.lazy import Tensor, torch
+from bm.progress import quantity
 
 JOURNAL = ".merged.jsonl"
 FLUSH_BYTES = 128 << 20
@@ -80,7 +81,7 @@ class Digests:
 
 def _size(count: int) -> str:
     """Bytes as a message names them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return quantity(count / 1e9, "GB") if count >= 1e8 else quantity(count / 1e6, "MB")
 
 
 def _bytes(values: Array) -> memoryview:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bm.config import Push
 from bm.errors import UserError
-from bm.progress import say
+from bm.progress import quantity, say
 from bm.push.card import card, unlicensed
 from bm.push.hub import Hub, Kind
 from bm.push.lineage import Part, lineage
@@ -34,7 +34,7 @@ def push(config: Push) -> None:
         raise UserError(f"repo={config.repo}: is public, and so would be what is pushed; if that is meant, public=true")
     size = sum(path.stat().st_size for path in sent.values())
     if config.public:
-        _confirm(config, f"{len(sent) + 1} files, {size / 1e6:,.1f} MB")
+        _confirm(config, f"{len(sent) + 1} files, {quantity(size / 1e6, 'MB')}")
     for name in unlicensed(parts):
         say(f"licence  {name}: its card states none; if you know that you may share what is made of it, licence=…")
     before = config.folder / "README.md"

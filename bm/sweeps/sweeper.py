@@ -152,7 +152,10 @@ class GridSweep(Sweep):
             )
             say(escape(f"bm: {name}: {said}"))
         if wrong:
-            say(f"bm: {len(wrong)} of {len(outcomes)} jobs did not succeed; rerun the command to try them again")
+            stopped = sum(outcome.state == "stopped" for outcome in wrong.values())
+            said = f"{len(wrong) - stopped} of {len(outcomes)} jobs did not succeed"
+            said += f", and {stopped} did not begin" if stopped else ""
+            say(f"bm: {said}; rerun the command to try them again")
             raise SystemExit(1)
 
     def _jobs(self, swept: Axes, chosen: Iterable[Cell]) -> list[Job]:

@@ -59,7 +59,7 @@ def questions(file, lines, **overrides):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     node = {"name": "jsonl", **read(CONF / "domain" / "jsonl.yaml")}
     node["source"] |= {"path": str(file), **overrides}
-    return select(typed(Domain, node).source("jsonl", seed=1), None, None)
+    return select(typed(Domain, node).source("jsonl", seed=1), None, None, "domains.jsonl.traces")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,9 +102,13 @@ def test_a_field_within_a_row_that_is_not_there_is_named(tmp_path):
     ("row", "fields", "line"),
     [
         ({"question": "a", "answer": {"gold": 1}}, {}, "field 'answer' is neither text nor a number"),
-        ({"question": "a", "answer": "1", "said": {"text": "x"}}, {"responses": "said"}, "field 'said' is not a list"),
+        (
+            {"question": "a", "answer": "1", "said": {"text": "x"}},
+            {"responses": "said"},
+            "field 'said' is neither text nor a list",
+        ),
         ({"question": "a", "answer": "1", "said": [{"text": "x"}]}, {"responses": "said"}, "response that is not text"),
-        ({"question": "a", "answer": "1", "said": 7}, {"responses": "said"}, "field 'said' is not a list"),
+        ({"question": "a", "answer": "1", "said": 7}, {"responses": "said"}, "field 'said' is neither text nor a list"),
         (
             {"question": "a", "answer": "B", "options": "A)5 B)6"},
             {"choices": "options"},
@@ -137,7 +141,7 @@ def test_an_empty_file_and_a_pattern_that_matches_nothing_say_so(tmp_path):
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "a", "answer": "1"}) + "\n")
     node["source"] |= {"path": str(tmp_path / "set.jsonl"), "answer_pattern": "#### (.+)"}
     with pytest.raises(UserError, match=r"refuses all of its 1 rows.*answer_pattern"):
-        select(typed(Domain, node).source("jsonl", seed=1), None, 5)
+        select(typed(Domain, node).source("jsonl", seed=1), None, 5, "domains.jsonl.traces")
 
 
 def test_half_a_character_in_a_row_can_be_written(tmp_path):

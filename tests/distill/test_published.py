@@ -34,7 +34,7 @@ def template(node: dict) -> dict:
 
 
 def taken(component: Component, seed: int = 42):
-    return select(component("d", seed=seed), None, None)
+    return select(component("d", seed=seed), None, None, "")
 
 
 def accepted(question) -> list[bool]:
@@ -139,7 +139,7 @@ def test_a_mix_of_endless_parts_is_in_proportion():
     other = {**gym, "generators": {"gcd": {"weight": 1, "parameters": {}}}}
     parts = {"sums": {"source": gym, "count": 3000}, "divisors": {"source": other, "count": 1000}}
     node = {"_target_": "bm.distill.sources.mix.stream", "parts": parts}
-    chosen = select(typed(Domain, template(node)).source("d", seed=1), None, 400).questions
+    chosen = select(typed(Domain, template(node)).source("d", seed=1), None, 400, "").questions
     assert Counter(q.source for q in chosen)["chain_sum"] == pytest.approx(300, abs=40)
     assert mix.stream.__module__.endswith("mix")
 

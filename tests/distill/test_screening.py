@@ -105,10 +105,10 @@ def test_the_count_is_reached_with_clean_questions_and_the_rest_is_counted():
         distilling(near_duplicates=NEAR, decontamination={"ngram": 5, "strict": False}),
         {"task": ["the task asks for number"]},
     )
-    selection = select(iter([asked(s) for s in [*stream, *stream]]), None, 20, screen)
+    selection = select(iter([asked(s) for s in [*stream, *stream]]), None, 20, "", screen)
     assert len(selection.questions) == 20
     assert selection.refused == {CONTAMINATED + "task": 5}
-    again = select(iter([asked(s) for s in [*stream, *stream]]), None, None, screen, short=True)
+    again = select(iter([asked(s) for s in [*stream, *stream]]), None, None, "", screen, short=True)
     assert again.refused[NEAR_DUPLICATE] == 20
     assert again.duplicates == 25, "an equal prompt is screened once"
 

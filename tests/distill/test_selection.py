@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from bm.distill.selection import SHARES, Question, check_apart, part_of, select
 from bm.errors import UserError
 
+TRACES = "domains.math.traces"
+"""The setting that asks for questions."""
+
 
 def asked(prompt: str) -> Question:
     return Question("math", "made up", "", prompt, "1", "reasoning_gym", "{}")
@@ -41,14 +44,15 @@ def test_selected_questions_are_the_first_distinct_ones_of_their_part(numbers, c
     stream = [asked(f"question {i}") for i in numbers]
     distinct = [q for q in dict.fromkeys(stream) if part_of(q) == "train"]
     if len(distinct) < count:
-        with pytest.raises(UserError, match=f"{len(distinct) or 'no'} distinct questions for 'train' where {count}"):
-            select(iter(stream), "train", count)
+        has = f"but the source has {len(distinct) or 'none'} for 'train' .*, {count - len(distinct)} too few"
+        with pytest.raises(UserError, match=f"^{TRACES}: asks for {count} distinct questions, {has}"):
+            select(iter(stream), "train", count, TRACES)
     else:
-        assert select(iter(stream), "train", count)[0] == distinct[:count]
+        assert select(iter(stream), "train", count, TRACES)[0] == distinct[:count]
 
 
 def test_parts_share_no_prompt():
-    chosen = {part: {q.prompt for q in select(numbered(), part, 500)[0]} for part in SHARES}
+    chosen = {part: {q.prompt for q in select(numbered(), part, 500, TRACES)[0]} for part in SHARES}
     for prompts, others in itertools.combinations(chosen.values(), 2):
         assert not prompts & others
 
@@ -56,20 +60,34 @@ def test_parts_share_no_prompt():
 def test_repeats_are_counted():
     first, second = (q for q in numbered() if part_of(q) == "train"), (q for q in numbered() if part_of(q) == "train")
     stream = itertools.chain(itertools.islice(first, 10), second)
-    chosen, duplicates, refused = select(stream, "train", 15)
+    chosen, duplicates, refused = select(stream, "train", 15, TRACES)
     assert (len(chosen), duplicates, refused.total()) == (15, 10, 0)
 
 
 def test_a_source_without_any_question_is_refused_however_many_are_asked_for():
-    with pytest.raises(UserError, match="the source has no distinct questions for 'train'; widen"):
-        select(iter([]), "train", None)
-    with pytest.raises(UserError, match="no distinct questions"):
-        select(iter([]), None, 5, short=True)
+    with pytest.raises(UserError, match="asks for all questions, but the source has none for 'train'"):
+        select(iter([]), "train", None, TRACES)
+    with pytest.raises(UserError, match="asks for 5 distinct questions, but the source has none, 5 too few"):
+        select(iter([]), None, 5, TRACES, short=True)
+
+
+def test_what_became_of_other_questions_is_told():
+    refusing = {"question 1": "near duplicate", "question 2": "near duplicate", "question 3": "contaminated by gsm8k"}
+    with pytest.raises(
+        UserError, match=r"has 2, 3 too few; 3 more are refused \(near duplicate, contaminated by gsm8k\)"
+    ):
+        select(numbered(5), None, 5, TRACES, lambda question: refusing.get(question.prompt, ""))
+
+
+@pytest.mark.parametrize(("part", "share"), [("evaluate", 20), ("train", 40), ("student or train", 80)])
+def test_too_few_questions_are_told_with_the_share_of_the_source_that_a_part_is(part, share):
+    with pytest.raises(UserError, match=rf"for '{part}' \(about {share} % of all\)"):
+        select(numbered(50), part, 60, TRACES)
 
 
 def test_an_endless_source_with_few_questions_is_given_up():
-    with pytest.raises(UserError, match="ask for fewer, or widen"):
-        select(itertools.cycle(numbered(50)), "train", 60)
+    with pytest.raises(UserError, match="ask for fewer, or choose a larger source"):
+        select(itertools.cycle(numbered(50)), "train", 60, TRACES)
 
 
 def test_a_question_among_the_traces_is_named(tmp_path):
@@ -83,5 +101,5 @@ def test_a_question_among_the_traces_is_named(tmp_path):
 
 def test_of_equal_prompts_one_with_responses_is_taken_in_the_first_ones_place():
     bare, told, again = (replace(asked("1 + 1"), responses=given) for given in ((), ("2",), ("3",)))
-    assert select(iter([bare, asked("2 + 2"), told, again]), None, None).questions == [told, asked("2 + 2")]
-    assert select(iter([told, bare]), None, None).questions == [told]
+    assert select(iter([bare, asked("2 + 2"), told, again]), None, None, TRACES).questions == [told, asked("2 + 2")]
+    assert select(iter([told, bare]), None, None, TRACES).questions == [told]

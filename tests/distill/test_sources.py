@@ -28,11 +28,11 @@ def test_every_generator_of_a_domain_is_asked_by_its_weight(domain):
 
 
 def test_no_evaluation_question_is_among_the_training_questions_of_any_seed(domain):
-    evaluation = {q.prompt for q in select(domain.source(domain.name, seed=1), "evaluate", domain.questions)[0]}
+    evaluation = {q.prompt for q in select(domain.source(domain.name, seed=1), "evaluate", domain.questions, "")[0]}
     assert len(evaluation) == domain.questions >= 150
     for seed in (1, 2):
         for part in ("student", "train"):
-            training = {q.prompt for q in select(domain.source(domain.name, seed=seed), part, 1000)[0]}
+            training = {q.prompt for q in select(domain.source(domain.name, seed=seed), part, 1000, "")[0]}
             assert not training & evaluation
 
 

@@ -88,6 +88,7 @@ def test_stop_begins_no_job_after_one_that_failed(trained: Path, bm: Bm) -> None
     assert said.returncode == 1
     states = {name.partition("-")[0]: job["state"] for name, job in jobs(trained).items() if name.startswith("device")}
     assert states == {"device=cuda99": "failed", "device=cpu": "stopped"}
+    assert "1 of 2 jobs did not succeed, and 1 did not begin; rerun the command" in said.stderr
 
 
 def test_stop_begins_no_job_where_the_settings_of_one_are_refused(tmp_path: Path, bm: Bm) -> None:

@@ -66,11 +66,7 @@ def stream(
             metadata["tests"] = _object(_field(row, tests, where), tests, where)
         if verifier == "code":
             _runnable(metadata, tests, where)
-        said = _field(row, responses, where) if responses else ()
-        texts = _listed([said] if isinstance(said, str) else said or (), responses or "", where)
-        if any(not isinstance(text, str) for text in texts):
-            raise UserError(f"{where}: a row's field '{responses}' has a response that is not text")
-        published = tuple(map(normalised, texts))
+        published = _published(_field(row, responses, where), responses, where) if responses else ()
         source = Path(where).stem if path else where
         said_of = json.dumps(metadata, ensure_ascii=False)
         yield Question(domain, source, system, asked + listed, reference, verifier, said_of, published)
@@ -103,6 +99,16 @@ def _listed(value: Any, field: str, where: str) -> Sequence[Any]:
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
         raise UserError(f"{where}: a row's field '{field}' is not a list")
     return value
+
+
+def _published(value: Any, field: str, where: str) -> tuple[str, ...]:
+    """The responses that a row has: one, several, or none."""
+    texts = [value] if isinstance(value, str) else [] if value is None else value
+    if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
+        raise UserError(f"{where}: a row's field '{field}' is neither text nor a list")
+    if any(not isinstance(text, str) for text in texts):
+        raise UserError(f"{where}: a row's field '{field}' has a response that is not text")
+    return tuple(map(normalised, texts))
 
 
 def _reference(value: Any, pattern: re.Pattern[str] | None, options: int) -> str | None:
