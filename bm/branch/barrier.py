@@ -34,7 +34,7 @@ def barrier(
     `lines`: of each pair of `experts`, the losses at `points` evenly spaced points on the straight line between them
     (Frankle et al. 2020, arXiv 1912.05671, the error barrier). One process measures, whatever trains.
     """
-    trainer = replace(trainer, devices=1, nodes=1, sequence_parallel=1)
+    trainer = replace(trainer, devices=1, nodes=1, sequence_parallel=1, weight_offload=False)
     measure = _Losses(student, traces, config, trainer, work)
     pairs = list(combinations(experts, 2))
     start = measure.tensors(student)

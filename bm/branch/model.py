@@ -155,15 +155,14 @@ def divided(
     if adapter is not None:
         model.requires_grad_(False)
     student, ranks = _student(model, attention, trainer), mesh._flatten("ranks")
-    mixed = trainer.precision == "bf16-mixed"
     for prefix, block in parallel.blocks(model):
         fill(block, prefix)
         if adapter is not None:
             adapt(block, prefix, adapter)
-        parallel.shard(block, ranks, mixed)
+        parallel.shard(block, ranks, trainer)
     fill(model, "")
     model.tie_weights()
-    parallel.shard(student, ranks, mixed)
+    parallel.shard(student, ranks, trainer)
     return student
 
 

@@ -1,7 +1,8 @@
 """The Lightning module: one optimiser step over all of its micro-batches, with one denominator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import lightning as L
 import torch
@@ -60,8 +61,13 @@ class StudentTraining(L.LightningModule):
             self.objective.teachers = [load_teacher(folder, kind, *where) for folder, kind in theirs]
 
     def on_fit_start(self) -> None:
-        for teacher in self.objective.teachers:
-            teacher.to(self.device)
+        if not self.resources.weight_offload:
+            for teacher in self.objective.teachers:
+                teacher.to(self.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What Lightning moves to the device: not offloaded weights, beside which FSDP has taken the buffers there."""
+        return self if self.resources.weight_offload else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = self.config.optimizer(self.student, self.config.learning_rate)

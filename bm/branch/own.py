@@ -23,6 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from bm.branch.data import Step, TraceData, packed
 from bm.branch.documents import Documents
 from bm.branch.model import Student, export, gathered, parameters_on_meta, stored_dtype
+from bm.branch.parallel import device_of
 from bm.config import Own
 from bm.errors import UserError
 from bm.generate import IN_MEMORY, Engine, Sample, Sampling
@@ -109,10 +110,8 @@ class OwnSamples:
         asked = self.own.engine.parameters["dtype"]
         dtype = stored_dtype(folder) if asked == "auto" else getattr(torch, asked)
         state = gathered(self.student, dtype)
-        return self.own.engine((_actor(folder, state, dtype, self._device()), self.tokenizer)) if first else None
-
-    def _device(self) -> torch.device:
-        return next(self.student.parameters()).device
+        device = device_of(self.student)
+        return self.own.engine((_actor(folder, state, dtype, device), self.tokenizer)) if first else None
 
     def _prompt(self, document: int) -> str:
         """A document's prompt as text, which must become the same tokens again."""

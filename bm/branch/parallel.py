@@ -12,9 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from bm.config import Trainer
 from bm.errors import UserError
 
 
@@ -65,13 +67,16 @@ def tokens_for_heads(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return received.reshape(1, n * heads, tokens // n, width)
 
 
-def shard(module: nn.Module, mesh: DeviceMesh, mixed: bool) -> None:
-    """FSDP2 of the parameters of `module` that are not sharded yet, over all ranks; `mixed` computes in bf16.
+def shard(module: nn.Module, mesh: DeviceMesh, trainer: Trainer) -> None:
+    """FSDP2 of the parameters of `module` that are not sharded yet, over all ranks, in the trainer's precision.
 
     Weights stay fp32, and gradients are summed over ranks in fp32: each rank's loss is already its share of the mean.
     """
+    mixed = trainer.precision == "bf16-mixed"
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
-    sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
+    pinned = mesh.device_type == "cuda"  # memory that a GPU reads and writes while it computes
+    offload = CPUOffloadPolicy(pin_memory=pinned) if trainer.weight_offload else OffloadPolicy()
+    sharded = fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=offload)
     sharded.set_gradient_divide_factor(1.0)
     sharded.set_force_sum_reduction_for_comms(True)  # a sum that every backend knows, without a factor
 
@@ -85,6 +90,12 @@ def held(module: nn.Module, every_name: bool = False) -> list[tuple[str, nn.Para
         if isinstance(part, FSDPModule):
             part.reshard()
     return list(module.named_parameters(remove_duplicate=not every_name))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: where its weights are, or for offloaded ones where they are gathered."""
+    weight = next(module.parameters())
+    return torch.device(weight.device_mesh.device_type) if isinstance(weight, DTensor) else weight.device
 
 
 def blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:

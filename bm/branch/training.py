@@ -77,7 +77,9 @@ def fit(module: StudentTraining, data: TraceData, trainer: Trainer, watch: Watch
     """Lightning's loop over the steps; everything that it would do besides, `watch` does."""
     handler = signal.getsignal(signal.SIGINT)
     ranks, sequence = trainer.devices * trainer.nodes, trainer.sequence_parallel
-    sharded = ModelParallelStrategy(data_parallel_size=ranks // sequence, tensor_parallel_size=sequence)
+    both = trainer.weight_offload and trainer.accelerator == "gpu"  # ranks exchange tensors of GPUs and of CPU memory
+    sharded = ModelParallelStrategy(data_parallel_size=ranks // sequence, tensor_parallel_size=sequence,
+                                    process_group_backend="cpu:gloo,cuda:nccl" if both else None)  # fmt: skip
     loop = L.Trainer(
         accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.nodes,
         strategy=sharded if ranks > 1 else "auto",

@@ -175,11 +175,21 @@ class Trainer:
     """What the backward pass computes again: nothing; all but matrix products and attention; every block."""
     activation_offload: Annotated[bool, NoKey]
     """Whether activations wait for the backward pass in CPU memory."""
+    weight_offload: Annotated[bool, NoKey]
+    """Whether each rank's share of weights, gradients and optimiser state stays in CPU memory, where the optimiser then
+    steps; GPUs hold the block that they compute. For several ranks, whose weights are sharded (FSDP2)."""
     compile: Annotated[bool, NoKey]
     """Whether decoder layers are compiled, each by itself (`bm.branch.compiling`): less time a step, some seconds more
     before the first. An expert is the same up to rounding."""
     launch: Annotated[str, NoKey]
     """The command that starts the ranks, when there are several."""
+
+    @model_validator(mode="after")
+    def _sharded(self) -> Self:
+        if self.weight_offload and self.devices * self.nodes == 1:
+            raise ValueError("weight_offload: one rank alone does not shard its weights, of which it would gather one "
+                             "block at a time; choose trainer=fsdp, or set it to false")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _whole_layers(self) -> Self:

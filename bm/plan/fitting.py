@@ -76,6 +76,8 @@ def changes(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter:
     for devices, nodes in _larger(trainer):
         more = [f"trainer=fsdp trainer.devices={devices}"] if nodes == 1 else [f"trainer=slurm trainer.nodes={nodes}"]
         yield Change(" ".join([*words, *more]), branch, replace(trainer, devices=devices, nodes=nodes))
+    if ranks > 1 and not trainer.weight_offload:
+        yield Change(" ".join([*words, "trainer.weight_offload=true"]), branch, replace(trainer, weight_offload=True))
     if branch.adapter is None:
         yield Change(" ".join([*words, "adapter=lora"]), replace(branch, adapter=adapter), trainer)
     if ranks == 1:

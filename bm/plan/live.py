@@ -1,7 +1,8 @@
 """How many bytes tensors hold at a time, counted as operations make and drop them."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
+        self._here = True
 
     def __enter__(self) -> "Live":
         self._resize = torch.UntypedStorage.resize_
@@ -46,6 +48,20 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         peak, self.peak = self.peak, self.now
         return peak
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What is made inside is in other memory than that which is counted."""
+        self._here = False
+        try:
+            yield
+        finally:
+            self._here = True
+
+    def leaves(self, tensor: Tensor) -> None:
+        """A tensor is in other memory from here on."""
+        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        self._count(local.untyped_storage()._cdata, 0)
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -58,7 +74,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _see(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._sizes:
-            self._count(storage._cdata, storage.nbytes())
+            self._count(storage._cdata, storage.nbytes() if self._here else 0)
             weakref.finalize(storage, self._drop, storage._cdata)
 
     def _count(self, storage: int, size: int) -> None:

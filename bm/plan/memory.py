@@ -57,12 +57,13 @@ def training_memory(
 ) -> Memory:
     """Memory of a full micro-batch in which every token is learned, at the trainer's number of ranks.
 
-    attention: as `attention_for` has it; held: bytes of teachers, which ranks share.
+    attention: as `attention_for` has it; held: bytes of teachers, which ranks share. With `weight_offload` none
+    of the parameters, gradients and optimiser state are on the GPU; a block's are gathered there while it computes.
     A deep model is simulated at two depths and continued to its own; its layers must be of one kind for that. Weights
     in four bits are simulated in bf16, as no such kernel runs here, and the known difference is taken off.
     """
     memory = _at_full_depth(config, _dequantised(branch), trainer, attention)
-    beside = held / (trainer.devices * trainer.nodes)
+    beside = 0.0 if trainer.weight_offload else held / (trainer.devices * trainer.nodes)
     if branch.adapter is not None and branch.adapter.quantize:
         beside -= _saved(config)
     return replace(memory, parameters=memory.parameters + beside, forward=memory.forward + beside,
@@ -103,8 +104,12 @@ def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer, atten
     with _mesh(trainer) as mesh:
         batch = _batch(branch, Place.on(mesh) if mesh else Place(), attention)
         with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
-            with _staying():
+            there = live.elsewhere if trainer.weight_offload else nullcontext
+            with _staying(), there():
                 student = _student(config, branch, trainer, mesh, attention)
+            if trainer.weight_offload:
+                for weight in student.parameters():
+                    weight.register_post_accumulate_grad_hook(lambda w: live.leaves(w.grad))  # type: ignore[no-untyped-call]
             optimizer = branch.optimizer(student, branch.learning_rate)
             for _ in range(2):  # the optimiser's state is there from the second on
                 live.restart()
@@ -114,13 +119,15 @@ def _simulated(config: PreTrainedConfig, branch: Branch, trainer: Trainer, atten
                 loss.backward()
                 del loss
                 backward = live.restart()
-                optimizer.step()
+                with there():
+                    optimizer.step()
                 step = live.restart()
                 gradients = _bytes([p.grad for p in student.parameters() if p.grad is not None])
                 optimizer.zero_grad()
             state = [value for entries in optimizer.state.values() for value in entries.values()]
             held = _bytes(list(student.parameters())), gradients, _bytes(state)
-            return Memory(*held, forward, backward, step)
+            on_gpu = (0, 0, 0) if trainer.weight_offload else held
+            return Memory(*on_gpu, forward, backward, step)
 
 
 @contextmanager

@@ -35,10 +35,12 @@ def test_bf16_on_a_card_learns_as_fp32_on_a_cpu(student: Path, traces: list[Trac
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-@pytest.mark.parametrize("sequence", [1, 2])
-def test_ranks_by_nccl_train_as_one(student: Path, traces: list[Traces], tmp_path: Path, sequence: int) -> None:
+@pytest.mark.parametrize(("sequence", "offload"), [(1, False), (2, False), (1, True)])
+def test_ranks_by_nccl_train_as_one(
+    student: Path, traces: list[Traces], tmp_path: Path, sequence: int, offload: bool
+) -> None:
     alone = trained(student, traces, tmp_path / "alone", CUDA)
-    several = {"devices": 2, "sequence_parallel": sequence, "launch": f"{TORCHRUN} 2"}
+    several = {"devices": 2, "sequence_parallel": sequence, "weight_offload": offload, "launch": f"{TORCHRUN} 2"}
     assert trained(student, traces, tmp_path / "both", CUDA | several) == pytest.approx(alone, rel=3e-2)
 
 

@@ -81,3 +81,17 @@ def test_four_bits_take_off_what_they_save() -> None:
     quantised = training_memory(llama(4), replace(of, adapter=replace(LORA, quantize="nf4")), resources)
     products = 4 * (4 * 128 * 128 + 3 * 128 * 384)
     assert rounded.peak - quantised.peak == pytest.approx(products * (2 - memory.NF4_BYTES))
+
+
+def test_offloaded_weights_take_their_share_off() -> None:
+    """By hand: 2,048 · 128 embeddings twice, four blocks, a last norm; on 8 ranks 12 bytes of each entry with AdamW."""
+    of = branch(sequence_length=256)
+    kept, offloaded = (training_memory(llama(4), of, trainer(devices=8, weight_offload=on)) for on in (False, True))
+    block = 4 * 128 * 128 + 3 * 128 * 384 + 2 * 128
+    entries = 2 * 2048 * 128 + 4 * block + 128
+    steps, frequencies = 4 * (4 * 9 + 3), 2 * 4 * 16  # AdamW's count for each tensor; the rotary buffers
+    assert kept.forward - offloaded.forward == 12 * entries / 8 + steps + frequencies
+    assert (offloaded.parameters, offloaded.gradients, offloaded.optimizer, offloaded.step) == (0, 0, 0, 0)
+    assert kept.step == 16 * entries / 8 + steps + frequencies
+    teacher = training_memory(llama(4), of, trainer(devices=8, weight_offload=True), held=1e9)
+    assert teacher == offloaded
