@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ from torch.optim import Optimizer
 
 from bm.errors import UserError
 
-NAME = "checkpoint"
+NAME, NEW, OLD = "checkpoint", ".checkpoint.new", ".checkpoint.old"
 STATE = "state.json"
 OPTIMIZER = "optimizer"
 More: TypeAlias = Mapping[str, Mapping[str, Tensor]]
@@ -48,23 +49,77 @@ class State:
         return State(self.step + 1, self.tokens + tokens, supervised, self.seconds + seconds)
 
 
-def save(work: Path, model: nn.Module, optimizer: Optimizer, state: State, more: More | None = None) -> None:
+class Background:
+    """Where checkpoints are written while training goes on, one at a time; made and used by all ranks together.
+
+    Ranks say what they have written in a group of their own: among the messages of training those would be mistaken.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        """The end of `stack` waits for the last checkpoint, whatever ends the training."""
+        self._thread = stack.enter_context(ThreadPoolExecutor(1))
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._last: Future[None] | None = None
+
+    def write(self, work: Path, held: dict[str, Any], state: State) -> None:
+        """Returns when there is a copy in CPU memory of what is `held`, which training may change from then on."""
+        written = state_dict_saver.async_save(
+            held, checkpoint_id=work / NEW, process_group=self._group, no_dist=not dist.is_initialized()
+        )
+        assert isinstance(written, Future)
+
+        def replaced() -> None:
+            written.result()
+            _replace(work, state)
+
+        self._last = self._thread.submit(replaced)
+
+    def idle(self) -> bool:
+        """Whether this rank has nothing left to write; raises what went wrong with the last checkpoint."""
+        if self._last is not None and self._last.done():
+            self.wait()
+        return self._last is None
+
+    def wait(self) -> None:
+        """Until this rank has written the last checkpoint; raises what went wrong with it."""
+        if self._last is not None:
+            self._last.result()
+        self._last = None
+
+
+def save(
+    work: Path, model: nn.Module, optimizer: Optimizer, state: State, more: More | None = None,
+    background: Background | None = None,
+) -> None:  # fmt: skip
     """Weights, optimiser state, more tensors by name, and `state` to `work/checkpoint`; by all ranks together."""
-    new, old, place = work / f".{NAME}.new", work / f".{NAME}.old", work / NAME
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    if first:
-        shutil.rmtree(new, ignore_errors=True)
+    if background is not None:
+        background.wait()
+        _wait()
+    if _first():
+        shutil.rmtree(work / NEW, ignore_errors=True)
     _wait()
     held = {**_trained(model, optimizer), **(more or {})}
-    state_dict_saver.save(held, checkpoint_id=new, no_dist=not dist.is_initialized())
-    if first:
-        (new / STATE).write_text(json.dumps(asdict(state)))
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            os.replace(place, old)
-        os.replace(new, place)
-        shutil.rmtree(old, ignore_errors=True)
-    _wait()
+    if background is not None:
+        background.write(work, held, state)
+    else:
+        state_dict_saver.save(held, checkpoint_id=work / NEW, no_dist=not dist.is_initialized())
+        _replace(work, state)
+        _wait()
+
+
+def _replace(work: Path, state: State) -> None:
+    """The last checkpoint by the new one, which is whole; by the first rank."""
+    if _first():
+        (work / NEW / STATE).write_text(json.dumps(asdict(state)))
+        shutil.rmtree(work / OLD, ignore_errors=True)
+        if (work / NAME).exists():
+            os.replace(work / NAME, work / OLD)
+        os.replace(work / NEW, work / NAME)
+        shutil.rmtree(work / OLD, ignore_errors=True)
+
+
+def _first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -94,7 +149,7 @@ def _wait() -> None:
 
 def _place(work: Path) -> Path | None:
     """The last whole checkpoint."""
-    return next((place for place in (work / NAME, work / f".{NAME}.old") if (place / STATE).exists()), None)
+    return next((place for place in (work / NAME, work / OLD) if (place / STATE).exists()), None)
 
 
 def reached(work: Path) -> State:
@@ -121,7 +176,7 @@ def room_on_disk(name: str, work: Path) -> Iterator[None]:
     except (Exception, CheckpointException) as problem:
         if not _disk_is_full(problem):
             raise
-        shutil.rmtree(work / f".{NAME}.new", ignore_errors=True)
+        shutil.rmtree(work / NEW, ignore_errors=True)
         step = reached(work).step
         raise UserError(
             f"{name}: no room left on the disk of {work}; free some and rerun the command to resume "
@@ -142,5 +197,5 @@ def _disk_is_full(problem: BaseException | None) -> bool:
 
 
 def remove(work: Path) -> None:
-    for name in (NAME, f".{NAME}.new", f".{NAME}.old"):
+    for name in (NAME, NEW, OLD):
         shutil.rmtree(work / name, ignore_errors=True)

@@ -67,12 +67,13 @@ class Watch(L.Callback):
         self.name, self.work, self.state, self.tracked, self.stack = name, work, state, tracked, stack
         self.first = not dist.is_initialized()
         self.save_seconds: float | None = None
-        """What the last checkpoint took to write; None before the first."""
+        """What training waited for the last checkpoint; None before the first."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentTraining)
         prove_isolation(module.student, module.data.place, module.device)
         self.average = Averaging(module.config, module.student, len(module.data.plan))
+        self.background = checkpoint.Background(self.stack) if module.resources.async_checkpoints else None
         if self.state.step:
             checkpoint.load(self.work, module.student, trainer.optimizers[0], self.average.state())
         else:
@@ -110,14 +111,16 @@ class Watch(L.Callback):
         for epochs in self.rungs.get(module.done, ()):
             self._keep(module, epochs)
         if self._due(module):
-            started = time.monotonic()
-            checkpoint.save(self.work, module.student, trainer.optimizers[0], self.state, self.average.state())
+            started, held = time.monotonic(), (self.state, self.average.state())
+            checkpoint.save(self.work, module.student, trainer.optimizers[0], *held, self.background)
             self.saved = time.monotonic()
             self.save_seconds = self.saved - started
         self.began = time.monotonic()
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StudentTraining)
+        if self.background:
+            self.background.wait()
         self.average.finish(module.done)
         part = module.data.part
         if part.index + 1 < part.of:
@@ -174,12 +177,13 @@ class Watch(L.Callback):
                 **({"compile_seconds": round(seconds(), 1)} if module.resources.compile else {})}  # fmt: skip
 
     def _due(self, module: StudentTraining) -> bool:
-        """Whether to save now: the first rank's clock decides for all."""
+        """Whether to save now: the first rank's clock decides for all, and whether its last checkpoint has ended."""
+        idle = self.background is None or self.background.idle()
         if module.done == module.data.last:
             return False
         passed = time.monotonic() - self.saved
         interval = checkpoint_interval(self.save_seconds, module.config.checkpoint_seconds)
-        due = torch.tensor(float(passed >= interval), device=module.device)
+        due = torch.tensor(float(idle and passed >= interval), device=module.device)
         if dist.is_initialized():
             dist.broadcast(due, 0)
         return bool(due)
@@ -199,7 +203,7 @@ def rungs(plan: Sequence[Step], keep: Sequence[float]) -> dict[int, list[float]]
 
 
 def checkpoint_interval(save_seconds: float | None, most: float) -> float:
-    """Seconds between checkpoints: √(2 · time of a save · time between interruptions), at most `most`.
+    """Seconds between checkpoints: √(2 · training's time for a save · time between interruptions), at most `most`.
 
     That loses the least to saving and to repeated work together (Young 1974, doi 10.1145/361147.361115).
     """

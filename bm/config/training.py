@@ -181,6 +181,8 @@ class Trainer:
     compile: Annotated[bool, NoKey]
     """Whether decoder layers are compiled, each by itself (`bm.branch.compiling`): less time a step, some seconds more
     before the first. An expert is the same up to rounding."""
+    async_checkpoints: Annotated[bool, NoKey]
+    """Whether training waits for a checkpoint's copy in CPU memory alone, and goes on while that is written."""
     launch: Annotated[str, NoKey]
     """The command that starts the ranks, when there are several."""
 

@@ -58,7 +58,7 @@ def test_an_incomplete_checkpoint_is_refused_by_name(tmp_path, said):
     folder = changed(tmp_path / "m", FAULTS[said])
     with pytest.raises(UserError, match=f"not a whole qwen2 model: .*{said}"):
         load(folder, "float32", "cpu")
-    trainer = Trainer("cpu", 1, 1, "32-true", 1, "none", False, False, False, "")
+    trainer = Trainer("cpu", 1, 1, "32-true", 1, "none", False, False, False, False, "")
     with pytest.raises(UserError, match=said):
         load_student(folder, "sdpa", 8, trainer, None)
 
