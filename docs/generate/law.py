@@ -12,7 +12,7 @@ def law_table() -> str:
     """A line a method: what 10 points of gain cost, and up to which gain a merge is certain to match."""
     recorded = json.loads((HOME / "experiments/phase/law.json").read_text())
     lines = [
-        f"Measured so far: {recorded['cells']} cells of the grid, seeds {', '.join(map(str, recorded['seeds']))}."
+        f"{recorded['cells']} cells of the grid, seeds {', '.join(map(str, recorded['seeds']))}."
         " Points of pass@1, with 95 % intervals over students.\n",
         "| merge | 10 points of gain cost | certainly (95 %) within 2 points of the mixture"
         " | the line is 2 points below it at |",

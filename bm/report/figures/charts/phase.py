@@ -87,7 +87,7 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
     for merge in of:
         r = merge.regime
         shade = 0.25 + 0.75 * strengths.index(merge.strength) / max(1, len(strengths) - 1)
-        told = tip([f"student {percent(r.strength or 0)}", f"{merge.length:g} epochs", f"seed {merge.seed}",
+        told = tip([f"student {percent(r.strength or 0)}", _epochs(merge.length), f"seed {merge.seed}",
                     f"gain {points(r.gain or 0)}", f"gap {points(r.gap or 0)}"])  # fmt: skip
         axes.plot([100 * (r.gain or 0)], [100 * (r.gap or 0)], marker="o", markersize=6, markeredgewidth=0,
                   color=LIGHT["merge"], alpha=shade, gid=told)  # fmt: skip
@@ -141,11 +141,15 @@ def _map(of: Sequence[Observation], name: str, title: str, note: str, value: Cal
         over = over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else None
         said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
         told = f"gain {points(gain)}, {said}"
-        cells[names[strength], f"{length:g} epochs"] = HeatCell(fmean(values), points(fmean(values)), told)
+        cells[names[strength], _epochs(length)] = HeatCell(fmean(values), points(fmean(values)), told)
         rows.append((strength, length, student, gain, fmean(values), len(values)))
-    across = [f"{length:g} epochs" for length in sorted({merge.length for merge in of})]
+    across = [_epochs(length) for length in sorted({merge.length for merge in of})]
     columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")
     return Chart(name, title, note, heat(list(names.values()), across, cells, around_zero=True), columns, rows)
+
+
+def _epochs(length: float) -> str:
+    return f"{length:g} epoch{'s' * (length != 1)}"
 
 
 def _explained(correlations: Mapping[str, Interval], method: str) -> Chart:
