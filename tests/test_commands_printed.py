@@ -55,14 +55,14 @@ def composed(words: list[str]) -> object:
     swept, folders = "-m" in words, [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     words = opened(stage, [word for word in words if word[0] != "-"])
     if swept:
-        words = _first_cell(stage, words)
+        words = _first_cell(stage, words, [*map(Path, folders), HOME / "conf"])
     return settings(stage, _composed(stage, words, folders[0] if folders else None))
 
 
-def _first_cell(stage: str, words: list[str]) -> list[str]:
-    own = [word for word in words if word.startswith("experiment=")]
-    file = HOME / "conf" / "experiment" / f"{own[0].partition('=')[2]}.yaml" if own else None
-    sweeper = (OmegaConf.load(file).get("hydra") or {}).get("sweeper", {}) if file else {}
+def _first_cell(stage: str, words: list[str], folders: list[Path]) -> list[str]:
+    names = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    files = [file for name in names for folder in folders if (file := folder / f"experiment/{name}.yaml").exists()]
+    sweeper = (OmegaConf.load(files[0]).get("hydra") or {}).get("sweeper", {}) if files else {}
     params = opened(stage, [f"{name}={value}" for name, value in (sweeper.get("params") or {}).items()])
     cell = {}
     for override in OverridesParser.create().parse_overrides([*params, *words]):

@@ -25,7 +25,8 @@ def check(name: str, settings: Verify) -> None:
     """UserError unless there is a verifier of that name: one of `verify.verifiers`, or `judge`."""
     known = (*settings.verifiers, "judge")
     if name not in known:
-        raise UserError(f"no verifier '{name}'{nearest(name, known)}")
+        own = f"; a function of your own is +verify.verifiers.{name}._target_=MODULE.FUNCTION"
+        raise UserError(f"there is no verifier '{name}'{nearest(name, known)}{own}")
 
 
 def verify(case: Case, settings: Verify) -> Verdict:
@@ -86,8 +87,7 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
     if not text:
         return Verdict(False, "no answer", "")
     try:
-        verdict: Verdict = settings.verifiers[case.verifier](text, case.answer, case.fields(), settings)
-        return verdict
+        verdict: Any = settings.verifiers[case.verifier](text, case.answer, case.fields(), settings)
     except UserError:
         raise
     except BrokenCaseError as problem:
@@ -96,6 +96,9 @@ def _verdict(case: Case, text: str, settings: Verify) -> Verdict:
         return Verdict(False, str(problem), text)
     except Exception as problem:  # no response may end a run
         return Verdict(False, f"verifier failed: {type(problem).__name__}: {problem}", text)
+    if not isinstance(verdict, Verdict):
+        raise UserError(f"verify.verifiers.{case.verifier}: returned {verdict!r} in place of a `bm.verify.Verdict`")
+    return verdict._replace(reason="") if verdict.accepted else verdict
 
 
 def disagreement(verdicts: Sequence[Verdict]) -> tuple[int, int]:

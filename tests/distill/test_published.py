@@ -164,9 +164,7 @@ def test_parquet_jsonl_and_folders_of_them_hold_the_same_rows(tmp_path):
 
 def test_a_missing_column_is_named_beside_those_that_there_are(tmp_path):
     (tmp_path / "set.jsonl").write_text('{"problem": "1 + 1", "answers": "2"}\n')
-    with pytest.raises(
-        UserError, match=r"row 1 has no column 'answer'; did you mean 'answers'\? \(it has answers, prob"
-    ):
+    with pytest.raises(UserError, match="row 1 has no column 'answer', but answers, problem: name yours in the source"):
         list(rows(None, tmp_path / "set.jsonl", ["problem", "answer"], 1))
 
 

@@ -22,6 +22,8 @@ CODE = [page for page in WALKED if RUN[page] or scripts(page)]
 MORE = {
     "squares.jsonl": lambda n: {"question": f"What is {n} squared?", "answer": str(n * n),
                                 "response": f"<think>{n} * {n} = {n * n}</think>{n * n}"},
+    "sums.jsonl": lambda n: {"question": f"What is {n + 1} + 1?", "answer": str(n + 2),
+                             "response": f"<think>{n + 1} + 1 = {n + 2}</think>{n + 2}"},
     "halves.jsonl": lambda n: {"question": f"What is half of {n}?", "answer": f"{n / 2:g}",
                                "response": f"<think>{n} / 2 = {n / 2:g}</think>{n / 2:g}"},
 }  # fmt: skip

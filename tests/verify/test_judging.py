@@ -9,6 +9,7 @@ import pytest
 from reasoning_gym import create_dataset
 from reasoning_gym.factory import DATASETS
 
+from bm.errors import UserError
 from bm.verify import Case, Verdict, reasoning_gym, verify, verify_all
 from bm.verify.scorers import PLAIN, _check, _value
 from tests.verify.conftest import BUBBLEWRAP, verifying
@@ -152,6 +153,19 @@ def test_any_verifiers_exception_is_a_refusal(monkeypatch):
     monkeypatch.setattr("bm.verify.number.judge", broken)
     verdict = verify(Case("number", "1", "1", ""), SETTINGS)
     assert verdict == Verdict(False, "verifier failed: KeyError: 'surprise'", "1")
+
+
+def test_a_verifier_that_returns_no_verdict_is_a_mistake_of_its_author(monkeypatch):
+    monkeypatch.setattr("bm.verify.number.judge", lambda *_: True)
+    with pytest.raises(
+        UserError, match=r"verify\.verifiers\.number: returned True in place of a `bm\.verify\.Verdict`"
+    ):
+        verify(Case("number", "1", "1", ""), SETTINGS)
+
+
+def test_an_accepted_response_has_no_reason_whatever_its_verifier_says(monkeypatch):
+    monkeypatch.setattr("bm.verify.number.judge", lambda *_: Verdict(True, "too far", "1"))
+    assert verify(Case("number", "1", "1", ""), SETTINGS) == Verdict(True, "", "1")
 
 
 def test_a_comparison_cannot_see_files_and_sandboxes_are_kept():

@@ -65,7 +65,9 @@ def test_whatever_the_reasoning_says_the_answer_decides(reasoning, answer, given
 
 
 def test_an_unknown_verifier_is_named_with_its_neighbour():
-    with pytest.raises(UserError, match="no verifier 'reasoning-gym'; did you mean 'reasoning_gym'"):
+    with pytest.raises(
+        UserError, match=r"no verifier 'reasoning-gym'; did you mean 'reasoning_gym'.*; a function of y"
+    ):
         verify(Case("reasoning-gym", "<think></think>1", "1", SUM), verifying())
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bm.errors import UserError, nearest
+from bm.errors import UserError
 from bm.generate.characters import whole_characters
 
 Row = Mapping[str, Any]
@@ -47,7 +47,7 @@ def rows(
             if column not in values:
                 there = ", ".join(sorted(values))
                 raise UserError(
-                    f"{where}: row {row + 1} has no column '{column}'{nearest(column, values)} (it has {there})"
+                    f"{where}: row {row + 1} has no column '{column}', but {there}: name yours in the source's settings"
                 )
         yield values
 
