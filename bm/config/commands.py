@@ -161,7 +161,7 @@ class Chosen:
     """The grid that a report is of."""
 
     experiment: Name | None
-    """null: none, but every run."""
+    """The experiment whose grid is reported; null: every run below `paths.outputs`."""
     recipe: Name | None
     """Its scale; null: the one it was run at."""
 
@@ -178,7 +178,7 @@ class Report:
     traces: Path | None
     """A distillation artefact, or any folder with a traces.parquet; null: the runs."""
     limit: Positive
-    """Traces that the page holds at most."""
+    """Greatest number of traces that the page holds."""
     prices: Prices
     output: Path | None
     """Folder of the page; null: below `paths.outputs`."""
@@ -192,7 +192,7 @@ class Push:
     folder: Path
     """A model that `bm` made, or any with safetensors; or a folder with traces.parquet."""
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    """OWNER/NAME; it is made, private, if it is not there."""
+    """OWNER/NAME; it is created as a private repository if it does not exist."""
     results: Path | None
     """The run, or `bm evaluate`'s folder, whose scores the card has; null: every run that tested the model."""
     licence: str | None
@@ -200,4 +200,4 @@ class Push:
     public: bool
     """Whether everybody may see it, which is asked again on the terminal."""
     yes: bool
-    """Not asked again, as in a script."""
+    """Does not ask again, for use in a script."""

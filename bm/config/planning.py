@@ -50,7 +50,7 @@ class Planning:
     """The assumptions behind `bm plan`."""
 
     gpu: Name
-    """One of `cards`, which every GPU of the plan is."""
+    """The card that every GPU of the plan is, one of `cards`."""
     cards: Mapping[str, Card]
     """The GPUs that are known, by name."""
     reserve_gib: Annotated[float, Field(ge=0)]

@@ -85,9 +85,9 @@ class Distill:
     foreign_script: Share | None
     """Share of a response's letters that may be in scripts of which its question has none; null: any."""
     near_duplicates: NearDuplicates | None
-    """Leaves out questions that are nearly others; null: only equal prompts are one."""
+    """Leaves out questions that are nearly the same as others; null: leaves out equal prompts alone."""
     decontamination: Decontamination | None
-    """Leaves out questions that an evaluation task asks; null: nobody looks for them."""
+    """Leaves out questions that an evaluation task asks; null: does not look for them."""
 
     @model_validator(mode="after")
     def _some_length_is_kept(self) -> Self:
@@ -164,7 +164,7 @@ class Mixture:
     """The baseline's training set: which share of each domain's traces."""
 
     name: Name
-    """What its artefact is called."""
+    """What the mixture is called."""
     ratio: Mapping[str, Annotated[float, Field(gt=0)]]
     """Share of each domain's traces that is used; a domain left out gives all of its traces."""
     temperature: Annotated[float, Field(gt=0)] | None
@@ -204,7 +204,7 @@ class Merge:
     threads: Annotated[int, Field(ge=0), NoKey]
     """Worker threads; 0: one per core, and four for a GPU. The result does not depend on it."""
     max_shard_size: str
-    """Size of a safetensors file at most: `5GB`, `500MB`."""
+    """Greatest size of a safetensors file: `5GB`, `500MB`."""
     seed: Seed
     """Seed of the methods that draw at random, such as DARE."""
 
@@ -230,7 +230,7 @@ class Evaluate:
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive | None
-    """Tokens of a response at most."""
+    """Greatest number of tokens in a response."""
     unsafe_code: bool
     """Whether lm-eval's tasks that run a model's code as it is, without a sandbox, may do so."""
     chat_template: bool
@@ -242,7 +242,7 @@ class Evaluate:
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Confidence of intervals and verdicts."""
     race: Annotated[float, Field(gt=0, lt=1)] | None
-    """Merges that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
+    """Merges that can no longer win are tested no further: the chance that this drops the best. null: test all."""
     seed: Seed
     """Seed of sampling and of the bootstrap."""
 
@@ -292,7 +292,7 @@ class Rounds:
     """Branch-Merge again, on what it made: a round's model is the next one's student, and its own teacher."""
 
     count: Positive
-    """1: the recipe as it is."""
+    """Rounds of Branch-Merge; 1: the recipe as it is."""
     parts: Positive
     """Parts of an expert's training, with a merge after each; its optimiser state is kept. 1: one merge at the end."""
     go_on: Literal["merge", "own"]

@@ -47,7 +47,7 @@ class Own:
     top_p: Annotated[float, Field(gt=0, le=1)]
     """Probability that the likeliest tokens must reach together; no others are sampled."""
     max_new_tokens: Positive
-    """Tokens of a response at most."""
+    """Greatest number of tokens in a response."""
     engine: EngineTarget
     """What generates; transformers gets the weights in memory, any other engine a folder of them."""
 
@@ -65,7 +65,7 @@ class Branch:
     sequence_length: Positive
     """Tokens in a pack."""
     packing: Literal["none", "packing", "neat"]
-    """One trace a pack (none), or several, which see each other (packing) or do not (neat)."""
+    """One trace per pack (none), or several, which see each other (packing) or do not (neat)."""
     overlong: Literal["drop", "cut"]
     """What happens to a trace longer than that."""
     max_overlong: Share
@@ -75,7 +75,7 @@ class Branch:
     learning_rate: Annotated[float, Field(gt=0)]
     """The peak of the schedule."""
     schedule: Literal["constant", "cosine", "linear"]
-    """How the rate goes on after warm-up: it stays, or falls to 0 along a cosine or a line."""
+    """The rate after warm-up: it stays, or falls to 0 along a cosine or a line."""
     warmup_ratio: Share
     """Share of the steps in which the rate rises to its peak."""
     optimizer: OptimizerTarget
@@ -90,9 +90,9 @@ class Branch:
     own: Own | None
     """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
     adapter: Adapter | None
-    """What is trained in place of all weights; null: these."""
+    """What is trained in place of all weights; null: all weights."""
     gradient_clip: Annotated[float, Field(gt=0)]
-    """Norm that a step's gradient is scaled down to if it is longer."""
+    """Greatest norm of a step's gradient; a longer one is scaled down to it."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     """Decay of an exponential moving average of the weights, which is the model in the end; null: the last weights."""
     tail: Annotated[float, Field(gt=0, le=1)] | None
@@ -106,7 +106,7 @@ class Branch:
     watch_every: Annotated[int, Field(gt=0), NoKey]
     """Optimiser steps between those measurements."""
     checkpoint_seconds: Annotated[float, Field(gt=0), NoKey]
-    """Time between two checkpoints, from which a killed training goes on."""
+    """Longest time between two checkpoints, from which a killed training resumes."""
     keep: Sequence[Annotated[float, Field(gt=0)]]
     """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
     at: Annotated[float, Field(gt=0)] | None
