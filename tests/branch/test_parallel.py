@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -139,30 +138,6 @@ def test_ranks_distil_as_one(student: Path, traces: list[Traces], tmp_path: Path
     launched(student, traces, tmp_path / "alone", 1, 1, **settings)
     launched(student, traces, tmp_path / "both", 2, 2, forked.launch(2), **settings)
     close(tmp_path / "both", tmp_path / "alone")
-
-
-KINDS = [
-    (domains, precision, held_out, sequence)
-    for domains, precision, held_out, sequence in product((1, 2), ("32-true", "bf16-mixed"), (0, 4), (1, 2))
-    if (domains + (precision == "32-true") + bool(held_out) + sequence) % 2
-]
-"""Half of all combinations, in which any three of the four settings meet in every way."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("domains", "precision", "held_out", "sequence"), KINDS)
-def test_every_kind_of_run_ends_with_an_expert(
-    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked,
-    domains: int, precision: str, held_out: int, sequence: int,
-) -> None:  # fmt: skip
-    work = tmp_path / "work"
-    work.mkdir()
-    resources = trainer(devices=2, sequence_parallel=sequence, precision=precision, launch=forked.launch(2))
-    settings = branch(held_out=held_out, epochs=1)
-    facts = train(student, traces[:domains], settings, resources, tracker(), "math", "k", work)
-    model = AutoModelForCausalLM.from_pretrained(work)
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert facts["steps"] == len(rows(work)) and float(rows(work)[-1]["loss"]) == facts["final_loss"]
 
 
 @pytest.mark.slow
