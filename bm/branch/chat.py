@@ -31,7 +31,8 @@ class Rendered:
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of the chat template; UserError if the tokenizer has none, or several."""
     if not isinstance(tokenizer.chat_template, str):
-        raise UserError(f"{tokenizer.name_or_path}: no single chat template; add chat_template.jinja to the folder")
+        kept = "several chat templates; leave one" if tokenizer.chat_template else "no chat template; put one"
+        raise UserError(f"{tokenizer.name_or_path} has {kept} in chat_template.jinja")
     return hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()
 
 

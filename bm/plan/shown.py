@@ -55,8 +55,10 @@ def total(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def table(plan: Mapping[str, Any]) -> Table:
+    cards = f"{plan['gpu']}, {plan['gib_per_gpu']:g} GiB each"
+    where = cards if any(stage["gpus"] for stage in plan["stages"]) else "CPUs"
     shown = Table("stage", "", "GiB a GPU", "tokens", "FLOPs", "GPUs", "time", "GPU-hours", "disk GiB", "USD",
-                  title=f"{plan['recipe']} on {plan['gpu']}, {plan['gib_per_gpu']:g} GiB each")  # fmt: skip
+                  title=f"{plan['recipe']} on {where}")  # fmt: skip
     for s in plan["stages"]:
         peak = f"{s['peak_gib_per_gpu']:.1f}" if s["peak_gib_per_gpu"] else ""
         money = "?" if s["usd"] is None else f"{s['usd']:,.2f}"

@@ -105,3 +105,14 @@ def test_the_supervised_part_is_coloured(tokenizer: PreTrainedTokenizerBase) -> 
     text = coloured(only(tokenizer, GOOD), "<|im_end|>")
     green = [text.plain[span.start : span.end] for span in text.spans if span.style == "green"]
     assert green == [GOOD + "<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("templates", "why"), [(None, "has no chat template"), ({"a": "{{ 1 }}", "b": "{{ 2 }}"}, "several chat templates")]
+)
+def test_a_tokenizer_without_one_template_is_told(
+    tokenizer: PreTrainedTokenizerBase, templates: dict[str, str] | None, why: str
+) -> None:
+    tokenizer.chat_template = templates
+    with pytest.raises(UserError, match=f"{why}.* in chat_template.jinja"):
+        template_hash(tokenizer)

@@ -43,6 +43,7 @@ def test_bm_plan_writes_every_stage_with_its_basis(bm: Bm, tmp_path: Path) -> No
     assert said.returncode == 0, said.stderr
     written = json.loads((tmp_path / "PLAN.json").read_text())
     assert all(set(stage) >= FIGURES for stage in written["stages"])
+    assert "tiny on CPUs" in said.stdout
     for stage in written["stages"]:
         assert all(how.startswith(("simulated", "computed", "assumed")) for how in stage["basis"].values())
     kinds = [stage["stage"] for stage in written["stages"]]
