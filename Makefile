@@ -46,9 +46,8 @@ reproduce: $(READY) ## the paper's tables and figures, and what it left out, at 
 		$(BIN)/bm report recipe=tiny experiment=$$name record=true || exit 1; \
 	done
 
-# What waits for time limits (tests/verify) begins, beside what computes.
 test: $(READY) ## the tests, in minutes: a process per core, and two for while others wait
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" tests/verify tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m slow
