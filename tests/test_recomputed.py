@@ -296,10 +296,23 @@ def sizes(name):
     }  # fmt: skip
 
 
+def of_the_law(name):
+    """The same of law.json, if there is one: what 10 points of gain cost, where lines cross, correlations."""
+    file = HOME / f"experiments/{name}/law.json"
+    law = json.loads(file.read_text()) if file.exists() else {"laws": [], "explained": {}}
+    told = [(fit["slope"], 10, 1) for fit in law["laws"]] + [(fit["crossing"], 100, 1) for fit in law["laws"]]
+    told += [(measure, 1, 2) for measures in law["explained"].values() for measure in measures.values()]
+    return {
+        (f"{abs(i['mean']) * scale + 1e-9:.{digits}f}",
+         *sorted((f"{abs(i[end]) * scale + 1e-9:.{digits}f}" for end in ("low", "high")), key=float))
+        for i, scale, digits in told
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_interval_in_an_experiments_readme_is_that_of_a_claim(name):
-    """By size, as "17.8 below" is −17.8."""
-    known, text = sizes(name), (HOME / f"experiments/{name}/README.md").read_text()
+    """By size, as "17.8 below" is −17.8; or of the law."""
+    known, text = sizes(name) | of_the_law(name), (HOME / f"experiments/{name}/README.md").read_text()
     text = re.sub(r"## SmolLM2.*?(?=\n## )", "", text, flags=re.DOTALL)  # recomputed by report/test_abilities.py
     for printed in INTERVAL.finditer(text.replace("\n", " ")):
         m, low, high = (group.lstrip("+−") for group in printed.groups())
