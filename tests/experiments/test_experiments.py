@@ -72,9 +72,9 @@ class PlannedStages(Stages):
         pass
 
 
-def keys(config: Experiment, folder: Path) -> dict[str, str]:
+def keys(config: Experiment, store: Planned) -> dict[str, str]:
     """Keys of the student, the experts and the mixture; and what, beside a model, decides an evaluation."""
-    stages = PlannedStages(Planned(folder), config)
+    stages = PlannedStages(store, config)
     student, traces = stages.student(), {n: stages.distill(d) for n, d in config.domains.items()}
     made = {"student": student} | {n: stages.expert(student, d, traces[n]) for n, d in config.domains.items()}
     if config.mixture:
@@ -125,25 +125,24 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
 
 @pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods", "arms"}))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
-    (common,) = (keys(config, tmp_path) for config in jobs("table2", "tiny"))
-    by_cell = [keys(config, tmp_path) for config in jobs(name, "tiny")]
+    (common,) = (keys(config, Planned(tmp_path)) for config in jobs("table2", "tiny"))
+    by_cell = [keys(config, Planned(tmp_path)) for config in jobs(name, "tiny")]
     always = {"student", "evaluation"} if name == "distance" else common.keys() - {"mixture"}
     assert all(cell[what] == common[what] for cell in by_cell for what in always)
     assert any(cell.items() <= common.items() for cell in by_cell)
 
 
+def planned(name: str, folder: Path) -> set[tuple[str, str, str]]:
+    """Stage, label and key of all that the students, experts and mixtures of an experiment's first seed need."""
+    store = Planned(folder)
+    for config in jobs(name, "tiny"):
+        keys(config, store)
+    return store.planned
+
+
 def test_one_training_gives_every_length(tmp_path: Path) -> None:
     """One seed of experiment=phase trains one student for five strengths, and each model once per strength."""
-    store = Planned(tmp_path)
-    for config in jobs("phase", "tiny"):
-        stages = PlannedStages(store, config)
-        traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
-        student = stages.student()
-        for name, domain in config.domains.items():
-            stages.expert(student, domain, traces[name])
-        assert config.mixture
-        stages.mixture(student, config.mixture, traces)
-    made = Counter((stage, label) for stage, label, _ in store.planned)
+    made = Counter((stage, label) for stage, label, _ in planned("phase", tmp_path))
     assert made["branch", "tiny_taught"] == 1 + 5, "one long training, and five that anneal it"
     assert made["rung", "tiny_taught"] == 4
     for model in ("math", "coding", "science", "mixture"):
@@ -152,18 +151,8 @@ def test_one_training_gives_every_length(tmp_path: Path) -> None:
 
 def test_arms_train_what_the_phase_sweep_has_trained(tmp_path: Path) -> None:
     """Every student, expert and mixture of a seed; the arms themselves come on top."""
-
-    def trained(name: str) -> set[tuple[str, str, str]]:
-        store = Planned(tmp_path)
-        for config in jobs(name, "tiny"):
-            stages = PlannedStages(store, config)
-            traces = {domain: stages.distill(settings) for domain, settings in config.domains.items()}
-            student = stages.student()
-            for domain, settings in config.domains.items():
-                stages.expert(student, settings, traces[domain])
-            assert config.mixture
-            stages.mixture(student, config.mixture, traces)
-        return {made for made in store.planned if made[0] in ("branch", "rung")}
-
-    arms = trained("arms")
-    assert arms and arms <= trained("phase")
+    arms, phase = (
+        {made for made in planned(name, tmp_path) if made[0] in ("branch", "rung")} for name in ("arms", "phase")
+    )
+    assert {label for _, label, _ in arms} == {"tiny_taught", "math", "coding", "science", "mixture"}
+    assert arms <= phase
