@@ -4,8 +4,6 @@ import errno
 import fcntl
 import shlex
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,13 +106,17 @@ def test_an_interrupted_command(tmp_path: Path, bm: Bm, monkeypatch: pytest.Monk
     assert (said.returncode, said.stderr) == (130, "bm: interrupted; rerun the command to resume\n")
 
 
-def test_two_processes_want_the_same(models: Path, bm: Bm) -> None:
+def test_two_processes_want_the_same(models: Path, bm: Bm, monkeypatch: pytest.MonkeyPatch) -> None:
     other = (models / ".x.lock").open("w")
     fcntl.flock(other, fcntl.LOCK_EX)
-    timer = threading.Timer(0.5, other.close)
-    timer.start()
+    say = store.say
+
+    def said_and_let_go(text: str) -> None:
+        say(text)
+        other.close()
+
+    monkeypatch.setattr(store, "say", said_and_let_go)
     said = bm(*MERGE, cwd=models)
-    timer.join()
     assert said.returncode == 0 and "waiting for another process that is making x" in said.stderr
     said = bm(*MERGE, cwd=models)
     assert said.returncode == 2 and said.stderr == "bm: x exists; choose another output or remove it\n"
