@@ -4,6 +4,7 @@ import errno
 import fcntl
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
