@@ -16,6 +16,8 @@ from bm.config.settings import STRICT, Positive, Seed, Share
 class Adapter:
     """Low-rank matrices that are trained in place of the weights, by peft (`bm.branch.adapter`)."""
 
+    name: Annotated[str, Field(min_length=1), NoKey]
+    """What results call experts that are trained so."""
     rank: Positive
     """Inner dimension of the two matrices."""
     alpha: Positive
@@ -72,6 +74,8 @@ class Branch:
     """Share of a domain's traces that may be overlong; more stop the run."""
     chat_template: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None
     """SHA-256, or how it begins, of the chat template that the student must have; null: any."""
+    adapter: Adapter | None
+    """What is trained in place of all weights; null: all weights."""
     learning_rate: Annotated[float, Field(gt=0)]
     """The peak of the schedule."""
     schedule: Literal["constant", "cosine", "linear"]
@@ -89,8 +93,6 @@ class Branch:
     of each trace's domain."""
     own: Own | None
     """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
-    adapter: Adapter | None
-    """What is trained in place of all weights; null: all weights."""
     gradient_clip: Annotated[float, Field(gt=0)]
     """Greatest norm of a step's gradient; a longer one is scaled down to it."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None

@@ -109,6 +109,7 @@ def test_one_seed_decides_every_draw(name: str) -> None:
 def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> None:
     made = jobs(name, "tiny")
     values = {axis: [choice.value for choice in choices] for axis, choices in swept(name).items()}
+    values["branch.adapter"] = [config.branch.adapter and config.branch.adapter.name for config in made]
     values["domains"] = [", ".join(config.domains) for config in made]
     values["mixture.ratio"] = [", ".join(config.mixture.ratio) or "none" for config in made if config.mixture]
     for claim in published(name).claims:
@@ -123,11 +124,15 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"table2", "domains", "phase", "methods", "arms"}))
+APART = {"table2", "domains", "phase", "methods", "arms", "adapters_smollm2"}
+"""Experiments with a student, domains or questions of their own, and the one that others are held against."""
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - APART))
 def test_what_experiments_can_share_has_one_key(name: str, tmp_path: Path) -> None:
     (common,) = (keys(config, Planned(tmp_path)) for config in jobs("table2", "tiny"))
     by_cell = [keys(config, Planned(tmp_path)) for config in jobs(name, "tiny")]
-    always = {"student", "evaluation"} if name == "distance" else common.keys() - {"mixture"}
+    always = {"student", "evaluation"} if name in ("distance", "adapters") else common.keys() - {"mixture"}
     assert all(cell[what] == common[what] for cell in by_cell for what in always)
     assert any(cell.items() <= common.items() for cell in by_cell)
 

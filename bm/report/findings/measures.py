@@ -67,12 +67,17 @@ def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Mea
     """Each model that is meant, with what it is compared with in runs of the same seed."""
     rivals = _chosen(claim.against, cells)
     for cell, row in _chosen(claim.of, cells):
-        near = [(c, r) for c, r in rivals if c.seed == cell.seed and r.key != row.key]
+        near = [(c, r) for c, r in rivals if c.seed == cell.seed and r.key != row.key and _comparable(row, r)]
         against = [(c, r) for c, r in near if claim.against.where is not None or c is cell]
         measured = _difference(claim, cell, row, against) if isinstance(claim, Difference) else None
         measured = measured if isinstance(claim, Difference) else _ratio(claim, row, [r for _, r in against])
         if measured is not None:
             yield _Measurement((cell, row), against, *measured)
+
+
+def _comparable(row: Row, rival: Row) -> bool:
+    """Two experts only where they are of the same domain; anything else with anything."""
+    return not row.kind == rival.kind == "expert" or row.domains == rival.domains
 
 
 def _difference(claim: Difference, cell: Cell, row: Row, against: Sequence[Placed]) -> tuple[float, float] | None:

@@ -76,7 +76,7 @@ class Stated:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Difference(Stated):
-    """A difference of pass@1, as a share, paired by seed."""
+    """A difference of pass@1, as a share, paired by seed; of two experts, where both are of the same domain."""
 
     test: Literal["difference"]
     of: Models

@@ -177,6 +177,18 @@ def test_a_model_may_be_chosen_by_its_name() -> None:
     assert of_grid(difference(arm, other, "mean", above=0), grid).measured == pytest.approx(0.2)
 
 
+def test_experts_are_held_against_experts_of_their_own_domain() -> None:
+    grid = [
+        cell(0, {"student": (0.2, 0.2), "math": (m, 0.1), "coding": (0.3, c)}, {"branch.adapter": way})
+        for way, m, c in ((None, 0.6, 0.8), ("lora", 0.5, 0.9))
+    ]
+    of, against = (Models(kind="expert", where={"branch.adapter": way}) for way in ("lora", None))
+    assert of_grid(difference(of, against, "own", above=-0.02), grid).measured == pytest.approx((-0.1 + 0.1) / 2)
+    math = replace(of, domain="math")
+    assert of_grid(difference(math, against, "own", above=-0.02), grid).measured == pytest.approx(-0.1)
+    assert of_grid(difference(math, against, "others", above=0), grid).measured == pytest.approx(0)
+
+
 def test_settings_choose_cells_and_else_a_model_meets_those_of_its_own_cell() -> None:
     grid = [
         cell(0, {"student": (0.2, 0.2), "mixture": (m, m), "fusion": (f, f)}, {"lam": lam})

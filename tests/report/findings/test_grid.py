@@ -122,6 +122,15 @@ def test_what_follows_another_setting_is_named_once() -> None:
     assert differences == [{"rate": 1}, {"rate": 2}]
 
 
+def test_the_seed_of_an_adapter_follows_the_runs() -> None:
+    adapters = [{"name": "lora", "seed": 1}, None, {"name": "lora", "seed": 2}]
+    assert differing([{"branch": {"adapter": a, "rate": 1 + (a is None)}} for a in adapters], [1, 1, 2]) == [
+        {"branch.adapter": "lora"},
+        {"branch.adapter": None},
+        {"branch.adapter": "lora"},
+    ]
+
+
 def test_a_seed_that_is_its_own_counts() -> None:
     assert differing([{"evaluate": {"seed": s}} for s in (5, 6)], [1, 2]) == [
         {"evaluate.seed": 5},
