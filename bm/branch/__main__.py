@@ -28,6 +28,15 @@ def rank(path: Path) -> None:
         sys.exit(130)  # who started the ranks was interrupted too, and says so
     if first:
         write_json(job.work / FACTS, facts)
+    end_group()
+
+
+def end_group() -> None:
+    """Leave the ranks' group, whatever it exchanges by: Lightning ends one of NCCL alone, and only that."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

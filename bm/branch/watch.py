@@ -2,9 +2,7 @@
 
 import csv
 import math
-import resource
 import shutil
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,6 +27,7 @@ from bm.branch.held_out import HeldOut
 from bm.branch.model import export, prove_isolation
 from bm.branch.module import StudentTraining
 from bm.branch.moments import export_moments
+from bm.branch.ram import most
 from bm.progress import progress, say
 from bm.store import write_json
 from bm.track import Tracked
@@ -234,5 +233,4 @@ def memory(device: torch.device) -> int:
     """The most bytes held so far: on the GPU, or by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return most()
