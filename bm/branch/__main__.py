@@ -28,11 +28,10 @@ def rank(path: Path) -> None:
         sys.exit(130)  # who started the ranks was interrupted too, and says so
     if first:
         write_json(job.work / FACTS, facts)
-    end_group()
 
 
 def end_group() -> None:
-    """Leave the ranks' group, whatever it exchanges by: Lightning ends one of NCCL alone, and only that."""
+    """Leave the ranks' group, whatever it exchanges by: Lightning leaves it only where that is NCCL alone."""
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -41,3 +40,4 @@ def end_group() -> None:
 
 if __name__ == "__main__":
     rank(Path(sys.argv[1]))
+    end_group()

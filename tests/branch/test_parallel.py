@@ -106,28 +106,6 @@ def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], 
     assert both["tokens"] == alone["tokens"]
 
 
-ENDED = """import sys
-from pathlib import Path
-import torch.distributed as dist
-from bm.branch import training
-from bm.branch.__main__ import rank
-
-run, within = training.run, []
-training.run = lambda job: (run(job), within.append(dist.is_initialized()))[0]
-rank(Path(sys.argv[1]))
-assert (within, dist.is_initialized()) == ([True], False)
-"""
-"""A rank as `python -m bm.branch JOB`, which looks whether its group is there after training, and after all."""
-
-
-def test_ranks_leave_their_group(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
-    resources = trainer(devices=2, launch="torchrun")
-    job = Job(student, tuple(traces), branch(epochs=1), resources, tracker(), "math", "k", tmp_path)
-    ended = subprocess.run([*forked.launch(2).split(), "-c", ENDED, str(job.write())], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "model.safetensors").exists() and "destroy_process_group" not in ended.stderr
-
-
 @pytest.mark.parametrize("average", [{"ema": 0.8}, {"tail": 0.5}], ids=["ema", "tail"])
 def test_ranks_average_as_one(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, average: dict[str, float]
