@@ -25,8 +25,8 @@ def physical() -> int:
 
 
 def _counted(name: str) -> int:
-    if STATUS.exists():
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    if line := next((line for line in lines if line.startswith(f"{name}:")), None):
         return 1024 * int(line.split()[1])
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else 1024 * used
