@@ -5,6 +5,7 @@ numba keeps what it compiled beside the code, or below the user's own cache fold
 """
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,21 @@ def _writable(folder: Path) -> bool:
 if not any(map(_writable, (Path(__file__).parent / "__pycache__", Path("~/.cache/numba").expanduser()))):
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"bm-kernels-{os.getuid()}"))
 
-from numba import njit  # noqa: E402  # it reads where to keep things when it is imported
-from numba.core import event  # noqa: E402
+_BLAS = "scipy.linalg.cython_blas"
+if (
+    _BLAS not in sys.modules
+):  # numba asks for it while it loads, 0.15 s, to speed up a convolution that nobody here uses
+    sys.modules[_BLAS] = None  # type: ignore[assignment]
+try:  # it reads where to keep things when it is imported
+    import numba.np.arraymath  # noqa: F401  # which asks
+    from numba import njit
+    from numba.core import event, types
+    from numba.extending import intrinsic
+finally:
+    if sys.modules[_BLAS] is None:
+        del sys.modules[_BLAS]
 
-__all__ = ["njit"]
+__all__ = ["intrinsic", "njit", "types"]
 
 
 class _Said(event.Listener):

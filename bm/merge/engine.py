@@ -22,7 +22,8 @@ from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Compute, Source, Tensors, Tiling
 from bm.progress import Bar, progress
 
-AHEAD = 2  # tensors in work beside one, at either stage: the steps between passes over one leave no core idle
+AHEAD = 2  # threads that take tensors through the stages: the steps between passes over one leave no core idle
+COMING = 8  # tensors in work beside one, at either stage: small ones keep the cores busy while a large one is taken up
 
 Root: TypeAlias = Step | Source
 """The last step of a tensor's merge tree, or the source that is copied."""
@@ -55,7 +56,8 @@ def execute(
     shards = layout([Entry(item.name, item.shape, item.dtype) for item in items], max_shard_size)
     by_name = {item.name: item for item in items}
     ordered = [by_name[entry.name] for shard in shards for entry in shard.entries]
-    finished = [sink.open(shards) for sink in sinks]
+    threads = threads or run.threads
+    finished = [sink.open(shards, threads) for sink in sinks]
     todo = [item for item in ordered if not all(item.name in done for done in finished)]
     layers = 1 + max((Place.of(item.name).layer for item in items), default=-1)
     rows: list[dict[str, Rows]] = [dict(done) for done in finished]
@@ -103,7 +105,10 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor]]:
-    """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each."""
+    """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each.
+
+    One thread does both.
+    """
     _keep_freed_memory()
     gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
     patience = sys.getswitchinterval()
@@ -113,9 +118,9 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor
         with (
             single_threaded(),
             ThreadPoolExecutor(count, "tile", alone) as workers,
-            ThreadPoolExecutor(AHEAD, "ahead", alone) as ahead,
+            ThreadPoolExecutor(AHEAD if count > 1 else 1, "ahead", alone) as ahead,
         ):
-            yield replace(run, workers=workers), ahead
+            yield replace(run, workers=workers if count > 1 else None), ahead
     finally:
         sys.setswitchinterval(patience)
         gc.unfreeze()
@@ -126,7 +131,7 @@ def _ordered(inputs: Iterable[I], work: Callable[[I], O], pool: Executor) -> Ite
     coming: deque[Future[O]] = deque()
     for item in inputs:
         coming.append(pool.submit(work, item))
-        if len(coming) > AHEAD:
+        if len(coming) > COMING:
             yield coming.popleft().result()
     while coming:
         yield coming.popleft().result()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bm.merge.tensors import Tensors
 
 STACKED = 1 << 18  # entries of all models together that are at work at once
-SAMPLE = 1 << 17  # scores sampled at most; of no more than these all are held
+SAMPLE = 1 << 17  # scores of which all are held
 SIGMAS = 6  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
 
@@ -44,7 +44,10 @@ class Fused:
     def pair(self, k: int, block: range) -> tuple[Array, Array]:
         """The rows of the base and of model k, of one type."""
         base, other = self.rows(self.tensors.base, block), self.rows(self.tensors.models[k], block)
-        return (base, other) if base.dtype == other.dtype else (as_float(base), as_float(other))
+        if base.dtype != other.dtype:
+            base, other = as_float(base), as_float(other)
+        base.flags.writeable = other.flags.writeable = False  # as a file's are: kernels are compiled for one kind
+        return base, other
 
     def factors(self, score: Change) -> Array:
         """What weighs each row's changes: its divergence or 1, float32 [rows]."""
@@ -67,8 +70,7 @@ class Fused:
         """The ranks[i]-th smallest score, exact: of all, by brackets from a sample, or by counting where they miss."""
         sample = self._sampled(score)
         if len(sample) == self.tiling.elements:
-            sample.partition(ranks)
-            return [_value(int(sample[rank])) for rank in ranks]
+            return [_value(int(key)) for key in _smallest(sample, np.array(ranks))]
         keys = self._bracketed(score, _brackets(sample, [(rank + 0.5) / self.tiling.elements for rank in ranks]), ranks)
         missed = [rank for rank in ranks if rank not in keys]
         if missed:
@@ -77,7 +79,7 @@ class Fused:
 
     def _sampled(self, score: Change) -> Array:
         """Keys of scores evenly over the tensor: all if they are few, uint32. The factors are measured on the way."""
-        step = -(-self.tiling.elements // SAMPLE) | 1
+        step = -(-self.tiling.elements // _sample_size(self.tiling.elements)) | 1
         measure = score.weighed and score.k not in self._factors
         factors = self._factors.get(self._key(score))
         if factors is None:
@@ -240,15 +242,29 @@ def halves(values: Array, name: str) -> Array:
     return narrow
 
 
+def _sample_size(elements: int) -> int:
+    """Where a larger sample costs as much as it saves: what lies in brackets is in proportion to elements / √sample."""
+    return max(SAMPLE, int(8 * float(elements) ** (2 / 3)))
+
+
+def _smallest(keys: Array, ranks: Array) -> Array:
+    """The keys of these ranks; reorders `keys`. One rank at a time is selected by vectors, many at once are not."""
+    start = 0
+    for rank in np.unique(ranks).tolist():
+        keys[start:].partition(rank - start)
+        start = rank + 1
+    smallest: Array = keys[ranks]
+    return smallest
+
+
 def _brackets(sample: Array, shares: Sequence[float]) -> Array:
     """Keys of the sample between which the ones of these shares should lie: lows and highs, uint32 [2, shares]."""
     share = np.array(shares)
     slack = SIGMAS * np.sqrt(share * (1 - share) / len(sample)) + 1 / len(sample)
     last = len(sample) - 1
     at = np.array([np.floor((share - slack) * last), np.ceil((share + slack) * last)]).astype(int)
-    inside = at.clip(0, last)
-    sample.partition(np.unique(inside))
-    keys: Array = np.where(at < 0, np.uint32(0), np.where(at > last, np.uint32(0xFFFFFFFF), sample[inside]))
+    inside = _smallest(sample, at.clip(0, last))
+    keys: Array = np.where(at < 0, np.uint32(0), np.where(at > last, np.uint32(0xFFFFFFFF), inside))
     return keys
 
 

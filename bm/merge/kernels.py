@@ -8,8 +8,9 @@ file, as numba's cache looks at a function's own file only.
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 
-from bm.merge.compiled import njit
+from bm.merge.compiled import intrinsic, njit, types
 
 CHUNK = 1024  # entries at work: a few float32 buffers of them stay in the nearest cache
 SUMMED = 512  # entries whose sum is taken in float32
@@ -26,47 +27,74 @@ _fused: Any = njit(fastmath={"contract"}, **_inside)
 _sums: Any = njit(fastmath={"contract", "reassoc", "nnan", "nsz"}, **_inside)
 
 
+def _as_number(_, entry):  # type: ignore[no-untyped-def]
+    """A stored entry as float32: from the bits of bfloat16 (uint16) or of float32 (uint32), or as it is."""
+
+    def build(_, builder, __, values):  # type: ignore[no-untyped-def]
+        (value,) = values
+        if entry == types.uint16:
+            value = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return value if entry == types.float32 else builder.bitcast(value, ir.FloatType())
+
+    return types.float32(entry), build
+
+
+def _as_bits(_, number):  # type: ignore[no-untyped-def]
+    """The bits of a float32, uint32."""
+    return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
+
+
+_number: Any = intrinsic(_as_number)
+_bits: Any = intrinsic(_as_bits)
+
+
 @_exact
-def _load(stored, bits, values):  # type: ignore[no-untyped-def]
-    """Stored entries as float32 `values`, of which `bits` is the view; the greatest magnitude's bits."""
+def _most(stored):  # type: ignore[no-untyped-def]
+    """The bits of the greatest magnitude."""
     most = np.uint32(0)
-    if stored.itemsize == 2:
-        for j in range(len(stored)):
-            bits[j] = np.uint32(stored[j]) << np.uint32(16)
-    else:
-        for j in range(len(stored)):
-            values[j] = stored[j]
     for j in range(len(stored)):
-        size = np.uint32(bits[j] & MAGNITUDE)
+        size = np.uint32(_bits(_number(stored[j])) & MAGNITUDE)
         most = size if size > most else most
     return most
 
 
 @_exact
-def _store(values, bits, out):  # type: ignore[no-untyped-def]
+def _load(stored, values):  # type: ignore[no-untyped-def]
+    """Stored entries as float32 `values`; the greatest magnitude's bits."""
+    most = np.uint32(0)
+    for j in range(len(stored)):
+        values[j] = _number(stored[j])
+        size = np.uint32(_bits(values[j]) & MAGNITUDE)
+        most = size if size > most else most
+    return most
+
+
+@_exact
+def _store(values, out):  # type: ignore[no-untyped-def]
     """float32 entries rounded to nearest even into `out`; the bits of the greatest magnitude as stored."""
     most = np.uint32(0)
     if out.itemsize == 2:
         for j in range(len(out)):
-            odd = np.uint32(np.uint32(bits[j] >> np.uint32(16)) & np.uint32(1))
-            rounded = np.uint32(np.uint32(bits[j] + np.uint32(0x7FFF)) + odd)
+            bits = _bits(values[j])
+            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd)
             out[j] = np.uint16(rounded >> np.uint32(16))
             size = np.uint32(rounded & HIGH)
             most = size if size > most else most
     else:
         for j in range(len(out)):
             out[j] = values[j]
-            size = np.uint32(bits[j] & MAGNITUDE)
+            size = np.uint32(_bits(values[j]) & MAGNITUDE)
             most = size if size > most else most
     return most
 
 
 @_sums
-def _square(merged, kept, count):  # type: ignore[no-untyped-def]
-    """Σ (merged − kept)²."""
+def _squares(d, count):  # type: ignore[no-untyped-def]
+    """Σ d²."""
     total = np.float32(0)
     for j in range(count):
-        total += (merged[j] - kept[j]) * (merged[j] - kept[j])
+        total += d[j] * d[j]
     return np.float64(total)
 
 
@@ -112,15 +140,16 @@ def _moments(d, e, shift):  # type: ignore[no-untyped-def]
 
 
 @_exact
-def _divergence(x, y, top, d, e, scale):  # type: ignore[no-untyped-def]
-    """KL(softmax(y) ‖ softmax(x)) of a row of float32; `d`, `e` and `scale` (int32) are buffers of its length.
+def _divergence(base, other, x, d, e, scale):  # type: ignore[no-untyped-def]
+    """KL(softmax(other) ‖ softmax(base)) of stored rows; `x`, `d`, `e` and `scale` (int32) are buffers of their length.
 
-    `top` is max |x|, which keeps e^x from overflowing as well as max x does where it is small.
+    max |x| keeps e^x from overflowing as well as max x does where it is small.
     The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
     """
     n, power = len(x), scale.view(np.float32)
+    top = _number(_load(base, x))
     for j in range(n):
-        d[j] = y[j] - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
+        d[j] = _number(other[j]) - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
     _powers(x, top if top < np.float32(20) else x.max(), e, scale)
     z, first = np.float64(0), np.float64(0)
     for begin in range(0, n, SUMMED):
@@ -133,38 +162,36 @@ def _divergence(x, y, top, d, e, scale):  # type: ignore[no-untyped-def]
         p2, p3, p4, beyond = _moments(d[begin : begin + SUMMED], e[begin : begin + SUMMED], shift)
         s2, s3, s4, far = s2 + p2, s3 + p3, s4 + p4, far + beyond
     s2, s3, s4 = s2 / z, s3 / z, s4 / z
-    return _far(x, y) if far > 0 else np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
+    return _far(x, other) if far > 0 else np.float32(s2 / 2 + s3 / 3 + (s4 - 3 * s2 * s2) / 8)
 
 
 @_exact
-def _far(x, y):  # type: ignore[no-untyped-def]
-    """The divergence as it stands, in float64: for rows that are far apart."""
-    left, right, zl, zr = np.float64(x.max()), np.float64(y.max()), np.float64(0), np.float64(0)
+def _far(x, other):  # type: ignore[no-untyped-def]
+    """The divergence of a stored row from `x` as it stands, in float64: for rows that are far apart."""
+    left, right, zl, zr = np.float64(x.max()), np.float64(-np.inf), np.float64(0), np.float64(0)
+    for j in range(len(x)):
+        right = max(right, np.float64(_number(other[j])))
     for j in range(len(x)):
         zl += np.exp(np.float64(x[j]) - left)
-        zr += np.exp(np.float64(y[j]) - right)
+        zr += np.exp(np.float64(_number(other[j])) - right)
     left, right = left + np.log(zl), right + np.log(zr)
     total = np.float64(0)
     for j in range(len(x)):
-        log_p = np.float64(y[j]) - right
+        log_p = np.float64(_number(other[j])) - right
         total += np.exp(log_p) * (log_p - (np.float64(x[j]) - left))
     return np.float32(total)
 
 
 @_exact
-def _score(base, other, factor, signed, work):  # type: ignore[no-untyped-def]
-    """Into work[0] the scores |other − base|·factor (or signed), as keys: unsigned numbers in the scores' order."""
-    keys, x, y = work[0], work[0].view(np.float32), work[1].view(np.float32)
-    _load(base, work[0], x)
-    _load(other, work[1], y)
+def _score(base, other, factor, signed, keys):  # type: ignore[no-untyped-def]
+    """The scores |other − base|·factor (or signed) as keys: unsigned numbers in the scores' order."""
     if signed:
         for j in range(len(base)):
-            x[j] = (y[j] - x[j]) * factor + np.float32(0)  # −0 becomes 0
+            bits = _bits((_number(other[j]) - _number(base[j])) * factor + np.float32(0))  # −0 becomes 0
+            keys[j] = bits ^ (MAGNITUDE | SIGN if bits & SIGN else SIGN)
     else:
         for j in range(len(base)):
-            x[j] = abs(y[j] - x[j]) * factor
-    for j in range(len(base)):
-        keys[j] ^= MAGNITUDE | SIGN if keys[j] & SIGN else SIGN
+            keys[j] = _bits(abs(_number(other[j]) - _number(base[j])) * factor) | SIGN
 
 
 @_kernel
@@ -174,17 +201,13 @@ def sample(base, other, factors, measure, signed, first, step, out):  # type: ig
     Stored rows [rows, columns] in, float32 factors [rows]: with `measure` these become the rows' divergences before.
     """
     n, place, found = base.shape[1], first, 0
-    work, scale = np.empty((2, n), np.uint32), np.empty(n, np.int32)
-    d, e = np.empty(n, np.float32), np.empty(n, np.float32)
-    most, x, y = np.empty(1, np.uint32), work[0].view(np.float32), work[1].view(np.float32)
+    x, d, e = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    scale = np.empty(n, np.int32)
     for r in range(base.shape[0]):
         if measure:
-            most[0] = _load(base[r], work[0], x)
-            _load(other[r], work[1], y)
-            factors[r] = _divergence(x, y, most.view(np.float32)[0], d, e, scale)
+            factors[r] = _divergence(base[r], other[r], x, d, e, scale)
         picked = max(0, (n - 1 - place) // step + 1)
-        _score(base[r, place::step], other[r, place::step], factors[r], signed, work)
-        out[found : found + picked] = work[0, :picked]
+        _score(base[r, place::step], other[r, place::step], factors[r], signed, out[found : found + picked])
         found, place = found + picked, place + picked * step - n
 
 
@@ -192,10 +215,10 @@ def sample(base, other, factors, measure, signed, first, step, out):  # type: ig
 def count(base, other, factors, signed, place, counts):  # type: ignore[no-untyped-def]
     """Adds to `counts` int64 [places, 65536] the scores' keys by their upper 16 bits where `place` is empty, else by
     the lower ones those whose upper ones have a place ≥ 0: int8 [65536]."""
-    work = np.empty((2, base.shape[1]), np.uint32)
+    keys = np.empty(base.shape[1], np.uint32)
     for r in range(base.shape[0]):
-        _score(base[r], other[r], factors[r], signed, work)
-        for key in work[0]:
+        _score(base[r], other[r], factors[r], signed, keys)
+        for key in keys:
             high = key >> np.uint32(16)
             if len(place) == 0:
                 counts[0, high] += 1
@@ -204,16 +227,29 @@ def count(base, other, factors, signed, place, counts):  # type: ignore[no-untyp
 
 
 @_exact
-def _within(keys, low, high, mask, fresh):  # type: ignore[no-untyped-def]
-    """How many keys are below `low`, up to it, and strictly between it and `high`; these are marked in `mask`."""
-    below, up_to, between = np.uint32(0), np.uint32(0), np.uint32(0)
+def _around(keys, low, high):  # type: ignore[no-untyped-def]
+    """How many keys are below `low`, up to it, and below `high`."""
+    below, up_to, above = np.uint32(0), np.uint32(0), np.uint32(0)
     for j in range(len(keys)):
-        inside = np.uint8((keys[j] > low) & (keys[j] < high))
-        mask[j] = inside if fresh else mask[j] | inside
-        below += np.uint32(keys[j] < low)
-        up_to += np.uint32(keys[j] <= low)
-        between += np.uint32(inside)
-    return below, up_to, between
+        below = np.uint32(below + np.uint32(keys[j] < low))  # else numba's sum of two uint32 has 64 bits
+        up_to = np.uint32(up_to + np.uint32(keys[j] <= low))
+        above = np.uint32(above + np.uint32(keys[j] < high))
+    return below, up_to, above
+
+
+@_exact
+def _mark(keys, low, high, marks, first):  # type: ignore[no-untyped-def]
+    """Marks the keys strictly between `low` and `high`, beside those that are marked already unless this is the first.
+
+    One comparison each: what is not above `low` wraps to a large number.
+    """
+    after, width = np.uint32(low + np.uint32(1)), np.uint32(max(np.int64(high) - np.int64(low) - 1, np.int64(0)))
+    if first:
+        for j in range(len(keys)):
+            marks[j] = np.uint8(np.uint32(keys[j] - after) < width)
+    else:
+        for j in range(len(keys)):
+            marks[j] |= np.uint8(np.uint32(keys[j] - after) < width)
 
 
 @_kernel
@@ -224,108 +260,121 @@ def brackets(base, other, factors, signed, lows, highs, counts, inside):  # type
     strictly between it and the high; puts the last into `inside`, uint32 [entries], and returns their number.
     """
     n, found = base.shape[1], 0
-    work, mask = np.empty((2, CHUNK), np.uint32), np.zeros(CHUNK, np.uint8)
-    words = mask.view(np.uint64)
+    work, marks = np.empty(CHUNK, np.uint32), np.zeros(CHUNK, np.uint8)
+    words = marks.view(np.uint64)
     for r in range(base.shape[0]):
         for begin in range(0, n, CHUNK):
             end = min(begin + CHUNK, n)
-            keys = work[0, : end - begin]
-            _score(base[r, begin:end], other[r, begin:end], factors[r], signed, work)
+            keys = work[: end - begin]
+            _score(base[r, begin:end], other[r, begin:end], factors[r], signed, keys)
             for i in range(len(lows)):
-                below, up_to, between = _within(keys, lows[i], highs[i], mask, i == 0)
+                below, up_to, above = _around(keys, lows[i], highs[i])
                 counts[i, 0], counts[i, 1] = counts[i, 0] + below, counts[i, 1] + up_to
-                counts[i, 2] += between
+                counts[i, 2] += max(np.int64(above) - np.int64(up_to), 0)
+                _mark(keys, lows[i], highs[i], marks, i == 0)
             for word in range((len(keys) + 7) // 8):
-                for j in range(8 * word, min(8 * word + 8, len(keys)) if words[word] else 0):  # eight marks at a time
-                    if mask[j]:
-                        inside[found], found = keys[j], found + 1
+                if words[word]:  # of eight marks; each key is written, and kept by moving on if it is marked
+                    for j in range(8 * word, min(8 * word + 8, len(keys))):
+                        inside[found] = keys[j]
+                        found += marks[j]
     return found
 
 
 @_exact
-def _take(x, y, m, factor, signed, threshold):  # type: ignore[no-untyped-def]
-    """m = y where its score is above the threshold, else x; how often. One loop for each kind: both are vectors."""
-    taken = np.uint32(0)
-    if signed:
-        for j in range(len(x)):
-            above = (y[j] - x[j]) * factor > threshold
-            taken += np.uint32(above)
-            m[j] = y[j] if above else x[j]
-    else:
-        for j in range(len(x)):
-            above = abs((y[j] - x[j]) * factor) > threshold
-            taken += np.uint32(above)
-            m[j] = y[j] if above else x[j]
-    return taken
+def _take(base, other, factor, signed, threshold, out, d):  # type: ignore[no-untyped-def]
+    """out = other where its score is above the threshold, else base; `d` float32 what that changes.
+
+    How often it is, and the bits of the greatest magnitudes of base and other.
+    """
+    taken, most_base, most_other = np.uint32(0), np.uint32(0), np.uint32(0)
+    for j in range(len(base)):
+        x, y = _number(base[j]), _number(other[j])
+        score = (y - x) * factor
+        above = (score if signed else abs(score)) > threshold
+        taken = np.uint32(taken + np.uint32(above))
+        d[j] = y - x if above else np.float32(0)
+        out[j] = other[j] if above else base[j]
+        size_base, size_other = np.uint32(_bits(x) & MAGNITUDE), np.uint32(_bits(y) & MAGNITUDE)
+        most_base = size_base if size_base > most_base else most_base
+        most_other = size_other if size_other > most_other else most_other
+    return taken, most_base, most_other
 
 
 @_kernel
 def select(base, other, factors, signed, threshold, out):  # type: ignore[no-untyped-def]
     """out = other where its score is above the threshold, else base; stored rows in and out.
 
-    How many were taken, Σ (out − base)², the bits of the greatest magnitudes of base, other and out.
+    How many were taken, Σ (out − base)², the bits of the greatest magnitudes of base, other and, if it is of another
+    type, out.
     """
-    n = base.shape[1]
-    ub, uo, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
-    x, y, m = ub.view(np.float32), uo.view(np.float32), um.view(np.float32)
+    n, d, same = base.shape[1], np.empty(CHUNK, np.float32), out.itemsize == base.itemsize
+    chosen, values = np.empty(CHUNK, base.dtype), np.empty(CHUNK, np.float32)
     taken, square, most = 0, np.float64(0), np.zeros(3, np.uint32)
     for r in range(base.shape[0]):
-        factor = factors[r]
         for begin in range(0, n, CHUNK):
             end = min(begin + CHUNK, n)
-            most[0] = max(most[0], _load(base[r, begin:end], ub, x))
-            most[1] = max(most[1], _load(other[r, begin:end], uo, y))
-            taken += int(_take(x[: end - begin], y, m, factor, signed, threshold))
-            square += _square(m, x, end - begin)
-            most[2] = max(most[2], _store(m, um, out[r, begin:end]))
+            x, y, to = base[r, begin:end], other[r, begin:end], out[r, begin:end]
+            if same:
+                more, most_base, most_other = _take(x, y, factors[r], signed, threshold, to, d)
+            else:
+                more, most_base, most_other = _take(x, y, factors[r], signed, threshold, chosen, d)
+                _load(chosen[: end - begin], values)
+                most[2] = max(most[2], _store(values, to))
+            taken, most[0], most[1] = taken + int(more), max(most[0], most_base), max(most[1], most_other)
+            square += _squares(d, end - begin)
     return taken, square, most
 
 
 @_fused
-def _mix(m, y, weight, first, count):  # type: ignore[no-untyped-def]
-    """m = weight·y for the first model, else m + weight·y, rounded once."""
+def _mix(m, stored, weight, first):  # type: ignore[no-untyped-def]
+    """m = weight·y for the first model's stored entries y, else m + weight·y, rounded once; y's greatest magnitude."""
     if first:
-        for j in range(count):
-            m[j] = y[j] * weight
+        for j in range(len(stored)):
+            m[j] = _number(stored[j]) * weight
     else:
-        for j in range(count):
-            m[j] = m[j] + y[j] * weight
+        for j in range(len(stored)):
+            m[j] = m[j] + _number(stored[j]) * weight
+    return _most(stored)
 
 
 @_kernel
-def average(kept, models, weights, total, out):  # type: ignore[no-untyped-def]
+def average(base, models, weights, total, out):  # type: ignore[no-untyped-def]
     """out = Σ_k w_k·θ_k / total: stored [models, entries] in, [entries] out; float32 weights.
 
-    Σ (out − kept)², kept the last model where it is empty, and the bits of the greatest magnitudes of models and out.
+    Σ (out − base)², the last model in place of an empty base; the bits of the greatest magnitudes of models and out.
     """
-    uy, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
-    y, m = uy.view(np.float32), um.view(np.float32)
+    m, d = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     square, most = np.float64(0), np.zeros(len(models) + 1, np.uint32)
+    before = base if len(base) else models[-1]
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         for k in range(len(models)):
-            most[k] = max(most[k], _load(models[k, begin:end], uy, y))
-            _mix(m, y, weights[k], k == 0, end - begin)
+            most[k] = max(most[k], _mix(m, models[k, begin:end], weights[k], k == 0))
+        kept = before[begin:end]
         for j in range(end - begin):
             m[j] = m[j] / total
-        if len(kept):
-            _load(kept[begin:end], uy, y)
-        square += _square(m, y, end - begin)
-        most[-1] = max(most[-1], _store(m, um, out[begin:end]))
+            d[j] = m[j] - _number(kept[j])
+        square += _squares(d, end - begin)
+        most[-1] = max(most[-1], _store(m, out[begin:end]))
     return square, most
 
 
 @_exact
-def _update(x, y, own, drawn, u):  # type: ignore[no-untyped-def]
+def _update(x, stored, own, drawn, u):  # type: ignore[no-untyped-def]
     """u = weight·factor·(y − x), 0 where |y − x| is not in [low, high] or a drawn number is not below the chance.
 
-    A number in [0, 1) is the upper 24 of its random bits (`Tensors.uniform`).
+    `stored` are the entries y, whose greatest magnitude's bits are returned. A number in [0, 1) is the upper 24 of its
+    random bits (`Tensors.uniform`).
     """
     weight, low, high, chance, rescaled, factor = own[0], own[1], own[2], own[3], own[4], own[5]
+    most = np.uint32(0)
     for j in range(len(u)):
-        change = y[j] - x[j]
+        y = _number(stored[j])
+        change = y - x[j]
         size = abs(change)
         u[j] = change if (size >= low) & (size <= high) else np.float32(0)
+        magnitude = np.uint32(_bits(y) & MAGNITUDE)
+        most = magnitude if magnitude > most else most
     if len(drawn):
         for j in range(len(u)):
             number = np.float32(np.int32(drawn[j] >> np.uint32(8))) * np.float32(2**-24)
@@ -333,6 +382,7 @@ def _update(x, y, own, drawn, u):  # type: ignore[no-untyped-def]
             u[j] = kept / chance if rescaled > 0 else kept
     for j in range(len(u)):
         u[j] = u[j] * factor * weight
+    return most
 
 
 @_kernel
@@ -344,19 +394,17 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # typ
     to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0].
     Σ (out − base)², and the bits of the greatest magnitudes of the base, each model and out.
     """
-    ux, uy, um = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.uint32)
-    x, y, m = ux.view(np.float32), uy.view(np.float32), um.view(np.float32)
+    x, m, d = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     u = np.empty((len(models), CHUNK), np.float32)
     sign, agreed = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
     square, most = np.float64(0), np.zeros(len(models) + 2, np.uint32)
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         n = end - begin
-        most[0] = max(most[0], _load(base[begin:end], ux, x))
+        most[0] = max(most[0], _load(base[begin:end], x))
         for k in range(len(models)):
-            most[k + 1] = max(most[k + 1], _load(models[k, begin:end], uy, y))
             numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
-            _update(x, y, own[k], numbers, u[k, :n])
+            most[k + 1] = max(most[k + 1], _update(x, models[k, begin:end], own[k], numbers, u[k, :n]))
         for j in range(n):
             m[j] = u[0, j]
         for k in range(1, len(models)):
@@ -379,6 +427,8 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # typ
         else:
             for j in range(n):
                 m[j] = x[j] + m[j] / total * lam
-        square += _square(m, x, n)
-        most[-1] = max(most[-1], _store(m, um, out[begin:end]))
+        for j in range(n):
+            d[j] = m[j] - x[j]
+        square += _squares(d, n)
+        most[-1] = max(most[-1], _store(m, out[begin:end]))
     return square, most

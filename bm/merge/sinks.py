@@ -29,8 +29,11 @@ Rows = list[dict[str, Any]]
 class Sink(Protocol):
     """Takes one merge, tensor by tensor in the order of the shards, each tensor in blocks that arrive in any order."""
 
-    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
-        """Called first; the tensors which an interrupted run has finished, and what was measured of them."""
+    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
+        """Called first; the tensors which an interrupted run has finished, and what was measured of them.
+
+        With one thread the sink computes in those that call it.
+        """
 
     def write(self, name: str, start: int, values: Array) -> None:
         """Flat elements from `start` of a tensor as they are to be stored; called by many threads."""
@@ -46,19 +49,25 @@ class Sink(Protocol):
 
 
 class Digests:
-    """SHA-256 of the shards, fed with pieces in any order near the right one, and hashed by a thread of its own."""
+    """SHA-256 of the shards, fed with pieces in any order near the right one.
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    A thread of its own hashes, or where there is one thread only, the one that feeds.
+    """
+
+    def __init__(self, shards: Sequence[Shard], threads: int) -> None:
         self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
         self._hash = {shard.name: hashlib.sha256(shard.header) for shard in shards}
         self._next = {shard.name: len(shard.header) for shard in shards}
         self._waiting: dict[tuple[str, int], memoryview] = {}
-        self._thread = ThreadPoolExecutor(1, "hash")
+        self._thread = ThreadPoolExecutor(1, "hash") if threads > 1 else None
 
     def feed(self, name: str, byte: int, piece: memoryview) -> None:
         """`piece` of tensor `name` from byte `byte` on. Where many wait, so does whoever brings one more."""
         shard, offset = self.at[name]
         self._waiting[shard, offset + byte] = piece
+        if self._thread is None:
+            self._hash_ready(shard)
+            return
         hashed = self._thread.submit(self._hash_ready, shard)
         if len(self._waiting) > _WAITING:
             hashed.result()
@@ -70,13 +79,15 @@ class Digests:
             self._next[shard] += len(ready)
 
     def result(self) -> dict[str, str]:
-        self._thread.shutdown()
+        if self._thread:
+            self._thread.shutdown()
         if self._waiting:
             raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
         return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
 
     def abandon(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
 
 
 def _size(count: int) -> str:
@@ -103,9 +114,9 @@ class Folder:
         self._background = ThreadPoolExecutor(1, "flush")
         self._flushes: list[Future[None]] = []
 
-    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
         self.shards = list(shards)
-        self.digests = Digests(shards)
+        self.digests = Digests(shards, threads)
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in shards:  # a run killed while it named its files
             if (self.folder / JOURNAL).exists() and (self.folder / shard.name).exists():
@@ -212,7 +223,7 @@ class Memory:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
-    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
         for shard in shards:
             for entry in shard.entries:
                 self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype.torch)
@@ -234,8 +245,8 @@ class Memory:
 class Digest:
     """Only the SHA-256 that the files would have."""
 
-    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
-        self.digests = Digests(shards)
+    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
+        self.digests = Digests(shards, threads)
         return {}
 
     def write(self, name: str, start: int, values: Array) -> None:

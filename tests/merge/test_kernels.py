@@ -25,8 +25,10 @@ from bm.merge.methods import (
     task_arithmetic,
     ties,
 )
+from bm.merge.precompile import compile_all
 from bm.merge.scores import Change
 from bm.merge.tensors import Compute, Selection, Tensors
+from tests.conftest import command
 
 TYPES = [torch.bfloat16, torch.float16, torch.float32]
 SHAPES = [(300, 70), (4, 16, 33), (1001,), ()]
@@ -109,7 +111,8 @@ def test_order_statistics_are_those_of_a_sort(data):
     expected = torch.cat(tiles).sort().values[ranks].tolist()
     assert tensors.fused.order_statistics(score, ranks) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bm.merge.fused.SAMPLE", data.draw(st.integers(1, 500)))
+        size = data.draw(st.integers(1, 500))
+        patch.setattr("bm.merge.fused._sample_size", lambda _: size)
         patch.setattr("bm.merge.fused.SIGMAS", data.draw(st.sampled_from([0, 1, 6])))
         patch.setattr("bm.merge.fused.COLLECTED", data.draw(st.sampled_from([20, 1 << 24])))
         assert Fused(tensors).order_statistics(score, ranks) == expected
@@ -150,9 +153,24 @@ def test_brackets_find_quantiles_of_rows_that_differ():
         keys = torch.cat([score(tile).reshape(-1) for tile in tensors.tiles(range(tensors.tiling.tiles))]).sort().values
         ranks = [45_000, 90_000, 135_000]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bm.merge.fused.SAMPLE", 10_000)
+            patch.setattr("bm.merge.fused._sample_size", lambda _: 10_000)
             patch.setattr(Fused, "_counted", None)
             assert Fused(tensors).order_statistics(score, ranks) == keys[ranks].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_what_is_compiled_beforehand_is_all_that_merges_of_folders_need(dtype, student, experts, tmp_path):
+    """Else the first merge after `make install` waits for the compiler."""
+    compile_all()
+    every = [getattr(kernels, name) for name in ("sample", "count", "brackets", "select", "average", "combine")]
+    before = [kernel.signatures[:] for kernel in every]
+    for method in ("arcee_fusion", "linear", "ties", "dare_ties"):
+        base = [] if method == "linear" else [f"base={student}"]
+        models = [experts["math"]] if method == "arcee_fusion" else list(experts.values())
+        words = [f"merge={method}", *base, f"models=[{','.join(map(str, models))}]", f"merge.out_dtype={dtype}"]
+        said = command("merge", *words, f"output={tmp_path / method}", cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+    assert [kernel.signatures for kernel in every] == before
 
 
 def test_random_numbers_are_their_bits():
