@@ -126,7 +126,11 @@ def test_a_printed_command_runs_shrunk(undisturbed: Path, bm: Bm, number: int, c
 
 def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
     """A printed command with a run's folders in place of DIR and FILE, and with less of everything."""
-    models = {json.loads(p.read_text())["label"]: p.parent for p in folder.glob("outputs/store/branch/*/manifest.json")}
+    made = [
+        folder / "outputs/store" / name
+        for name in json.loads((folder / "outputs/result/done.json").read_text())["artefacts"]
+    ]
+    models = {json.loads((of / "manifest.json").read_text())["label"]: of for of in made if of.parent.name == "branch"}
     linear = {"merge_method": "linear", "models": [{"model": str(models[m]), "parameters": {"weight": 1.0}}
                                                    for m in ("math", "coding")]}  # fmt: skip
     (folder / "FILE.yml").write_text(json.dumps(linear))
