@@ -1,6 +1,7 @@
 """Every `bm` command that the README, the docs and the experiments print is composed and checked.
 
-Those of the README are run too, shrunk, one after the other in one folder as a reader would.
+Those of the README and of the list of commands are run too, shrunk, one after the other in one folder, as a reader
+would.
 """
 
 import json
@@ -103,22 +104,22 @@ def test_the_domains_of_the_recipe_are_merged_as_it_says() -> None:
     assert [str(order) for _, _, order in chosen_merges(config)] == ["(math & science) & coding"]
 
 
-READ = [c for page, c in printed() if "/" not in page]
+READ = [c for page, c in printed() if page in ("README.md", "docs/guides/commands.md")]
 RUN = [c for c in dict.fromkeys(READ) if composing.reason("README.md", c) is None]
 
-REPORTED, REPORT = "bm run -m experiment=table2", "bm report experiment=table2"
+REPORTS = {f"bm run -m experiment={name}": f"bm report experiment={name}" for name in ("table2", "lambda")}
 """What is reported must have been run."""
 
 
 def test_hardly_any_printed_command_is_left_to_other_tests() -> None:
-    assert len(RUN) > 20 and {REPORTED, REPORT} <= {*RUN}
+    assert len(RUN) > 20 and {*REPORTS, *REPORTS.values()} <= {*RUN}
     assert {command.split()[1] for command in RUN} == set(STAGES) - {"push"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "command"), enumerate(c for c in RUN if c != REPORT))
+@pytest.mark.parametrize(("number", "command"), enumerate(c for c in RUN if c not in REPORTS.values()))
 def test_a_printed_command_runs_shrunk(undisturbed: Path, bm: Bm, number: int, command: str) -> None:
-    for line in (command, REPORT) if command == REPORTED else (command,):
+    for line in filter(None, (command, REPORTS.get(command))):
         said = bm(*shrunk(shlex.split(line)[1:], undisturbed, number), cwd=undisturbed)
         lacks = "lacks something on this machine" in said.stderr  # bm doctor's status tells scripts so
         assert said.returncode == 0 or lacks, said.stderr

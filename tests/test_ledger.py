@@ -1,4 +1,4 @@
-"""Costs over lineage: each artefact once, whatever the graph; FLOPs and money by their formulas."""
+"""Costs over lineage: shared artefacts counted once, whatever the graph; FLOPs and money by their formulas."""
 
 import json
 from pathlib import Path

@@ -131,7 +131,7 @@ def test_scores_of_an_evaluation_can_be_named(hub: Hub, bm: Bm, merged: Artefact
 
 MISTAKES = {
     "no folder": ({"folder": "nowhere"}, "folder: nowhere is not a directory"),
-    "an empty folder": ({"folder": "empty"}, "is no model"),
+    "an empty folder": ({"folder": "empty"}, "is not a model"),
     "no name": ({"repo": "merged"}, "repo"),
     "no results": ({"results": "empty"}, "neither results.json"),
 }

@@ -18,9 +18,9 @@ class Card:
     """A GPU."""
 
     gib: Annotated[float, Field(gt=0)]
-    """Its memory."""
+    """Memory of the card, in GiB."""
     tflops: Annotated[float, Field(gt=0)]
-    """Dense matrix products in bf16."""
+    """Peak of dense matrix products in bf16, in TFLOP/s."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,9 +28,9 @@ class Utilisation:
     """Share of a processor's peak that useful arithmetic reaches."""
 
     train: Share
-    """In training."""
+    """Share of the peak that training reaches."""
     generate: Share
-    """In generation."""
+    """Share of the peak that generation reaches."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -49,7 +49,7 @@ class Decontamination:
     """Questions that share a run of words with what an evaluation task asks are not trained on."""
 
     ngram: Positive
-    """Words in the run."""
+    """Words in a row that a question must share with an evaluation question to be left out."""
     strict: bool
     """Whether a task whose data cannot be read stops the distillation; otherwise it is named as unchecked."""
 
@@ -79,7 +79,7 @@ class Distill:
     max_characters: Positive | None
     """Greatest length of a whole response; null: any."""
     max_tokens: Positive | None
-    """The same in tokens, where the engine counted them."""
+    """Greatest length of a whole response in tokens, where the engine counted them; null: any."""
     repetition: Repetition | None
     """Leaves out responses that repeat themselves; null: keeps them."""
     foreign_script: Share | None
@@ -155,8 +155,9 @@ class Student:
     branch: Mapping[str, Any]
     """Overrides of `branch` for that training."""
     anneal: Mapping[str, Any]
-    """Overrides of that for one more training, in which the rate falls; empty: none. With `branch.keep` a single long
-    training at a constant rate gives students of every strength, each as if trained alone (arXiv 2405.18392)."""
+    """Overrides of `student.branch` for one more training, in which the rate falls; empty: none. With `branch.keep` a
+    single long training at a constant rate gives students of every strength, each as if trained alone (arXiv
+    2405.18392)."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -224,13 +225,13 @@ class Evaluate:
     limit: Positive | None
     """Only the first N questions of each task; null: all."""
     samples: Positive | None
-    """Samples per question; pass@1 is their mean. This and the next three: null leaves them to each task's YAML."""
+    """Samples per question; pass@1 is their mean. null: as each task's YAML has it."""
     temperature: Annotated[float, Field(ge=0)] | None
-    """Sampling temperature; 0 always takes the likeliest token."""
+    """Sampling temperature; 0 always takes the likeliest token. null: as the task has it."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
-    """Probability that the likeliest tokens must reach together; no others are sampled."""
+    """Probability that the likeliest tokens must reach together; no others are sampled. null: as the task has it."""
     max_new_tokens: Positive | None
-    """Greatest number of tokens in a response."""
+    """Greatest number of tokens in a response. null: as the task has it."""
     unsafe_code: bool
     """Whether lm-eval's tasks that run a model's code as it is, without a sandbox, may do so."""
     chat_template: bool
@@ -252,9 +253,9 @@ class Verify:
     """How responses are judged: limits of the sandbox that a model's code runs in, tolerances, and the LLM judge."""
 
     sandbox: Literal["bubblewrap", "unsafe"]
-    """A model's code in namespaces of its own; or unsafe: the same limits, but the machine within its reach."""
+    """bubblewrap: a model's code runs in namespaces of its own; unsafe: same limits, but the machine within reach."""
     seconds: Annotated[float, Field(gt=0)]
-    """For a program on one test, or for one mathematical comparison."""
+    """Time limit for a program on one test, or for one mathematical comparison."""
     memory_mb: Positive
     """Memory of a program under test, which is one process with at most 64 threads."""
     output_kb: Positive
@@ -279,12 +280,12 @@ class Verify:
 
 @dataclass(frozen=True, config=STRICT)
 class Prices:
-    """USD an hour."""
+    """USD per hour."""
 
     gpus: Mapping[str, Annotated[float, Field(ge=0)]]
-    """Price of one GPU, by a part of the name that its driver reports."""
+    """USD per hour of one GPU, by a part of the name that its driver reports."""
     machine: Annotated[float, Field(ge=0)]
-    """Price of the machine, where no GPU is used."""
+    """USD per hour of the machine, where no GPU is used."""
 
 
 @dataclass(frozen=True, config=STRICT)

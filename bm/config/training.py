@@ -21,13 +21,13 @@ class Adapter:
     rank: Positive
     """Inner dimension of the two matrices."""
     alpha: Positive
-    """Over the rank, what the product of the two matrices is multiplied by."""
+    """The product of the two matrices is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     """Share of an adapter's inputs that is dropped in training."""
     targets: Literal["all-linear"] | Sequence[str]
     """Products of a decoder layer by name, `[q_proj, v_proj]`."""
     rslora: bool
-    """Over the root of the rank instead."""
+    """Whether that product is multiplied by alpha / √rank instead (rank-stabilised LoRA)."""
     dora: bool
     """Whether the length of each row of weights is learned by itself."""
     quantize: Literal["nf4", "fp4"] | None
@@ -69,7 +69,7 @@ class Branch:
     packing: Literal["none", "packing", "neat"]
     """One trace per pack (none), or several, which see each other (packing) or do not (neat)."""
     overlong: Literal["drop", "cut"]
-    """What happens to a trace longer than that."""
+    """What happens to a trace longer than `sequence_length`."""
     max_overlong: Share
     """Share of a domain's traces that may be overlong; more stop the run."""
     chat_template: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None
@@ -112,7 +112,7 @@ class Branch:
     keep: Sequence[Annotated[float, Field(gt=0)]]
     """Epochs after which the model is kept as well: a ladder of models of several lengths out of one training."""
     at: Annotated[float, Field(gt=0)] | None
-    """Which of them is taken for what follows, or `epochs`; null: the last. Training itself does not depend on it."""
+    """Which model of `keep`, or `epochs`, is used by what follows; null: the last. Training does not depend on it."""
 
     @model_validator(mode="after")
     def _moments_and_averages(self) -> Self:
@@ -163,12 +163,13 @@ class Trainer:
     """Where training runs: the settings of Lightning's Trainer that `bm` uses."""
 
     accelerator: Literal["cpu", "gpu"]
-    """The kind of device counts in a key. How many ranks there are, and how they share the work, does not: another
-    number adds the same gradients in another order, so an expert is the same up to rounding and not to the bit."""
+    """What trains. The kind of device counts in a key. How many ranks there are, and how they share the work, does
+    not: another number adds the same gradients in another order, so an expert is the same up to rounding and not to
+    the bit."""
     devices: Annotated[int, Field(gt=0), NoKey]
     """Ranks on one machine: GPUs, or processes on CPUs."""
     nodes: Annotated[int, Field(gt=0), NoKey]
-    """Machines."""
+    """Machines that train together."""
     precision: Literal["32-true", "bf16-mixed"]
     """Precision of the arithmetic; weights and optimiser state are fp32 either way."""
     sequence_parallel: Annotated[int, Field(gt=0), NoKey]

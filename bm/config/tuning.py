@@ -16,9 +16,9 @@ class Range:
     low: float
     high: float
     log: bool = False
-    """Evenly in the logarithm."""
+    """Whether values are drawn evenly in the logarithm."""
     each: bool = False
-    """One number for each expert, in the merge's order."""
+    """Whether each expert has a number of its own, in the merge's order."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -36,9 +36,9 @@ class Tune:
     questions: Positive
     """Questions of each domain to tune on: the next ones of its source behind the test's."""
     samples: Positive
-    """Per question."""
+    """Samples of each question to tune on."""
     batch: Positive
-    """Candidates in memory together."""
+    """Candidates that are held in memory together."""
     race: Annotated[float, Field(gt=0, lt=1)] | None
     """Candidates that cannot win any more are asked no further: the chance that this drops the best. null: ask all."""
     spaces: Mapping[str, Mapping[str, Range | Sequence[bool | float | str]]]

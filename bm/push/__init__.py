@@ -53,7 +53,7 @@ def _contents(folder: Path) -> tuple[Kind, dict[str, Path]]:
         raise UserError(f"folder: {folder} is not a directory")
     model = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
     if not model and not (folder / "traces.parquet").is_file():
-        raise UserError(f"folder: {folder} is no model (config.json, weights as safetensors) and has no traces.parquet")
+        raise UserError(f"folder: {folder} is not a model (config.json and safetensors) and has no traces.parquet")
     whole(folder)
     found = [file for pattern in (MODEL if model else TRACES) for file in sorted(folder.glob(pattern))]
     return "model" if model else "dataset", {str(file.relative_to(folder)): file for file in found if file.is_file()}

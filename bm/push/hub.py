@@ -53,7 +53,7 @@ class Hub:
         try:
             yield
         except HFValidationError as problem:
-            raise UserError(f"{name}: is no name of a repository, OWNER/NAME") from problem
+            raise UserError(f"{name}: not a repository name, which is OWNER/NAME") from problem
         except LocalTokenNotFoundError as problem:
             raise UserError(f"{name}: the hub wants a token; `hf auth login`, or set HF_TOKEN") from problem
         except HfHubHTTPError as problem:
@@ -65,4 +65,4 @@ class Hub:
         except (TransportError, OSError, RuntimeError) as problem:
             cause = problem.__cause__ or problem
             line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-            raise UserError(f"{name}: the hub cannot be reached: {line}; rerun the command to go on") from problem
+            raise UserError(f"{name}: the hub cannot be reached: {line}; rerun the command to resume") from problem

@@ -1,4 +1,4 @@
-"""The API reference: a page a package, from its docstrings, by mkdocstrings."""
+"""The API reference: one page per package, from its docstrings, by mkdocstrings."""
 
 import importlib
 

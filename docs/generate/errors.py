@@ -47,6 +47,6 @@ ERRORS = """\
 # Mistakes and what is said
 
 A mistake ends with one line on standard error, which says what is wrong, where, and what to do, and with the exit
-status 2; an interruption ends with 130. Nothing is left behind but what is whole or will be gone on with. These
+status 2; an interruption ends with 130. Whatever is left behind is complete, or will be resumed. These
 {number} wrong inputs and mishaps are held to that by the tests.
 """

@@ -40,7 +40,7 @@ TARGET = re.compile(r"_target_: (bm[.\w]+)")
 KEYLESS = ("verify", "report", "push")
 """Those of them that make nothing which a key finds again."""
 COUNTS = {NoKey: "no", Content: "by its content", Device: "by its kind"}
-HEAD = "| setting | type | default | meaning | counts in the key |\n| --- | --- | --- | --- | --- |"
+HEAD = "| setting | type and range | default | meaning | counts in the key |\n| --- | --- | --- | --- | --- |"
 
 
 def settings_page() -> str:
@@ -60,7 +60,7 @@ def settings_page() -> str:
     for stage, kind in OWN.items():
         known = {name for name, *_ in settings_of(Experiment)} | {"merge", "verify", "prices"}
         own = [row for row in _rows("", getattr(commands, kind), None, stage in KEYLESS) if _section(row) not in known]
-        parts += [f"## Of `bm {stage}` alone\n", HEAD, *own, ""]
+        parts += [f"## Only in `bm {stage}`\n", HEAD, *own, ""]
     return "\n".join(parts)
 
 

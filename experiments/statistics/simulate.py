@@ -144,9 +144,9 @@ def _chosen(tables: Mapping[tuple[int, int], Mapping[str, Line]]) -> str:
     of = [(next(iter(table.values())), best(table).power) for table in tables.values()]
     covers, false = min(line.lowest for line, _ in of), max(line.highest for line, _ in of)
     means, share = max(line.false for line, _ in of), min(line.power / most for line, most in of)
-    return f"""Over all of them the chosen test covers the truth in {100 * covers:.1f} % of comparisons in its worst
-setting, gives {100 * false:.1f} % of false verdicts in its worst and at most {100 * means:.1f} % on a table's average,
-and has at least {100 * share:.1f} % of the power of the best method that keeps both promises.
+    return f"""Over all tables, the chosen test covers the truth in {100 * covers:.1f} % of comparisons in its worst
+setting; it gives {100 * false:.1f} % false verdicts in its worst setting and at most {100 * means:.1f} % on a table's
+average; and it has at least {100 * share:.1f} % of the power of the best method that keeps both promises.
 """
 
 
@@ -189,38 +189,48 @@ def answered(
 HEAD = """| method | coverage | worst | false verdicts | worst | power | of the best | keeps |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 EACH = len(SKILLS) * len(SPREADS) * len(SHARED)
-NEEDED = """## What is said to be needed
+NEEDED = """## How many more are needed
 
-`questions_needed` and `samples_needed` promise 80 %. Comparisons that saw the true difference to a tenth and left it
-open were made again with what they asked for; decided in percent of so many. Samples more than keep the promise, as a
-comparison stays open rather where the spread was seen too large; questions fall a little short of it, as few tell their
-own spread only roughly.
+`questions_needed` and `samples_needed` promise a verdict with a probability of 80 %. To check that, comparisons that
+measured the true difference to within a tenth, and were still undecided, were made again with what they asked for.
+The table says how many percent of how many comparisons were then decided. Samples keep more than they promise,
+because a comparison tends to stay undecided where it has overestimated the spread; questions fall a little short,
+because few questions tell their own spread only roughly.
 
 | questions | samples each | gap in points | by samples | by questions |
 | --- | --- | --- | --- | --- |"""
 INTRODUCTION = f"""# How two models are compared
 
-`bm.statistics.compare` tests a difference δ by how far the measured one is from it, in standard errors that it would
-have if δ were the truth; the interval is every δ that is not refuted, and the verdict is whether 0 is. With one sample
-a question this is Tango's interval (1998) and McNemar's test. With more, Tango's variance of one answer is scaled by
-how much the questions' means scatter about δ, beside how much single answers would: many samples of unlike questions
-count as few.
+`bm.statistics.compare` inverts a score test. A difference δ is in the interval if the measured difference is no
+further from δ than so many of the standard errors that it would have if δ were true, and the verdict is *undecided*
+where 0 is in the interval. With one sample per question this is Tango's interval (1998) and McNemar's test. With
+several samples, Tango's variance of a single answer is scaled by the ratio of two scatters about δ: that of the
+questions' means, and that which single answers would have. So many samples of questions that differ much from each
+other count as few. The p-value of n questions is never below 2^(1 − n), which no test that may turn the sign of each
+question gets below.
 
-The tables are made by `python -m experiments.statistics.simulate`, which says how models and questions are drawn. Each
-is over {EACH} settings (skill, how much questions differ, how alike both models find them), everything in percent.
-**Coverage** of a setting is the lowest of three: equal models, models one standard error apart, and two and a half.
-**False verdicts** are those about equal models, **power** is that about two and a half standard errors. The promises
-are {100 * COVERAGE:.0f} % of coverage and {100 * FALSE:.0f} % of false verdicts in every setting. With {RUNS:,}
-comparisons a setting and gap a measured share has a standard error of 0.26 and 0.22, and a method **keeps** its
-promises if its worst setting is within {ERRORS:.0f} of those. Methods that resample ({RESAMPLES} resamples) are held
-to the same with {FEWER:,} comparisons, so about twice the error; but the nearest rival has all of them. The **best** is
-the most powerful one of a table that keeps them.
+`python -m experiments.statistics.simulate` makes the tables, and says how models and questions are drawn. Each table
+covers {EACH} settings: how skilled the models are, how much questions differ, and how alike both models find them.
+All numbers are in percent.
 
-Student's paired t finds about as much, but its intervals are far too short where a few questions decide. The score
-test with Student's bound mends that, and with ten questions gives false verdicts a little more often than 5 %. With
-one sample a question every test that finds as much decides as McNemar's does, whose false verdicts jump with the
-number of questions (5.3 % at most with ten, counted exactly). Percentile bootstrap, BCa and bootstrap-t decide more
-because they are wrong more often; pseudo-questions at ±1 are right and blunt.
+- **Coverage** of a setting is the lowest of three: for equal models, for models one standard error apart, and for
+  models two and a half standard errors apart. **False verdicts** are those about equal models; **power** is the share
+  of verdicts about models two and a half standard errors apart. A column *worst* has the worst of the {EACH}
+  settings, the column before it their mean.
+- **Keeps** says whether a method keeps two promises in every setting: {100 * COVERAGE:.0f} % coverage, and
+  {100 * FALSE:.0f} % false verdicts. With {RUNS:,} comparisons per setting and gap, a measured share has a standard error
+  of about 0.26 and 0.22; the worst setting may miss a promise by {ERRORS:.0f} of these. Methods that resample
+  ({RESAMPLES} resamples) are held to the same allowance with {FEWER:,} comparisons, whose errors are about twice as
+  large; the nearest rivals have all {RUNS:,}.
+- **Of the best** is the power relative to that of the most powerful method in the table that keeps both promises.
+
+Student's paired t-test is about as powerful, but with 10 or 30 questions its intervals are far too short where a few
+questions decide. The score test with Student's bound mends that and is more powerful with few questions of several
+samples, but there its false verdicts are more frequent than those of the chosen test. With one sample per question,
+every test that is as powerful decides as McNemar's test does, whose false verdicts jump with the number of questions
+(5.3 % at most with ten, counted exactly). The percentile bootstrap, BCa and the bootstrap-t mostly decide more often
+because they are wrong more often. One question more, half of it at either end, makes the t-test valid everywhere, and
+costs it much of its power with few questions.
 """
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME = Path(__file__).parents[2]
-PAGES = sorted(page for page in (HOME / "docs").rglob("*.md"))
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
 SCRIPT = re.compile(r"(?:PYTHONPATH=mine )?python (\S+\.py)")
 FENCE = re.compile(r'^( *)```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 
@@ -49,4 +49,4 @@ def scripts(page: Path) -> list[str]:
 
 
 def name(page: Path) -> str:
-    return str(page.relative_to(HOME / "docs"))
+    return page.name if page.parent == HOME else str(page.relative_to(HOME / "docs"))

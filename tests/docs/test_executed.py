@@ -18,7 +18,7 @@ from tests.test_commands_printed import READ, shrunk
 
 WALKED = [page for page in PAGES if name(page) != "first-hour.md"]
 RUN = {page: [c for c in commands(page) if composing.reason(name(page), c) is None] for page in WALKED}
-CODE = [page for page in WALKED if RUN[page] or scripts(page)]
+CODE = [page for page in WALKED if RUN[page] or scripts(page) or any(b.language == "python" for b in blocks(page))]
 MORE = {
     "squares.jsonl": lambda n: {"question": f"What is {n} squared?", "answer": str(n * n),
                                 "response": f"<think>{n} * {n} = {n * n}</think>{n * n}"},

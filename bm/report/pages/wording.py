@@ -124,17 +124,17 @@ def forecasts(results: Results) -> list[str]:
 def forecast_of(told: Forecast) -> str:
     """What a run or a merge says of itself, in one line."""
     if told.outside:
-        why = f"outside of what the law was fitted on ({', '.join(told.outside)})"
-        return f"{told.method}: no forecast of its gap to a mixture, as it is {why}"
+        why = f"outside the range that the law was fitted on ({', '.join(told.outside)})"
+        return f"{told.method}: no forecast of its gap to a mixture, because it is {why}"
     truth = "" if told.measured is None else f"; measured {points(told.measured)}"
     how = f"{predicted(told)} by {told.kind}, fitted at the tiny scale{truth}"
-    return f"{told.method} will probably be {WITHIN} a mixture: {percent(told.within)}; {how}"
+    return f"{told.method}: {WITHIN} a mixture with a probability of {percent(told.within)}; {how}"
 
 
 def predicted(told: Forecast) -> str:
     """A forecast in figures."""
     interval = f"{points(told.gap)} points predicted ({points(told.low)} to {points(told.high)})"
-    return interval + (f", outside of what was fitted ({', '.join(told.outside)})" if told.outside else "")
+    return interval + (f", outside the range that was fitted ({', '.join(told.outside)})" if told.outside else "")
 
 
 def made_on(hardware: Mapping[str, str]) -> list[str]:

@@ -57,7 +57,7 @@ def test_a_run_forecasts_its_gap(outputs: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(forecasting, "experiments_dir", lambda: tmp_path)
     forecasting.recorded.cache_clear()
     (line,) = wording.forecasts(results)
-    assert line.startswith("linear will probably be within 2 points of a mixture: ")
+    assert line.startswith("linear: within 2 points of a mixture with a probability of ")
     assert "by scores, fitted at the tiny scale; measured " in line
     monkeypatch.setattr(forecasting, "experiments_dir", lambda: tmp_path / "none")
     forecasting.recorded.cache_clear()

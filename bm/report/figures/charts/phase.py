@@ -12,7 +12,7 @@ from bm.report.figures.charts.chart import Chart, Value, measured
 from bm.report.figures.charts.heat import HeatCell, heat
 from bm.report.figures.drawing import LIGHT, SMALL, TEXT, blank, tip
 from bm.report.figures.ends import End, name_ends
-from bm.report.figures.numbers import count, percent, points
+from bm.report.figures.numbers import count, percent, points, signed
 from bm.report.findings.forecast import NOMINAL, Fit, best, left_out
 from bm.report.findings.grid import CONFIDENCE, Grid
 from bm.report.findings.law import MARGIN, Law, Observation, by_strength_and_length, explained
@@ -117,15 +117,17 @@ def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
 
 def _regimes(of: Sequence[Observation], method: str) -> Iterator[Chart]:
     """The mean gap over seeds in each regime: of scores, and of held-out losses where they were measured."""
+    seeds = len({merge.seed for merge in of})
+    spread = f", small: {100 * CONFIDENCE:.0f} % intervals over {count(seeds, 'seed')}" if seeds > 1 else ""
     note = (
         f"Points of mean pass@1 of the {method} merge above (blue) or below (red) the mixture of the same tokens, by "
-        "the student's score and the epochs of the experts' training; mean over seeds."
+        f"the student's score and the epochs of the experts' training; mean over seeds{spread}."
     )
     yield _map(of, "gap-by-regime", "The gap by student and length", note, lambda r: r.gap or 0.0)
     if all(merge.regime.loss_gap is not None for merge in of):
         note = (
             f"How much higher the mixture's loss on held-out traces is than the {method} merge's (blue), in percent, "
-            "or lower (red), by the student's score and the epochs of the experts' training; mean over seeds."
+            f"or lower (red), by the student's score and the epochs of the experts' training; mean over seeds{spread}."
         )
         yield _map(of, "loss-by-regime", "The same on held-out losses", note, lambda r: exp(r.loss_gap or 0) - 1)
 
@@ -139,12 +141,14 @@ def _map(of: Sequence[Observation], name: str, title: str, note: str, value: Cal
         gain = fmean(merge.regime.gain or 0 for merge in here)
         names[strength] = f"student {percent(student)}"
         over = over_seeds(values).interval(CONFIDENCE) if len(values) > 1 else None
+        low, high = (over.low, over.high) if over else (None, None)
         said = f"{points(over.low)} to {points(over.high)}" if over else "one seed"
+        small = f"{signed(100 * over.low, '.0f')} to {signed(100 * over.high, '.0f')}" if over else ""
         told = f"gain {points(gain)}, {said}"
-        cells[names[strength], _epochs(length)] = HeatCell(fmean(values), points(fmean(values)), told)
-        rows.append((strength, length, student, gain, fmean(values), len(values)))
+        cells[names[strength], _epochs(length)] = HeatCell(fmean(values), points(fmean(values)), told, small)
+        rows.append((strength, length, student, gain, fmean(values), low, high, len(values)))
     across = [_epochs(length) for length in sorted({merge.length for merge in of})]
-    columns = ("student epochs", "epochs", "student", "gain", "gap", "seeds")
+    columns = ("student epochs", "epochs", "student", "gain", "gap", "low", "high", "seeds")
     return Chart(name, title, note, heat(list(names.values()), across, cells, around_zero=True), columns, rows)
 
 
