@@ -218,8 +218,8 @@ All numbers are in percent.
   of verdicts about models two and a half standard errors apart. A column *worst* has the worst of the {EACH}
   settings, the column before it their mean.
 - **Keeps** says whether a method keeps two promises in every setting: {100 * COVERAGE:.0f} % coverage, and
-  {100 * FALSE:.0f} % false verdicts. With {RUNS:,} comparisons per setting and gap, a measured share has a standard error
-  of about 0.26 and 0.22; the worst setting may miss a promise by {ERRORS:.0f} of these. Methods that resample
+  {100 * FALSE:.0f} % false verdicts. With {RUNS:,} comparisons per setting and gap, a measured share has a standard
+  error of about 0.26 and 0.22; the worst setting may miss a promise by {ERRORS:.0f} of these. Methods that resample
   ({RESAMPLES} resamples) are held to the same allowance with {FEWER:,} comparisons, whose errors are about twice as
   large; the nearest rivals have all {RUNS:,}.
 - **Of the best** is the power relative to that of the most powerful method in the table that keeps both promises.

@@ -217,7 +217,7 @@ def test_a_full_disk_is_noticed_before_writing(experts, tmp_path, monkeypatch):
 
 
 def test_folders_by_command_line_rules(experts, tmp_path):
-    """Pairwise methods take the models into the base one by one; task vectors need it; equal names are distinguished."""
+    """Pairwise methods take the models into the base one by one; task vectors need it; equal names are kept apart."""
     names = list(experts.values())
     merge_folders(FUSION, names[0], names[1:], Settings(), tmp_path / "a")
     once = merge_in_memory(parse("x & y & z", ["x", "y", "z"]), FUSION,

@@ -44,12 +44,11 @@ def show(results: Results, console: Console) -> None:
 def show_grid(
     title: str, models: Tabled, claims: Tabled, methods: Tabled, remarks: Sequence[str], console: Console
 ) -> None:
-    """Every model of a grid, measured and in the paper side by side; then the claims with their verdicts."""
+    """Every model of a grid, its settings, measured and in the paper side by side; then the claims' verdicts."""
     console.print(f"[bold]{escape(title)}[/]")
-    places = [place for place, column in enumerate(models.columns) if column.scored]
-    console.print(_models(models, places))
+    console.print(_models(models, [p for p, c in enumerate(models.columns) if p and not c.cost and c.name != "seeds"]))
     more = f"; {len(models.rows) - LONGEST} more models are on the page" if len(models.rows) > LONGEST else ""
-    papers = [models.columns[place].paper for place in places if models.columns[place].paper]
+    papers = [column.paper for column in models.columns if column.paper]
     told = f"; paper: {', '.join(map(escape, papers))}" if papers else ""
     console.print(f"[dim]pass@1 in percent and its 95 % interval{told}{more}[/]\n")
     if methods.rows:
