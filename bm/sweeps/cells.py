@@ -19,6 +19,9 @@ class Choice:
     value: Any
 
 
+OPTIONAL = ("adapter", "judge", "mixture", "tune")
+"""Groups of which none need be chosen."""
+
 Axes = Mapping[str, Sequence[Choice]]
 """The values of each setting by its name; one that is not swept has one."""
 
@@ -37,9 +40,14 @@ def axes(overrides: Sequence[Override], parser: OverridesParser) -> dict[str, li
             )
         words = [str(override.input_line)]
         if override.is_sweep_override():
-            words = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            words = [_word(override.get_key_element(), value) for value in override.sweep_string_iterator()]
         swept[override.key_or_group] = [Choice(word, parser.parse_override(word).value()) for word in words]
     return swept
+
+
+def _word(name: str, value: str) -> str:
+    """Hydra has no `=null` for a group: what chooses none of its files leaves it out."""
+    return f"~{name}" if name in OPTIONAL and value == "null" else f"{name}={value}"
 
 
 def cells(

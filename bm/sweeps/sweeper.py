@@ -168,7 +168,7 @@ class GridSweep(Sweep):
         mistakes: list[UserError] = []
         for cell in chosen:
             words = [choice.word for choice in cell.values()]
-            said = (f"{of}={cell[n].word.partition('=')[2]}" for n, of in short.items() if n in cell)
+            said = (f"{of}={cell[n].word.partition('=')[2] or 'none'}" for n, of in short.items() if n in cell)
             name = ", ".join(said) or self.stage
             try:
                 config, mistake = self.compose(words), None

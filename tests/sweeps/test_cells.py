@@ -39,6 +39,13 @@ def test_orders_lists_and_additions_stay_as_they_were_typed() -> None:
     ]
 
 
+def test_none_of_a_groups_files_is_a_choice_too() -> None:
+    assert words(["adapter=lora,null", "output=null,there"]) == [
+        ["adapter=lora", "output=null"], ["adapter=lora", "output=there"],
+        ["~adapter", "output=null"], ["~adapter", "output=there"],
+    ]  # fmt: skip
+
+
 def test_lists_advance_together() -> None:
     zipped = words([*SEEDS, "merge=linear,ties"], zip=[["seed", "branch.seed"]])
     assert len(zipped) == 6

@@ -265,7 +265,8 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
         nodes = {i: v for i, v in values.items() if isinstance(v, Mapping)}
         told = {i: _told(v) for i, v in values.items()}
         alike = len(nodes) == len(values) and len({tuple(v) for v in nodes.values()}) == 1
-        follows = told == {i: seeded[i] for i in told} or (parts := _parts(told)) in known
+        own = path.endswith("seed") and told == {i: seeded[i] for i in told}  # of what only some configs have
+        follows = told == seeded or own or (parts := _parts(told)) in known
         if path and not alike and len(set(told.values())) > 1 and not follows:
             known.add(parts)
             for i, value in told.items():
