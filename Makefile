@@ -10,7 +10,7 @@ WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install gpu vllm demo reproduce test test-slow test-gpu test-ray check format lint types contracts docs bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install gpu vllm demo reproduce test test-slow coverage test-gpu test-ray check format lint types contracts docs bench bench-merge bench-branch bench-evaluate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,12 @@ test: $(READY) ## the tests, in minutes: a process per core, and two for while o
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m slow
+
+coverage: $(READY) ## the lines of bm/ that the tests run, slow ones too, in all processes; at least 90 %
+	@$(BIN)/coverage erase
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m "slow or not slow"
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered --fail-under=90
 
 test-gpu: $(READY) ## what no CPU can show, on a machine with a card (make gpu vllm first); skips with the reason elsewhere
 	@$(BIN)/python -m pytest -m gpu -rs
