@@ -5,12 +5,16 @@ this is the only place that says so; a `# @package` line still counts before it.
 `defaults: [jsonl]`, goes where that file goes.
 """
 
-from pathlib import PurePath
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
 
 from hydra._internal.core_plugins import file_config_source as hydras
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.plugins.config_source import ConfigResult
-from omegaconf import ListConfig, open_dict
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from omegaconf import ListConfig, OmegaConf, open_dict
+
+from bm.yaml import read_yaml
 
 PACKAGES = {
     "domain": "domains.{name}",
@@ -29,7 +33,12 @@ class FileConfigSource(hydras.FileConfigSource):
     """Hydra's source of YAML files, which knows where each group goes."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        result = super().load_config(config_path)
+        file = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        if not file.exists():
+            raise ConfigLoadError(f"Config not found : {file}")
+        content, head = _read(file, file.stat().st_mtime_ns)
+        header = self._get_header_dict(head)
+        result = ConfigResult(self.provider, f"file://{self.path}", OmegaConf.create(content), header)
         path = PurePath(config_path)
         package = PACKAGES.get(path.parts[0]) if len(path.parts) > 1 else None
         if package is None:
@@ -41,6 +50,12 @@ class FileConfigSource(hydras.FileConfigSource):
             with open_dict(result.config):
                 result.config["defaults"] = [_here(entry) for entry in defaults]
         return result
+
+
+@cache
+def _read(file: Path, changed_ns: int) -> tuple[Any, str]:
+    """What a file says, and the beginning of its text, where a `# @package` line would be; read once while it stays."""
+    return read_yaml(file) or {}, file.read_text(encoding="utf-8")[:512]
 
 
 def _here(entry: object) -> object:

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
 from bm.config import Prices, typed
 from bm.ledger import NOTHING, Ledger, parameters
 from bm.store import Artefact
+from bm.yaml import read_yaml
 
-PRICES: Prices = typed(
-    Prices, OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/settings/prices.yaml"))
-)
+PRICES: Prices = typed(Prices, read_yaml(Path(__file__).parents[1] / "conf/settings/prices.yaml"))
 
 
 def artefact(key: str, seconds: float, inputs: list[str], stage: str = "branch", **more: Any) -> Artefact:

@@ -6,7 +6,7 @@ artefact's key. One marked `Content` is a path that counts by what is there, one
 """
 
 from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
-from bm.config.commands import Chosen, Doctor, EvaluateFolder, Experiment, MergeFolders, Push, Report, VerifyFile
+from bm.config.commands import Doctor, EvaluateFolder, Experiment, MergeFolders, Push, Report, VerifyFile
 from bm.config.component import Component, EngineTarget, SourceTarget, Target, asks
 from bm.config.loading import (
     Content,
@@ -21,7 +21,6 @@ from bm.config.loading import (
     resolved,
     typed,
 )
-from bm.config.planning import Planning
 from bm.config.settings import (
     STRICT,
     Decontamination,
@@ -36,13 +35,12 @@ from bm.config.settings import (
     Verify,
 )
 from bm.config.training import Adapter, Branch, Consolidate, Own, Trainer
-from bm.config.tuning import Range, Tune
+from bm.config.tuning import Range
 
 __all__ = [
     "STRICT",
     "Adapter",
     "Branch",
-    "Chosen",
     "Component",
     "Consolidate",
     "Content",
@@ -62,7 +60,6 @@ __all__ = [
     "NearDuplicates",
     "NoKey",
     "Own",
-    "Planning",
     "Prices",
     "Push",
     "Range",
@@ -70,7 +67,6 @@ __all__ = [
     "SourceTarget",
     "Target",
     "Trainer",
-    "Tune",
     "Verify",
     "VerifyFile",
     "absent",

@@ -3,7 +3,8 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,8 @@ Device = "counts by its kind"
 UNIONS = (typing.Union, types.UnionType)
 T = TypeVar("T")
 ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""What checks and dumps values of a type: to make it takes longer than to use it."""
 
 
 def load(root: type[T], composed: DictConfig) -> T:
@@ -39,7 +42,7 @@ def load(root: type[T], composed: DictConfig) -> T:
 def typed(root: type[T], values: Any, where: str = "") -> T:
     """`values` as a frozen `root`, or a UserError that names the setting by its path below `where`."""
     try:
-        settings = TypeAdapter(root).validate_python(values)
+        settings: T = _adapter(root).validate_python(values)
     except ValidationError as problem:
         first = problem.errors()[0]
         path = ".".join([where] * bool(where) + [str(part) for part in first["loc"] if "function" not in str(part)])
@@ -54,12 +57,12 @@ def typed(root: type[T], values: Any, where: str = "") -> T:
 
 def overridden(settings: T, overrides: Mapping[str, Any], where: str) -> T:
     """`settings` with some fields replaced, checked like the rest."""
-    return typed(type(settings), {**TypeAdapter(type(settings)).dump_python(settings), **overrides}, where)
+    return typed(type(settings), {**_adapter(type(settings)).dump_python(settings), **overrides}, where)
 
 
 def resolved(settings: Any) -> Any:
     """A dataclass of this package as plain JSON values, for a manifest."""
-    return TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return _adapter(type(settings)).dump_python(settings, mode="json")
 
 
 def identity(settings: Any) -> Any:

@@ -274,8 +274,13 @@ class Verify:
     """What judges a response, by name: a function (text after the reasoning, reference, metadata, these settings) →
     `Verdict`. Those of your own stand beside the shipped ones."""
 
+    @property
+    def limits(self) -> tuple[str, float, int, int, int]:
+        """All that a sandbox depends on."""
+        return self.sandbox, self.seconds, self.memory_mb, self.output_kb, self.disk_mb
+
     def __hash__(self) -> int:
-        return hash((self.sandbox, self.seconds, self.memory_mb, self.output_kb, self.disk_mb))
+        return hash(self.limits)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -38,7 +38,7 @@ class Scoring:
     def __call__(self, function: str, arguments: Sequence[Any], settings: Verify) -> bool:
         """`equal` or `score` of `scorers` on JSON values. NoJudgementError; UserError where there is no sandbox."""
         settings = replace(settings, memory_mb=MEMORY_MB)
-        idle = self._idle[function, settings]
+        idle = self._idle[function, settings.limits]
         try:
             stack, running = idle.get_nowait()
         except queue.Empty:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from bm.branch import Traces
 from bm.config import Branch, Component, Target, Trainer, typed
 from bm.student import scratch
+from bm.yaml import read_yaml
 
 CONF = Path(__file__).parents[2] / "conf"
 NOBODY = "bm.track.backends.nobody"
@@ -22,9 +23,7 @@ SHRUNK = {"epochs": 2, "batch": 2, "sequence_length": 256, "learning_rate": 1e-3
 
 def settings(root: type[Any], file: str, **overrides: Any) -> Any:
     """A file of conf/ with some values replaced, as the frozen dataclass that the code gets."""
-    values = OmegaConf.to_container(OmegaConf.load(CONF / file))
-    assert isinstance(values, dict)
-    return typed(root, {**values, **overrides})
+    return typed(root, {**read_yaml(CONF / file), **overrides})
 
 
 def branch(**overrides: Any) -> Branch:
@@ -33,8 +32,8 @@ def branch(**overrides: Any) -> Branch:
     if isinstance(name := chosen["optimizer"], str):
         chosen["optimizer"] = settings(Target, f"optimizer/{name}.yaml")
     if isinstance(name := chosen["loss"], str):
-        of_loss = OmegaConf.load(CONF / f"loss/{name}.yaml")
-        sampled = {"evaluate": {"max_new_tokens": 24, "engine": OmegaConf.load(CONF / "engine/transformers.yaml")}}
+        of_loss = read_yaml(CONF / f"loss/{name}.yaml")
+        sampled = {"evaluate": {"max_new_tokens": 24, "engine": read_yaml(CONF / "engine/transformers.yaml")}}
         values = OmegaConf.merge(sampled, of_loss if "loss" in of_loss else {"loss": of_loss})
         resolved = OmegaConf.to_container(values, resolve=True)
         chosen = {k: resolved[k] for k in ("relation", "own") if k in resolved} | chosen | {"loss": resolved["loss"]}

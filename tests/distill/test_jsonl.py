@@ -8,7 +8,8 @@ from bm.config import Domain, typed
 from bm.distill.selection import FILTERED, select
 from bm.errors import UserError
 from bm.verify import Case, verify
-from tests.distill.conftest import CONF, read
+from bm.yaml import read_yaml
+from tests.distill.conftest import CONF
 from tests.verify.conftest import verifying
 
 LAYOUTS = {
@@ -57,7 +58,7 @@ RESPONSES = {
 
 def questions(file, lines, **overrides):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    node = {"name": "jsonl", **read(CONF / "domain" / "jsonl.yaml")}
+    node = {"name": "jsonl", **read_yaml(CONF / "domain" / "jsonl.yaml")}
     node["source"] |= {"path": str(file), **overrides}
     return select(typed(Domain, node).source("jsonl", seed=1), None, None, "domains.jsonl.traces")
 
@@ -137,7 +138,7 @@ def test_tests_that_are_none_are_found_before_a_teacher_is_paid(tests, line, tmp
 def test_an_empty_file_and_a_pattern_that_matches_nothing_say_so(tmp_path):
     with pytest.raises(UserError, match="has no rows"):
         questions(tmp_path / "set.jsonl", [])
-    node = {"name": "jsonl", **read(CONF / "domain" / "jsonl.yaml")}
+    node = {"name": "jsonl", **read_yaml(CONF / "domain" / "jsonl.yaml")}
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "a", "answer": "1"}) + "\n")
     node["source"] |= {"path": str(tmp_path / "set.jsonl"), "answer_pattern": "#### (.+)"}
     with pytest.raises(UserError, match=r"refuses all of its 1 rows.*answer_pattern"):

@@ -16,7 +16,8 @@ from bm.distill.sources import mix, thoughts
 from bm.distill.sources.reading import rows
 from bm.errors import UserError
 from bm.verify import Case, verify
-from tests.distill.conftest import CONF, read
+from bm.yaml import read_yaml
+from tests.distill.conftest import CONF
 from tests.verify.conftest import verifying
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -24,7 +25,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 def source(domain: str, file: str, **overrides) -> Component:
     """A domain's source as its YAML has it, reading a fixture."""
-    node = read(CONF / "domain" / f"{domain}.yaml")["source"]
+    node = read_yaml(CONF / "domain" / f"{domain}.yaml")["source"]
     return typed(Domain, template(node | {"path": str(FIXTURES / file), **overrides})).source
 
 
@@ -116,7 +117,7 @@ def test_numinamath_leaves_out_what_has_no_answer_or_is_not_valid():
 
 
 def test_the_science_mix_takes_each_part_up_to_its_count_and_nothing_twice():
-    node = read(CONF / "domain" / "science_mix.yaml")["source"]
+    node = read_yaml(CONF / "domain" / "science_mix.yaml")["source"]
     files = {"ablation59k": "full59k.jsonl", "s1k": "s1k_1_1.jsonl", "openthoughts": "openthoughts.jsonl"}
     for name, part in node["parts"].items():
         part["source"]["path"] = str(FIXTURES / files[name])

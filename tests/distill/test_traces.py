@@ -1,8 +1,6 @@
 import itertools
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -12,7 +10,9 @@ from bm.distill import distill, questions
 from bm.distill.traces import QUESTION, TRACE
 from bm.generate import Sample
 from bm.verify import Case, verify
-from tests.distill.conftest import distilling
+from bm.yaml import read_yaml
+from tests.distill.conftest import CONF, distilling
+from tests.forked import Forked
 from tests.verify.conftest import verifying
 
 
@@ -75,7 +75,8 @@ def test_the_same_arguments_give_the_same_bytes(domain, teacher, tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_a_killed_run_goes_on_and_asks_nothing_twice(domain, teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize("domain", ["math"], indirect=True)
+def test_a_killed_run_goes_on_and_asks_nothing_twice(domain, teacher, tmp_path, monkeypatch, forked: Forked):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir(), killed.mkdir()
     expected = distilled(domain, teacher, "train", 1000, undisturbed)
@@ -96,7 +97,7 @@ domain = typed(Domain, {config_of(domain)!r})
 teacher = Component({teacher.target!r}, {dict(teacher.parameters)!r})
 distilled(domain, teacher, "train", 1000, Path({str(killed)!r}))
 """
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert forked.run(["-c", code]) == -signal.SIGKILL
     survived = (killed / "responses.jsonl").read_bytes().splitlines()
     assert 500 <= len(survived) < 1000
     with (killed / "responses.jsonl").open("ab") as file:
@@ -134,8 +135,6 @@ def test_a_teacher_that_never_closes_its_reasoning_keeps_nothing(domain, teacher
 
 @pytest.mark.parametrize("domains", [("math", "coding", "science")])
 def test_domains_draw_on_different_generators(domains):
-    from tests.distill.conftest import CONF, read
-
-    used = [set(read(CONF / "domain" / f"{name}.yaml")["source"]["generators"]) for name in domains]
+    used = [set(read_yaml(CONF / "domain" / f"{name}.yaml")["source"]["generators"]) for name in domains]
     for generators, others in itertools.combinations(used, 2):
         assert not generators & others

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from bm.config import Component, Target, typed
 from bm.track import About
+from bm.yaml import read_yaml
 
 CONF = Path(__file__).parents[2] / "conf" / "tracker"
 KEY = "0123456789abcdef"
@@ -14,9 +13,7 @@ KEY = "0123456789abcdef"
 
 
 def tracker(name: str, **settings: Any) -> Component:
-    values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert isinstance(values, dict)
-    made: Component = typed(Target, {**values, **settings})
+    made: Component = typed(Target, {**read_yaml(CONF / f"{name}.yaml"), **settings})
     return made
 
 

@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from bm.config import Verify, typed
 from bm.errors import UserError
 from bm.verify.sandbox import check
+from bm.yaml import read_yaml
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def verifying(**changes: Any) -> Verify:
     """conf/settings/verify.yaml with some settings changed."""
-    values = OmegaConf.to_container(OmegaConf.load(CONF / "settings" / "verify.yaml"))
-    return typed(Verify, values | changes, "verify")
+    return typed(Verify, read_yaml(CONF / "settings" / "verify.yaml") | changes, "verify")
 
 
 def _works() -> str:

@@ -168,12 +168,14 @@ def test_an_accepted_response_has_no_reason_whatever_its_verifier_says(monkeypat
     assert verify(Case("number", "1", "1", ""), SETTINGS) == Verdict(True, "", "1")
 
 
-def test_a_comparison_cannot_see_files_and_sandboxes_are_kept():
+def test_a_comparison_cannot_see_files_and_sandboxes_are_kept(tmp_path):
+    """Also where runs keep their judges' answers in folders of their own."""
     from bm.verify.judging import judgement
 
     assert verify(Case("math", "\\boxed{\\pi/2}", "\\frac{\\pi}{2}", ""), SETTINGS).accepted
     before = {id(running) for idle in judgement._idle.values() for _, running in idle.queue}
-    assert verify(Case("math", "\\boxed{\\pi/3}", "\\frac{\\pi}{3}", ""), SETTINGS).accepted
+    elsewhere = verifying(seconds=20, answers=tmp_path)
+    assert verify(Case("math", "\\boxed{\\pi/3}", "\\frac{\\pi}{3}", ""), elsewhere).accepted
     after = {id(running) for idle in judgement._idle.values() for _, running in idle.queue}
     assert before == after and before
     for idle in list(judgement._idle.values()):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bm.report.figures.drawing import LIGHT, MARKERS, SMALL, WIDTH, canvas, shorten, ticks, tip
 from bm.report.figures.numbers import MARKS, duration, percent, points, share, signed
-from bm.report.findings.evidence import Funnel, Meeting
+from bm.report.findings.evidence import Funnel
 from bm.report.findings.results import Kind, Results, Row, Verdict
 
 if TYPE_CHECKING:
@@ -85,11 +85,6 @@ def differences(verdicts: Sequence[Verdict], kind: Kind) -> "Figure":
     return _around_zero(lines, lambda value: signed(100 * value, ".3g"), points)
 
 
-def cosines(meetings: Sequence[Meeting]) -> "Figure":
-    """Cosine of each pair of updates, all entries together, with the range over tensors, against zero."""
-    return correlations([(m.pair, m.cosine, m.lowest, m.highest) for m in meetings])
-
-
 def correlations(values: Sequence[tuple[str, float, float, float]]) -> "Figure":
     """Numbers in [-1, 1] with their labels and intervals, against zero."""
     lines = [PanelLine(label, signed(at), "merge", at, low, high) for label, at, low, high in values]
@@ -104,25 +99,16 @@ def _around_zero(lines: Sequence[PanelLine], tick: Callable[[float], str], show:
     return _points(panel, lines, show)
 
 
-def conflicts(meetings: Sequence[Meeting]) -> "Figure":
-    """Share of the entries that both experts changed and changed in opposite directions."""
-    return _bars(
-        [PanelLine(m.pair, percent(m.conflict), "merge", m.conflict, 0, m.conflict) for m in meetings], _percent_tick
-    )
+def shares(values: Mapping[str, float]) -> "Figure":
+    """Shares by their labels, of merges."""
+    return _bars([PanelLine(label, percent(at), "merge", at, 0, at) for label, at in values.items()], _percent_tick)
 
 
-def overlaps(meetings: Sequence[Meeting]) -> "Figure":
-    """Jaccard index of the entries that Arcee Fusion would take of either expert."""
-    return _bars(
-        [PanelLine(m.pair, percent(m.overlap), "merge", m.overlap, 0, m.overlap) for m in meetings], _percent_tick
-    )
-
-
-def costs(rows: Sequence[Row], totals: Mapping[str, float]) -> "Figure":
+def costs(rows: Sequence[Row]) -> "Figure":
     """Seconds of each model's last step (full colour) and of all that it was made from (pale)."""
     lines = []
     for row in rows:
-        own, total = row.cost.seconds, max(totals[row.name], row.cost.seconds)
+        own, total = row.cost.seconds, row.seconds_in_all
         value = duration(own) if duration(own) == duration(total) else f"{duration(own)} of {duration(total)}"
         lines.append(PanelLine(row.name, value, row.kind, own, 0, total))
     longest = max(line.high for line in lines)

@@ -1,6 +1,6 @@
 """Figures with two axes: loss curves, cost against score, and the kept-share map of a merge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bm.report.figures.drawing import LIGHT, MARKERS, SMALL, WIDTH, blank, shorten, tip
@@ -71,7 +71,7 @@ def lengths(responses: Lengths) -> "Figure":
     return figure
 
 
-def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure":
+def cost_against_score(results: Results) -> "Figure":
     """Mean score over seconds: a marker at each model's last step, a line to the time of all that it was made from.
 
     Seconds are logarithmic; models that took none, because they were there before, are left out.
@@ -79,7 +79,7 @@ def cost_against_score(results: Results, totals: Mapping[str, float]) -> "Figure
     figure = blank(300)
     axes = figure.add_axes((0.08, 0.12, 0.91, 0.86))
     for row in results.rows:
-        mean, own, total = results.mean(row), row.cost.seconds, max(totals[row.name], row.cost.seconds)
+        mean, own, total = results.mean(row), row.cost.seconds, row.seconds_in_all
         if mean is None or own == 0:
             continue
         note = tip([row.name, percent(mean), f"{duration(own)} of {duration(total)}"])

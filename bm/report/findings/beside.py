@@ -30,7 +30,7 @@ def pairs(grid: Grid, published: Published | None) -> list[Pair]:
 
 def paper_columns(grid: Grid, published: Published | None) -> dict[str, tuple[int, str]]:
     """The place and the title of the paper's column for each task of the grid, or for its domain."""
-    domains = {domain: task for cell in grid.cells for domain, task in cell.domains.items()}
+    domains = {domain: task for cell in grid.cells for domain, task in cell.results.domains.items()}
     named = published.columns.items() if published else ()
     tasks = [(place, title, domains.get(about, about)) for place, (title, about) in enumerate(named)]
     return {task: (place, title) for place, title, task in tasks if task in grid.tasks}

@@ -27,7 +27,7 @@ from bm.report.findings.published import (
     Ratio,
     Stated,
 )
-from bm.report.findings.results import Cost, Kind, Row, Score
+from bm.report.findings.results import Cost, Kind, Results, Row, Score
 from bm.statistics import OverSeeds, holm, over_seeds
 
 Truth = Literal["supported", "refuted", "undecided", "not tested at this scale"]
@@ -190,6 +190,5 @@ def _paper(published: Published) -> Cell:
         cost = Cost(0.0, told.gpu_hours or 0.0, 0)
         return Row(told.name, kind, scores, cost, told.name, method=told.method, order=told.order, domains=domains)
 
-    return Cell(
-        None, 0, {}, tuple(row(r, r.kind) for r in published.rows if r.kind), (), domains={c: c for c in columns}
-    )
+    rows = tuple(row(r, r.kind) for r in published.rows if r.kind)
+    return Cell(None, 0, {}, Results(rows, (), domains={column: column for column in columns}))

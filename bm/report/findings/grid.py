@@ -12,12 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-from omegaconf._utils import get_yaml_loader
-
 from bm.errors import UserError, nearest
-from bm.report.findings.results import KINDS, Kind, Results, Retained, Row, Run, Score, Verdict, read
+from bm.report.findings.results import KINDS, Kind, Results, Row, Run, Score, read
 from bm.statistics import Interval, over_seeds
+from bm.yaml import read_yaml
 
 CONFIDENCE = 0.95
 """Confidence of the intervals over seeds."""
@@ -34,23 +32,8 @@ class Cell:
     seed: int
     settings: Mapping[str, Any]
     """The resolved settings that differ between the grid's cells, by dotted name: a number, text, truth or None."""
-    rows: tuple[Row, ...]
-    verdicts: tuple[Verdict, ...]
-    retention: tuple[Retained, ...] = ()
-    cosines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """`updates` and `gradients` by pair of domains, as far as they were measured (paper, appendix C)."""
-    domains: Mapping[str, str] = field(default_factory=dict)
-    """The task that is each domain's own."""
-    meetings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """How pairs of experts meet, as `Results` has it."""
-    run: Run | None = None
-    """What makes it again; None as for `folder`."""
-
-    @cached_property
-    def results(self) -> Results:
-        return Results(
-            self.rows, self.verdicts, self.retention, cosines=self.cosines, domains=self.domains, meetings=self.meetings
-        )
+    results: Results
+    """What it found; without a `run` where it is known from a record."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,7 @@ class Grid:
         holding: dict[tuple[Kind, str], list[Held]] = {}
         for cell in self.cells:
             place = _sorting(cell.settings)
-            for row in cell.rows:
+            for row in cell.results.rows:
                 holding.setdefault((row.kind, row.name), []).append((place, cell, row))
         labelled = [entry for of, held in holding.items() for entry in self._labelled(list(_named(*of, held)))]
         return tuple(sorted(labelled, key=lambda e: (KINDS.index(e.kind), e.name, _sorting(e.settings))))
@@ -190,8 +173,7 @@ def gather(outputs: Path, experiment: str, recipe: str | None) -> Grid:
 
 def alone(results: Results) -> Grid:
     """A run as a grid of one cell, known by its results alone."""
-    cell = Cell(None, 0, {}, results.rows, results.verdicts, results.retention, results.cosines, results.domains)
-    return Grid("", results.run.recipe if results.run else "", (cell,))
+    return Grid("", results.run.recipe if results.run else "", (Cell(None, 0, {}, results),))
 
 
 def sweeps(by_file: Mapping[Path, Results]) -> list[Grid]:
@@ -231,23 +213,16 @@ def _runs(outputs: Path) -> Iterator[tuple[Path, Results]]:
 def _grid(experiment: str, recipe: str, runs: Sequence[tuple[Path, Results, Run]]) -> Grid:
     latest: dict[str, tuple[Path, Results, Run, dict[str, Any]]] = {}
     for path, results, run in runs:
-        config: Any = yaml.load((path / "config.yaml").read_text(), _Loader)  # a safe loader
+        config = read_yaml(path / "config.yaml")
         settings = {name: value for name, value in config.items() if name not in APART}
         latest[repr((run.seed, settings))] = (path, results, run, settings)
     distinct = list(latest.values())
     differ = differing([config for *_, config in distinct], [run.seed for _, _, run, _ in distinct])
     cells = [
-        Cell(path, run.seed, dict(sorted(settings.items())), results.rows, results.verdicts, results.retention,
-             results.cosines, results.domains, results.meetings, run)
+        Cell(path, run.seed, dict(sorted(settings.items())), results)
         for (path, results, run, _), settings in zip(distinct, differ, strict=True)
-    ]  # fmt: skip
+    ]
     return Grid(experiment, recipe, tuple(sorted(cells, key=lambda cell: (_sorting(cell.settings), cell.seed))))
-
-
-class _Loader(yaml.CSafeLoader):  # type: ignore[misc]  # the library has no types
-    """YAML as OmegaConf reads it, in C: a thirtieth of the time."""
-
-    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
 
 
 def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def cosines_by_seed(claim: Cosine, cells: Sequence[Cell]) -> dict[str, list[Valu
     """A value for each pair of domains and each seed: the mean over its cells."""
     cosines: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        for pair, cosine in cell.cosines.get(claim.of, {}).items():
+        for pair, cosine in cell.results.cosines.get(claim.of, {}).items():
             cosines[pair][cell.seed].append(cosine)
     return {pair: [Value(s, fmean(of)) for s, of in sorted(seeds.items())] for pair, seeds in sorted(cosines.items())}
 
@@ -122,7 +122,8 @@ def _chosen(which: Models, cells: Sequence[Cell]) -> list[Placed]:
         if cells and wanted in ENDS:
             wanted = ENDS[wanted](cell.settings[name] for cell in cells)
         cells = [cell for cell in cells if cell.settings[name] == wanted]
-    return [(cell, row) for cell in cells for row in cell.rows if row.out_after is None and _meant(which, row)]
+    rows = ((cell, row) for cell in cells for row in cell.results.rows)
+    return [(cell, row) for cell, row in rows if row.out_after is None and _meant(which, row)]
 
 
 def _meant(which: Models, row: Row) -> bool:
@@ -146,7 +147,7 @@ def _fits(wanted: str | None, value: str | None) -> bool:
 
 def _tasks(measure: str | tuple[str, ...], row: Row, cell: Cell) -> list[str]:
     """The tasks that a claim is about; none where the cell has no such."""
-    domains = cell.domains
+    domains = cell.results.domains
     match measure:
         case "mean":
             return list(domains.values())

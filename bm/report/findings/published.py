@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import OmegaConf
 from pydantic import Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
 from bm.config import STRICT, Name, typed
 from bm.errors import UserError, nearest
 from bm.report.findings.results import Kind
+from bm.yaml import read_yaml
 
 SOURCE = "Branch-Merge distillation, arXiv 2503.04872v3"
 SCALE = "DeepSeek-R1-Distill-Qwen-32B, experts trained on 58k, 20k and 8.6k traces of DeepSeek-R1, on 32 H800 GPUs"
@@ -158,7 +158,7 @@ def published(experiment: str) -> Published:
     if not path.is_file():
         known = [file.parent.name for file in experiments_dir().glob("*/published.yaml")]
         raise UserError(f"there is no experiment '{experiment}'{nearest(experiment, known)}")
-    table = typed(Published, OmegaConf.to_container(OmegaConf.create(path.read_text())), str(path))
+    table = typed(Published, read_yaml(path), str(path))
     for row in table.rows:
         if len(row.values) != len(table.columns) or len(row.tokens) not in (0, len(table.columns)):
             raise UserError(f"{path}: '{row.name}' needs a value for each of the {len(table.columns)} columns")

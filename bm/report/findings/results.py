@@ -25,7 +25,7 @@ Claim = Literal[
 ]  # fmt: skip
 
 MEAN = "mean"
-"""Stands where a task does when a verdict is about the mean over the experts' tasks."""
+"""Stands where a task does for the mean over the domains' tasks."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Row:
     """By domain, nats per token on its held-out traces; empty where they were not measured."""
     distance: float | None = None
     """How far it went from the student: ‖θ − θ0‖ / ‖θ0‖."""
+
+    @property
+    def seconds_in_all(self) -> float:
+        """Seconds of all that it was made from; of its own step alone where the rest was not asked."""
+        return max(self.cost.seconds, self.total.seconds if self.total else 0.0)
 
     @property
     def domain(self) -> str | None:

@@ -101,18 +101,5 @@ def _paired(first: Graded, second: Graded, tasks: Sequence[str]) -> tuple[dict[s
 
 def _verdict(pair: tuple[Claim, Row, Row, str], comparison: Comparison, adjusted: float) -> Verdict:
     claim, row, other, task = pair
-    return Verdict(
-        claim=claim,
-        name=row.name,
-        against=other.name,
-        task=task,
-        difference=comparison.difference,
-        low=comparison.low,
-        high=comparison.high,
-        p=adjusted,
-        verdict=comparison.verdict,
-        questions=comparison.questions,
-        questions_needed=comparison.questions_needed,
-        samples_needed=comparison.samples_needed,
-        cost_ratio=row.cost.seconds / other.cost.seconds if other.cost.seconds else None,
-    )
+    ratio = row.cost.seconds / other.cost.seconds if other.cost.seconds else None
+    return Verdict(claim, row.name, other.name, task, **vars(replace(comparison, p=adjusted)), cost_ratio=ratio)

@@ -6,22 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bm.report.figures import numbers
-from bm.report.findings.published import SCALE, SOURCE, Published, PublishedRow, tables
+from bm.report.findings.published import PublishedRow, published
 from bm.report.findings.results import KINDS, Claim, Results
 from bm.statistics import Outcome
 
 OTHERWISE: dict[Outcome, str] = {"undecided": "undecided", "worse": "below"}
-CAUTION = "Runs at another scale than the paper's: claims are compared (signs, orders, ratios), not values."
-
-
-@dataclass(frozen=True)
-class Paper:
-    source: str
-    scale: str
-    tables: tuple[Published, ...]
-
-    def table(self, number: str) -> Published:
-        return next(table for table in self.tables if table.number == number)
 
 
 @dataclass(frozen=True)
@@ -33,14 +22,9 @@ class Answer:
     runs: Mapping[str, str]
 
 
-def published() -> Paper:
-    """The paper's figures, from the experiments' folders."""
-    return Paper(SOURCE, SCALE, tuple(tables()))
-
-
-def claims(paper: Paper, runs: Mapping[str, Results]) -> list[Answer]:
+def claims(runs: Mapping[str, Results]) -> list[Answer]:
     """Every claim that runs and paper have in common."""
-    student, ablation = paper.table("Table 1").of("student")[0], paper.table("Table 2")
+    student, ablation = published("table1").of("student")[0], published("table2")
     experts, merges, (mixture,) = ablation.of("expert"), ablation.of("merge"), ablation.of("mixture")
     best = dict([max(_means(merges).items(), key=lambda pair: pair[1])])
 

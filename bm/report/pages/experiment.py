@@ -27,7 +27,7 @@ from bm.report.pages import law
 from bm.report.pages.exports import export, slug
 from bm.report.pages.html import script, write_page
 from bm.report.pages.record import FILE, command, measured, recorded
-from bm.report.pages.tables import claimed, contested, tabled
+from bm.report.pages.tables import Table, claimed, contested, tabled
 from bm.report.pages.terminal import show_grid
 from bm.report.pages.wording import TRUTHS, allowed, made_on, spent
 from bm.store import MANIFEST, Artefact, Store, model_digest, write_json
@@ -62,7 +62,7 @@ def report_grid(
         export(drawn, tables, home / "figures", rasters=True)
         if record:
             export(drawn, tables, record / "figures", rasters=False)
-        _publish(grid, paper, judged, drawn, made, remarks, home / "index.html")
+        _publish(grid, paper, tables, drawn, made, remarks, home / "index.html")
     if record:
         write_json(record / FILE, measured(grid, judged, made))
         if told[1]:
@@ -87,7 +87,7 @@ def _law(grid: Grid) -> tuple[list[Observation], list[Law], list[Fit], Mapping[s
 
 def _models(grid: Grid, outputs: Path) -> list[Artefact]:
     """The artefacts behind the grid's rows that are in the store below `outputs`."""
-    keys = sorted({row.key for cell in grid.cells for row in cell.rows})
+    keys = sorted({row.key for cell in grid.cells for row in cell.results.rows})
     paths = [path for key in keys for path in outputs.glob(f"store/*/{key}/{MANIFEST}")]
     store = Store(outputs / "store")
     return [artefact for path in paths if (artefact := store.find(path.parent.parent.name, path.parent.name))]
@@ -126,7 +126,7 @@ def _spent(models: Sequence[Artefact], store: Store, prices: Prices) -> list[str
 def _publish(
     grid: Grid,
     paper: Published | None,
-    judged: Sequence[Claim],
+    tables: Mapping[str, Table],
     drawn: Sequence[Chart],
     made: Mapping[str, str],
     remarks: Sequence[str],
@@ -138,9 +138,8 @@ def _publish(
         for chart in drawn
     ]
     write_page(
-        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks,
-        models=tabled(grid, paper), claims=claimed(judged), methods=contested(grid), figures=figures,
-        source=paper and paper.number and SOURCE,
-        command=command(grid), commands=[cell.run.command for cell in grid.cells if cell.run], environment=made,
+        path, "grid.html.j2", grid=grid, title=_title(grid, paper), remarks=remarks, **tables, figures=figures,
+        source=paper and paper.number and SOURCE, command=command(grid), environment=made,
+        commands=[cell.results.run.command for cell in grid.cells if cell.results.run],
         shown=list(dict.fromkeys(entry.kind for entry in grid.entries)), **script("table.js"),
     )  # fmt: skip

@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from bm.report.figures import lineage, numbers, panels, plots
 from bm.report.figures.drawing import DARK, LIGHT, inline, style
+from bm.report.findings.claims import CAUTION
 from bm.report.findings.evidence import OUTSIDE, Evidence, Funnel, KeptShare, Meeting, Node, lineage_of
+from bm.report.findings.published import SCALE, SOURCE, tables
 from bm.report.findings.results import KINDS, Claim, Kind, Results
 from bm.report.findings.traces import Browsed, embedded
 from bm.report.pages import comparison, wording
@@ -47,24 +49,22 @@ class Shown:
 
 def publish(results: Results, evidence: Evidence, path: Path) -> None:
     """Write the page of one run."""
-    totals = {row.name: (row.total or row.cost).seconds for row in results.rows}
     with style():
         figures = {
             "scores": drawn("score", _scores(results)),
             "verdicts": drawn("verdict", _verdicts(results)),
-            "costs": drawn("cost", _costs(results, totals)),
+            "costs": drawn("cost", _costs(results)),
             "loss": drawn("loss", [Shown(plots.loss(c), f"Training loss of {c.name}") for c in evidence.curves]),
             "kept": drawn("kept", _kept(evidence.kept)),
             "meetings": drawn("meeting", _meetings(evidence.meetings)),
             "funnels": drawn("funnel", _funnels(evidence.funnels)),
             "lineage": drawn("lineage", _lineage(results, evidence.lineage)),
         }
-    finding = {"headline": wording.headline(results), "remarks": wording.remarks(results, totals)}
-    largest = _largest(evidence.kept)
-    tables = {"models": of_run(results), "verdict_table": of_verdicts(results)}
     write_page(
-        path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=largest, **tables, **finding
-    )
+        path, "run.html.j2", results=results, evidence=evidence, figures=figures, largest=_largest(evidence.kept),
+        models=of_run(results), verdict_table=of_verdicts(results), headline=wording.headline(results),
+        remarks=wording.remarks(results),
+    )  # fmt: skip
 
 
 DRAWN = 24
@@ -73,7 +73,6 @@ DRAWN = 24
 
 def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
     """Write the page of several runs, the latest last, beside what the paper reports; the latest are also drawn."""
-    paper = comparison.published()
     with style():
         means = [
             Shown(panels.means(results), f"Mean over tasks of {name}", name)
@@ -81,10 +80,11 @@ def publish_comparison(runs: Mapping[str, Results], path: Path) -> None:
             if any(results.mean(row) is not None for row in results.rows)
         ]
         figures = drawn("mean", means)
-    claims = comparison.claims(paper, runs)
-    caution = comparison.CAUTION
     models = {name: of_run(results) for name, results in runs.items()}
-    write_page(path, "comparison.html.j2", paper=paper, caution=caution, runs=models, claims=claims, figures=figures)
+    write_page(
+        path, "comparison.html.j2", source=SOURCE, scale=SCALE, tables=tables(), caution=CAUTION, runs=models,
+        claims=comparison.claims(runs), figures=figures,
+    )  # fmt: skip
 
 
 def publish_traces(traces: Browsed, path: Path) -> None:
@@ -152,9 +152,9 @@ def _verdicts(results: Results) -> list[Shown]:
     return [Shown(panels.differences(verdicts, kind), title, title) for title, kind, verdicts in grouped if verdicts]
 
 
-def _costs(results: Results, totals: Mapping[str, float]) -> list[Shown]:
+def _costs(results: Results) -> list[Shown]:
     time = Shown(
-        panels.costs(results.rows, totals),
+        panels.costs(results.rows),
         "Time that each model took",
         "Time",
         "Full colour: the model's own step. Pale: with all that it was made from, each counted once.",
@@ -168,7 +168,7 @@ def _costs(results: Results, totals: Mapping[str, float]) -> list[Shown]:
         f"pass@1 over {', '.join(results.compared)}, each counting the same; verdicts have the intervals.",
     )
     both = Shown(
-        plots.cost_against_score(results, totals),
+        plots.cost_against_score(results),
         "Mean score of each model over its time",
         "Mean against time",
         "Marker: the model's own step. Line: up to the time of all it was made from. Up and left is better.",
@@ -200,10 +200,15 @@ def _meetings(meetings: Sequence[Meeting]) -> list[Shown]:
     conflict = "Of the entries that both changed, those they changed in opposite directions."
     overlap = "Jaccard index of the entries that Arcee Fusion would take of either into the student."
     return [
-        Shown(panels.cosines(meetings), "Cosine of the experts' updates", "Cosine of updates", cosine),
-        Shown(panels.conflicts(meetings), "Sign conflict of the experts' updates", "Opposite directions", conflict),
-        Shown(panels.overlaps(meetings), "Overlap of what fusion would take", "Overlap of masks", overlap),
-    ]
+        Shown(
+            panels.correlations([(m.pair, m.cosine, m.lowest, m.highest) for m in meetings]),
+            "Cosine of the experts' updates", "Cosine of updates", cosine,
+        ),
+        Shown(panels.shares({m.pair: m.conflict for m in meetings}), "Sign conflict of the experts' updates",
+              "Opposite directions", conflict),
+        Shown(panels.shares({m.pair: m.overlap for m in meetings}), "Overlap of what fusion would take",
+              "Overlap of masks", overlap),
+    ]  # fmt: skip
 
 
 def _heard(step: KeptShare) -> str:

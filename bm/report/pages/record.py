@@ -12,7 +12,7 @@ from bm.report.findings.claims import Claim, claims
 from bm.report.findings.evidence import HARDWARE
 from bm.report.findings.grid import Cell, Grid
 from bm.report.findings.published import published
-from bm.report.findings.results import Retained, row_of, row_values
+from bm.report.findings.results import Results, Retained, row_of, row_values
 from bm.report.pages.exports import export_table
 from bm.report.pages.tables import claimed
 from bm.store import write_json
@@ -34,15 +34,17 @@ def measured(grid: Grid, judged: Sequence[Claim], made: Mapping[str, str]) -> di
             {
                 "settings": dict(cell.settings),
                 "seed": cell.seed,
-                "domains": cell.domains,
-                "cosines": cell.cosines,
-                "meetings": cell.meetings,
-                "retention": [asdict(kept) for kept in cell.retention],
+                "domains": cell.results.domains,
+                "cosines": cell.results.cosines,
+                "meetings": cell.results.meetings,
+                "retention": [asdict(kept) for kept in cell.results.retention],
             }
             for cell in grid.cells
         ],
         "rows": [
-            {"settings": dict(c.settings), "seed": c.seed} | row_values(row) for c in grid.cells for row in c.rows
+            {"settings": dict(cell.settings), "seed": cell.seed} | row_values(row)
+            for cell in grid.cells
+            for row in cell.results.rows
         ],
         "claims": [asdict(claim) for claim in judged],
     }
@@ -54,7 +56,7 @@ def command(grid: Grid) -> str:
     Overrides that were not crossed with each other are left to the experiment's own sweep.
     Where it was made (`paths`) is of one machine alone, and left out.
     """
-    runs = [cell.run for cell in grid.cells if cell.run]
+    runs = [cell.results.run for cell in grid.cells if cell.results.run]
     told = [dict(word.partition("=")[::2] for word in run.overrides if not word.startswith("paths.")) for run in runs]
     values = {
         name: list(dict.fromkeys(overrides[name] for overrides in told if name in overrides))
@@ -71,14 +73,15 @@ def command(grid: Grid) -> str:
 def recorded(values: Mapping[str, Any]) -> Grid:
     """The grid of a measured.json, as far as its claims and figures need it."""
     rows = [((row["settings"], row["seed"]), row_of(row)) for row in values["rows"]]
-    cells = [
-        Cell(None, cell["seed"], cell["settings"],
-             tuple(row for at, row in rows if at == (cell["settings"], cell["seed"])),
-             (), tuple(Retained(**kept) for kept in cell.get("retention", ())),
-             cosines=cell["cosines"], domains=cell["domains"],
-             meetings=cell.get("meetings", {}))
-        for cell in values["cells"]
-    ]  # fmt: skip
+
+    def results(cell: Mapping[str, Any]) -> Results:
+        return Results(
+            tuple(row for at, row in rows if at == (cell["settings"], cell["seed"])), (),
+            tuple(Retained(**kept) for kept in cell.get("retention", ())),
+            cosines=cell["cosines"], domains=cell["domains"], meetings=cell.get("meetings", {}),
+        )  # fmt: skip
+
+    cells = [Cell(None, cell["seed"], cell["settings"], results(cell)) for cell in values["cells"]]
     return Grid(values["experiment"], values["recipe"], tuple(cells))
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bm.report.figures import numbers
-from bm.report.figures.charts.chart import MEAN, scored
+from bm.report.figures.charts.chart import scored
 from bm.report.findings.beside import Pair, pairs, paper_columns
 from bm.report.findings.claims import Claim
 from bm.report.findings.contest import Standing, contest
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid, alone, said
 from bm.report.findings.published import Published
-from bm.report.findings.results import Kind, Results, Row, Verdict
+from bm.report.findings.results import MEAN, Kind, Results, Row, Verdict
 from bm.report.pages import wording
 
 

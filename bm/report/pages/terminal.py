@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bm.report.figures import numbers
+from bm.report.findings.claims import CAUTION
 from bm.report.findings.results import Kind, Results
 from bm.report.pages import comparison, wording
 from bm.report.pages.tables import Table as Tabled
@@ -84,11 +85,10 @@ def _cell(cell: TableCell) -> str:
 
 def show_comparison(runs: Mapping[str, Results], console: Console) -> None:
     """The claims, as the paper's figures and as each run decide them; of many runs the latest."""
-    paper, latest = comparison.published(), dict(list(runs.items())[-LONGEST:])
-    for claim in comparison.claims(paper, latest):
+    for claim in comparison.claims(dict(list(runs.items())[-LONGEST:])):
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
         for name, answer in {"the paper": claim.paper, **claim.runs}.items():
             table.add_row(f"  {escape(name)}", escape(answer))
         console.print(claim.title, table)
     more = f" {len(runs) - LONGEST} earlier runs are on the page." if len(runs) > LONGEST else ""
-    console.print(f"[dim]{comparison.CAUTION}{more}[/]")
+    console.print(f"[dim]{CAUTION}{more}[/]")

@@ -83,10 +83,9 @@ def figures(results: Results, folder: Path) -> Iterator[Path]:
 
     if results.highest_mean is None:
         return
-    totals = {row.name: (row.total or row.cost).seconds for row in results.rows}
     with style():
-        drawings = {"mean": panels.means(results), "time": panels.costs(results.rows, totals),
-                    "mean against time": plots.cost_against_score(results, totals)}  # fmt: skip
+        drawings = {"mean": panels.means(results), "time": panels.costs(results.rows),
+                    "mean against time": plots.cost_against_score(results)}  # fmt: skip
         for name, figure in drawings.items():
             figure.savefig(folder / f"{name}.png", dpi=150)
             yield folder / f"{name}.png"

@@ -86,11 +86,8 @@ def _experts(results: Results) -> str:
     return f"On its own task, {won} of {count(len(own), 'expert')} beat{'s' * (won == 1)} the student."
 
 
-def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
-    """What must be known beside the headline: how the best merge was picked, what it cost, what the experts gained.
-
-    `totals`: seconds of a row with everything it was made from, by name.
-    """
+def remarks(results: Results) -> list[str]:
+    """What must be known beside the headline: how the best merge was picked, what it cost, what the experts gained."""
     lines = []
     left = sum(row.out_after is not None for row in results.rows)
     if left:
@@ -102,16 +99,16 @@ def remarks(results: Results, totals: Mapping[str, float]) -> list[str]:
         picked = optimistic if merges > 1 else ""
         lines.append(f"The best merge is {best.name}{picked}.")
     if best is not None and mixture is not None and mixture.cost.seconds > 0:
-        lines.append(_price(best, mixture, totals))
+        lines.append(_price(best, mixture))
     if best is not None and any(v.claim == "expert over student" for v in results.verdicts):
         lines.append(_experts(results))
     lines += forecasts(results)
     return [*lines, *(made_on(results.run.hardware) if results.run else [])]
 
 
-def _price(best: Row, mixture: Row, totals: Mapping[str, float]) -> str:
+def _price(best: Row, mixture: Row) -> str:
     own, ratio = duration(best.cost.seconds), share(best.cost.seconds / mixture.cost.seconds)
-    all_of = f"{duration(totals[best.name])} against {duration(totals[mixture.name])}"
+    all_of = f"{duration(best.seconds_in_all)} against {duration(mixture.seconds_in_all)}"
     return f"Merging took {own}, {ratio} of the mixture's training; with all that each was made from it is {all_of}."
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bm.errors import UserError
-from bm.report import Cost, Row, Score
+from bm.report import Cost, Results, Row, Score
 from bm.report.findings.claims import Claim, claims
 from bm.report.findings.grid import Cell, Grid
 from bm.report.findings.published import Cosine, Difference, Models, Order, Published, Ratio, published
@@ -43,7 +43,7 @@ def cell(seed: int, shares: Shares, settings: Mapping[str, Any] | None = None, *
         )
         for name, scores in shares.items()
     )
-    return Cell(None, seed, settings or {}, rows, (), domains=TASKS, **more)
+    return Cell(None, seed, settings or {}, Results(rows, (), domains=TASKS, **more))
 
 
 def made(name: str) -> dict[str, Any]:
@@ -234,7 +234,10 @@ def test_an_order_stands_and_falls_with_its_weakest_step(
     judged = of_grid(Order(id="c", claim="c", test="order", of=of, measure="math"), grid)
     assert judged.verdict == verdict
     if verdict == "supported":
-        steps = [[a.rows[i].scores["t_math"].mean - a.rows[i + 1].scores["t_math"].mean for a in grid] for i in (0, 1)]
+        steps = [
+            [a.results.rows[i].scores["t_math"].mean - a.results.rows[i + 1].scores["t_math"].mean for a in grid]
+            for i in (0, 1)
+        ]
         smallest = min(steps, key=lambda step: sum(step))
         assert judged.measured == pytest.approx(sum(smallest) / 4)
         assert [part.measured for part in judged.parts] == pytest.approx([sum(step) / 4 for step in steps])

@@ -38,7 +38,7 @@ def test_differences_are_paired_by_seed_and_allowed_for_being_many(tmp_path: Pat
         pairs = []
         for seed_cell in measured.cells:
             if seed_cell.settings["student.branch.at"] == standing.regime:
-                mean = {row.method: seed_cell.results.mean(row) for row in seed_cell.rows}
+                mean = {row.method: seed_cell.results.mean(row) for row in seed_cell.results.rows}
                 pairs.append(mean[standing.method] - mean["linear"])
         assert standing.difference is not None
         assert standing.difference.mean == pytest.approx(sum(pairs) / len(pairs))

@@ -1,10 +1,11 @@
 from bm.report import results
-from bm.report.pages.comparison import claims, published
+from bm.report.findings.published import tables
+from bm.report.pages.comparison import claims
 from tests.report.conftest import SETTINGS, Fixture
 
 
 def test_claims_of_the_paper_follow_from_its_tables() -> None:
-    said = {claim.title: claim.paper for claim in claims(published(), {})}
+    said = {claim.title: claim.paper for claim in claims({})}
     assert said["Experts beat the student, each on its own task"] == "3 of 3 above: +0.5, +6.2, +2.4"
     assert said["Merges beat the student on the mean"] == "2 of 2 above: +4.4, +4.3"
     assert said["Merges match or beat the data mixture on the mean"] == "2 of 2 above: +1.0, +0.9"
@@ -15,13 +16,13 @@ def test_claims_of_the_paper_follow_from_its_tables() -> None:
 
 
 def test_every_published_row_has_a_value_per_column() -> None:
-    for table in published().tables:
+    for table in tables():
         assert all(len(row.values) == len(table.columns) for row in table.rows), table.number
 
 
 def test_claims_of_a_run_count_its_verdicts(experiment: Fixture) -> None:
     outcome = results(experiment.subjects, experiment.artefacts, SETTINGS)
-    first, _, third, cost, order = claims(published(), {"seed 1": outcome})
+    first, _, third, cost, order = claims({"seed 1": outcome})
     assert first.runs["seed 1"].startswith("3 of 3 above: +")
     over = [v for v in outcome.verdicts if v.claim == "merge over mixture"]
     assert third.runs["seed 1"].startswith(f"{sum(v.verdict == 'better' for v in over)} of 3 above")
@@ -31,6 +32,6 @@ def test_claims_of_a_run_count_its_verdicts(experiment: Fixture) -> None:
 
 def test_a_run_without_merges_answers_what_it_can(experiment: Fixture) -> None:
     outcome = results([s for s in experiment.subjects if s.kind in ("student", "expert")], [], SETTINGS)
-    said = [claim.runs["seed 1"] for claim in claims(published(), {"seed 1": outcome})]
+    said = [claim.runs["seed 1"] for claim in claims({"seed 1": outcome})]
     assert said[0].startswith("3 of 3 above")
     assert said[1:4] == ["–", "–", "–"]

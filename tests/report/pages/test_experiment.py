@@ -16,7 +16,7 @@ from bm.report.figures.charts.frontier import Point, unbeaten
 from bm.report.figures.drawing import style
 from bm.report.findings.grid import Cell, Grid, gather
 from bm.report.findings.published import published
-from bm.report.findings.results import write
+from bm.report.findings.results import Results, write
 from bm.report.pages.exports import escaped, latex
 from bm.report.pages.record import command
 from bm.report.pages.tables import Column, Table, TableCell, TableRow, tabled
@@ -36,6 +36,15 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     for make in grids.ALL.values():
         make(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reported(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the `report` of the grid `lambda`, and its record as experiments/ would have it."""
+    folder = tmp_path_factory.mktemp("reported")
+    (folder / "experiments/lambda").mkdir(parents=True)
+    report_grid(outputs, "lambda", None, grids.PRICES, folder / "report", folder / "experiments/lambda")
     return folder
 
 
@@ -60,34 +69,32 @@ def test_a_grid_of_one_student_has_a_page_without_figures(tmp_path: Path) -> Non
     assert sorted(p.name for p in (tmp_path / "report/figures").iterdir()) == ["models.csv", "models.tex"]
 
 
-def test_files_of_figures_are_whole_and_the_page_is_self_contained(outputs: Path, tmp_path: Path) -> None:
-    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path, None)
-    page = Outline((tmp_path / "index.html").read_text())
+def test_files_of_figures_are_whole_and_the_page_is_self_contained(reported: Path) -> None:
+    report = reported / "report"
+    page = Outline((report / "index.html").read_text())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
     assert all(address.startswith(("#", "data:,")) for address in page.addresses)
-    stems = {p.stem for p in (tmp_path / "figures").glob("*.svg")}
+    stems = {p.stem for p in (report / "figures").glob("*.svg")}
     assert "curve-merge-methods-arcee-fusion-lam" in stems
     for stem in stems:
-        svg = etree.fromstring((tmp_path / f"figures/{stem}.svg").read_bytes())
+        svg = etree.fromstring((report / f"figures/{stem}.svg").read_bytes())
         assert svg.tag == "{http://www.w3.org/2000/svg}svg"
-        assert (tmp_path / f"figures/{stem}.png").read_bytes().startswith(b"\x89PNG")
-        with (tmp_path / f"figures/{stem}.csv").open(newline="") as file:
+        assert (report / f"figures/{stem}.png").read_bytes().startswith(b"\x89PNG")
+        with (report / f"figures/{stem}.csv").open(newline="") as file:
             table = list(csv.reader(file))
         assert len(table) > 1
         assert len({len(row) for row in table}) == 1
-    with (tmp_path / "figures/curve-merge-methods-arcee-fusion-lam.csv").open(newline="") as file:
+    with (report / "figures/curve-merge-methods-arcee-fusion-lam.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["line"] == "mean"]
     assert [float(row["lam"]) for row in rows] == [0, 0.5, 1.5, 3, 6]
     assert all(float(row["low"]) < float(row["mean"]) < float(row["high"]) for row in rows)
 
 
-def test_two_reports_of_one_grid_are_equal_to_the_byte(outputs: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        report_grid(outputs, "orders", None, grids.PRICES, tmp_path / name, None)
+def test_two_reports_of_one_grid_are_equal_to_the_byte(outputs: Path, reported: Path, tmp_path: Path) -> None:
+    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path, None)
     first, second = (
-        {p.relative_to(home): p.read_bytes() for p in home.rglob("*.*")}
-        for home in (tmp_path / "one", tmp_path / "two")
+        {p.relative_to(home): p.read_bytes() for p in home.rglob("*.*")} for home in (reported / "report", tmp_path)
     )
     assert len(first) > 20
     assert first == second
@@ -125,17 +132,15 @@ def test_a_grid_costs_its_models_and_their_tests_each_once(tmp_path: Path, capsy
     assert said in (tmp_path / "report/index.html").read_text()
 
 
-def test_the_record_holds_every_row_and_claim(outputs: Path, tmp_path: Path) -> None:
-    record = tmp_path / "experiments/lambda"
-    record.mkdir(parents=True)
-    report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", record)
+def test_the_record_holds_every_row_and_claim(outputs: Path, reported: Path, tmp_path: Path) -> None:
+    record = reported / "experiments/lambda"
     kept = json.loads((record / "measured.json").read_text())
     assert kept.keys() >= {"experiment", "recipe", "command", "commit", "hardware", "versions", "rows", "claims"}
     assert kept["command"] == "bm run -m experiment=lambda recipe=tiny seed=1,2,3"
     assert len(kept["rows"]) == 15 * 6
     assert {"settings", "seed", "name", "kind", "scores", "cost", "key"} <= kept["rows"][0].keys()
     assert [claim["id"] for claim in kept["claims"]] == [claim.id for claim in published("lambda").claims]
-    assert (record / "figures/models.tex").read_text() == (tmp_path / "report/figures/models.tex").read_text()
+    assert (record / "figures/models.tex").read_text() == (reported / "report/figures/models.tex").read_text()
     with pytest.raises(UserError, match="needs a checkout"):
         report_grid(outputs, "lambda", None, grids.PRICES, tmp_path / "report", tmp_path / "nowhere")
 
@@ -187,9 +192,10 @@ def test_the_command_keeps_every_override_and_config_dir(outputs: Path) -> None:
     grid = gather(outputs, "figure2", None)
 
     def with_run(cell: Cell, number: int) -> Cell:
-        assert cell.run is not None
+        assert cell.results.run is not None
         words = (f"seed={cell.seed}", f"branch.epochs={number % 2}", "experiment=figure2", "student=my own")
-        return replace(cell, run=replace(cell.run, overrides=words, config_dirs=("/mine",)))
+        run = replace(cell.results.run, overrides=words, config_dirs=("/mine",))
+        return replace(cell, results=replace(cell.results, run=run))
 
     crossed = [with_run(replace(grid.cells[0], seed=seed), number) for seed in (1, 2) for number in (0, 1)]
     assert command(replace(grid, cells=tuple(crossed))) == (
@@ -200,10 +206,12 @@ def test_the_command_keeps_every_override_and_config_dir(outputs: Path) -> None:
 
 def test_a_map_of_orders_comes_from_fields_not_from_names(outputs: Path) -> None:
     grid = gather(outputs, "orders", None)
-    cells = [
-        replace(cell, rows=tuple(replace(row, name=f"model {number}") for number, row in enumerate(cell.rows)))
-        for cell in grid.cells
-    ]
+
+    def renamed(results: Results) -> Results:
+        rows = tuple(replace(row, name=f"model {number}") for number, row in enumerate(results.rows))
+        return replace(results, rows=rows)
+
+    cells = [replace(cell, results=renamed(cell.results)) for cell in grid.cells]
     assert "orders-arcee_fusion" in names(replace(grid, cells=tuple(cells)))
 
 

@@ -33,33 +33,38 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_record_holds_the_law_and_the_page_begins_with_it(outputs: Path, tmp_path: Path) -> None:
-    (record := tmp_path / "record").mkdir()
-    report_grid(outputs, "phase", None, grids.PRICES, tmp_path / "page", record)
-    law = json.loads((record / "law.json").read_text())
+@pytest.fixture(scope="module")
+def reported(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the grid's `page`, and its record under `phase`, as experiments/ would have it."""
+    folder = tmp_path_factory.mktemp("reported")
+    (folder / "phase").mkdir()
+    report_grid(outputs, "phase", None, grids.PRICES, folder / "page", folder / "phase")
+    return folder
+
+
+def test_a_record_holds_the_law_and_the_page_begins_with_it(reported: Path) -> None:
+    law = json.loads((reported / "phase/law.json").read_text())
     assert law["cells"] == len(STRENGTHS) * len(LENGTHS) * len(SEEDS)
     assert [fitted["method"] for fitted in law["laws"]] == ["linear"]
     assert law["laws"][0]["slope"]["mean"] == pytest.approx(-1, abs=0.4)
     assert [forecast["kind"] for forecast in law["forecasts"]] == ["scores"], "nothing else was measured"
     assert 0.7 <= law["forecasts"][0]["coverage"] <= 1
-    page = (tmp_path / "page" / "index.html").read_text()
+    page = (reported / "page/index.html").read_text()
     assert page.index("each 10 points more that the experts gain cost it") < page.index("<figure")
     assert page.index('id="gap-against-gain"') < page.index('id="claims"')
-    names = {path.stem for path in (record / "figures").glob("*.svg")}
+    names = {path.stem for path in (reported / "phase/figures").glob("*.svg")}
     assert {"gap-against-gain", "gap-by-regime", "gap-explained", "gap-forecast"} <= names
 
 
-def test_a_run_forecasts_its_gap(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_forecasts_its_gap(outputs: Path, reported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what was fitted; without it nothing is said."""
-    (record := tmp_path / "phase").mkdir()
-    report_grid(outputs, "phase", None, grids.PRICES, tmp_path / "page", record)
     results = read(next(outputs.glob("runs/*/results.json")))
-    monkeypatch.setattr(forecasting, "experiments_dir", lambda: tmp_path)
+    monkeypatch.setattr(forecasting, "experiments_dir", lambda: reported)
     forecasting.recorded.cache_clear()
     (line,) = wording.forecasts(results)
     assert line.startswith("linear: within 2 points of a mixture with a probability of ")
     assert "by scores, fitted at the tiny scale; measured " in line
-    monkeypatch.setattr(forecasting, "experiments_dir", lambda: tmp_path / "none")
+    monkeypatch.setattr(forecasting, "experiments_dir", lambda: reported / "none")
     forecasting.recorded.cache_clear()
     assert wording.forecasts(results) == []
     forecasting.recorded.cache_clear()

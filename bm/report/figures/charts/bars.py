@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from bm.report.figures import panels
-from bm.report.figures.charts.chart import MEAN, Chart, hues, intervals, left_out, measured, of_task, scored
+from bm.report.figures.charts.chart import Chart, hues, intervals, left_out, measured, of_task, scored
 from bm.report.findings.beside import paper_columns
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid
 from bm.report.findings.published import Published
+from bm.report.findings.results import MEAN
 from bm.statistics import Interval, over_seeds
 
 MOST = 14
@@ -59,8 +60,8 @@ def cosines(grid: Grid) -> Iterator[Chart]:
     for of in ("updates", "gradients"):
         cosines: dict[str, list[float]] = defaultdict(list)
         for seed in grid.seeds:
-            by_pair = next((c.cosines[of] for c in grid.cells if c.seed == seed and of in c.cosines), {})
-            for pair, value in by_pair.items():
+            of_seed = (cell.results.cosines.get(of) for cell in grid.cells if cell.seed == seed)
+            for pair, value in next(filter(None, of_seed), {}).items():
                 cosines[pair].append(value)
         if cosines:
             shown = {pair: _spread(values) for pair, values in sorted(cosines.items())}

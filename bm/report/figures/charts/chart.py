@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 from bm.report.figures.drawing import HUES
 from bm.report.figures.numbers import count
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid
-from bm.report.findings.results import KINDS, Kind
+from bm.report.findings.results import KINDS, MEAN, Kind
 from bm.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MEAN = "mean"
-"""The column of the mean over tasks, beside those of the tasks."""
 
 MOST_ROWS = 24
 """Rows of a map at most; of more models the best stay."""
@@ -62,7 +59,7 @@ def symbol(name: str) -> str:
 
 def measured(grid: Grid) -> str:
     """The last sentence of a caption, which says what the figure was measured on."""
-    scores = [score for cell in grid.cells for row in cell.rows for score in row.scores.values()]
+    scores = [score for cell in grid.cells for row in cell.results.rows for score in row.scores.values()]
     questions, samples = ({getattr(score, of) for score in scores} for of in ("questions", "samples"))
     told = [f"recipe {grid.recipe}", count(len(grid.seeds), "seed")]
     told += [f"{_from_to(questions)} questions a task"] if questions else []

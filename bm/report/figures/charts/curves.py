@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bm.report.figures.charts.chart import MEAN, Chart, intervals, measured, scored, symbol
+from bm.report.figures.charts.chart import Chart, intervals, measured, scored, symbol
 from bm.report.figures.drawing import LIGHT, WIDTH, blank, tip
 from bm.report.figures.ends import ROOM, End, name_ends
 from bm.report.figures.numbers import percent
 from bm.report.findings.grid import Entry, Grid, said
-from bm.report.findings.results import Kind
+from bm.report.findings.results import MEAN, Kind
 from bm.statistics import Interval
 
 if TYPE_CHECKING:

@@ -6,23 +6,13 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from bm.report.figures.charts.chart import (
-    MEAN,
-    MOST_ROWS,
-    Chart,
-    best,
-    hues,
-    intervals,
-    left_out,
-    measured,
-    scored,
-    symbol,
-)
+from bm.report.figures.charts.chart import MOST_ROWS, Chart, best, hues, intervals, left_out, measured, scored, symbol
 from bm.report.figures.charts.curves import number, numeric
 from bm.report.figures.charts.heat import HeatCell, heat
 from bm.report.figures.drawing import LIGHT
 from bm.report.figures.numbers import count, percent, points, signed, span
 from bm.report.findings.grid import CONFIDENCE, Entry, Grid, said
+from bm.report.findings.results import MEAN
 from bm.statistics import Interval, over_seeds
 
 PANELS = 4
