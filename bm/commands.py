@@ -97,7 +97,7 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
     from bm import plan as planning
 
     try:
-        planned = _planned(planning.on_this_machine(config), merges)
+        planned = _planned(planning.on_this_machine(config), merges, quick=True)
     except UserError as unknown:
         say(f"plan     none: {unknown}")
         return
@@ -110,11 +110,11 @@ def _say_plan(config: Experiment, merges: "Sequence[Merging]") -> None:
         say(f"disk     {quantity(free, 'GiB')} free, {quantity(needed, 'GiB')} planned, less what is there already")
 
 
-def _planned(config: Experiment, merges: "Sequence[Merging]") -> dict[str, Any]:
+def _planned(config: Experiment, merges: "Sequence[Merging]", quick: bool = False) -> dict[str, Any]:
     from bm.plan import plan
 
     tuned = [name for name, *_ in searched(config, merges)]
-    return plan(config, [name for name, _, _ in merges], tuned)
+    return plan(config, [name for name, _, _ in merges], tuned, quick)
 
 
 def _run_rounds(stages: Stages, merges: "Sequence[Merging]", tracking: Tracked) -> float | None:
@@ -196,8 +196,9 @@ def doctor(config: Doctor) -> None:
     """What this machine has and what the experiment lacks; UserError, for a script's sake, if that is something."""
     from bm.doctor import examine, table
 
-    disk = float(_planned(config, list(rounds.chosen_merges(config)))["total"]["disk_gib"])
-    Console(width=150).print(table(findings := list(examine(config, disk))))
+    planned = _planned(config, list(rounds.chosen_merges(config)), quick=True)
+    needed = float(planned["total"]["disk_gib"]), max(float(s["peak_gib_ram"]) for s in planned["stages"])
+    Console(width=150).print(table(findings := list(examine(config, *needed))))
     if missing := [finding.name for finding in findings if finding.state == "missing"]:
         raise UserError(f"recipe={config.recipe} lacks something on this machine: {', '.join(missing)}")
 

@@ -39,10 +39,11 @@ class Finding:
         return "ok" if self.there else ("missing" if self.needed else "optional")
 
 
-def examine(config: Experiment, disk_gib: float) -> Iterator[Finding]:
-    """Everything that `config` may need; disk_gib: what it will write."""
+def examine(config: Experiment, disk_gib: float, ram_gib: float = 0.0) -> Iterator[Finding]:
+    """Everything that `config` may need; disk_gib: what it will write; ram_gib: what it holds that trains on CPUs."""
     yield Finding("Python", sys.version_info >= (3, 11), sys.version.split()[0], remedy="install Python 3.11 or newer")
     yield from _processors(config)
+    yield from _memory(ram_gib)
     yield from _packages(config)
     yield from _vllm(config)
     yield _sandbox(config)
@@ -77,6 +78,15 @@ def _processors(config: Experiment) -> Iterator[Finding]:
         beside = Path(sys.executable).parent / word
         yield Finding(word, bool(shutil.which(word)) or beside.exists(), "starts the ranks (trainer.launch)",
                       remedy="run bm where that command is, or set trainer.launch")  # fmt: skip
+
+
+def _memory(needed_gib: float) -> Iterator[Finding]:
+    from bm.branch.ram import physical
+
+    if needed_gib:
+        there = physical() / 2**30
+        said = f"{quantity(there, 'GiB')}, {quantity(needed_gib, 'GiB')} to be held by a training"
+        yield Finding("memory", there >= needed_gib, said, remedy="what bm plan proposes, or a smaller student")
 
 
 def _packages(config: Experiment) -> Iterator[Finding]:

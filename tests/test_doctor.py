@@ -32,6 +32,13 @@ def test_what_the_paper_needs_is_named_with_its_remedy(monkeypatch: pytest.Monke
     assert "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B" in missing["Hugging Face hub"].said
 
 
+def test_a_training_that_the_memory_cannot_hold_is_told() -> None:
+    enough, lacking = ({f.name: f for f in examine(compose(), 0.0, gib)}["memory"] for gib in (0.5, 1e6))
+    assert enough.there and "0.5 GiB to be held by a training" in enough.said
+    assert lacking.state == "missing" and "bm plan" in lacking.remedy
+    assert "memory" not in {f.name for f in examine(compose(), 0.0)}
+
+
 def test_a_script_can_tell(bm: Bm, tmp_path: Path) -> None:
     said = bm("doctor", *SHRUNK, "trainer=gpu", "plan.cards.H800.gib=1000", cwd=tmp_path)
     assert said.returncode == 2 and "recipe=tiny lacks something on this machine: GPUs" in said.stderr

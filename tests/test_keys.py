@@ -76,6 +76,19 @@ def test_where_and_on_how_many_machines_a_run_is_made_is_not_in_its_key(word: st
     assert run_key(bm.compose(*words, word)) == run_key(composed())
 
 
+def test_another_job_of_slurms_is_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trainer=slurm takes from Slurm's variables: nodes, cores, and the name of the first node."""
+    keys, launches = set(), set()
+    for nodes, cores, name in (("2", "64", "n1"), ("4", "32", "n7")):
+        for variable, value in {"JOB_NUM_NODES": nodes, "CPUS_PER_TASK": cores, "JOB_ID": name}.items():
+            monkeypatch.setenv(f"SLURM_{variable}", value)
+        monkeypatch.setenv("SLURMD_NODENAME", name)
+        config = composed("trainer=slurm")
+        keys.add(run_key(config))
+        launches.add((config.trainer.nodes, config.trainer.launch))
+    assert len(keys) == 1 and len(launches) == 2
+
+
 @pytest.mark.parametrize("word", ["seed=7", "evaluate.race=0.05", "merge.examples=9", "trainer.precision=bf16-mixed"])
 def test_what_decides_the_results_is_in_a_runs_key(word: str) -> None:
     assert run_key(composed(word)) != run_key(composed())

@@ -56,10 +56,11 @@ def ends_of(which, cells):
     """The settings that a claim asks for, with `lowest` and `highest` of the grid by value; None: not in this grid."""
     named = {}
     for setting, value in (which.get("where") or {}).items():
-        known = [cell["settings"].get(setting) for cell in cells]
-        if None in known:
-            assert not any(known), f"{setting} is in some cells only"
+        having = [setting in cell["settings"] for cell in cells]
+        if not all(having):
+            assert not any(having), f"{setting} is in some cells only"
             return None
+        known = [cell["settings"][setting] for cell in cells]
         named[setting] = {"lowest": min, "highest": max}.get(value, lambda _, value=value: value)(known)
     return named
 
@@ -137,7 +138,8 @@ def part(claim, record):
         here = []
         for row in (r for r in rows if r["seed"] == seed):
             near = [r for r in rivals if r["seed"] == seed and r["key"] != row["key"]
-                    and (not alone or r["settings"] == row["settings"])]  # fmt: skip
+                    and (not alone or r["settings"] == row["settings"])
+                    and not (r["kind"] == row["kind"] == "expert" and r["domains"] != row["domains"])]  # fmt: skip
             (domains,) = [c["domains"] for c in cells if c["seed"] == seed and c["settings"] == row["settings"]]
             compared = apart(claim, row, near, domains) if near else None
             if compared is not None:

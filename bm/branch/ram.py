@@ -9,13 +9,8 @@ STATUS = Path("/proc/self/status")
 """Linux's account of this process. `getrusage` would count what the process had before it became this program."""
 
 
-def resident() -> int:
-    """Bytes that this process holds now."""
-    return _counted("VmRSS")
-
-
 def most() -> int:
-    """The most bytes that it has held."""
+    """The most bytes that this process has held."""
     return _counted("VmHWM")
 
 

@@ -72,7 +72,7 @@ class Planning:
     adapter: Adapter
     """What is tried in place of all weights where these do not fit."""
     refuse: bool
-    """Whether `bm run` refuses to begin a training that does not fit its GPUs."""
+    """Whether `bm run` refuses to begin a training that does not fit its GPUs, or this machine where its CPUs train."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

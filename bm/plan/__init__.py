@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from bm.branch.ram import physical
 from bm.config import Experiment
 from bm.plan.estimate import GIB, Estimates
 from bm.plan.shown import document, line, remedies, table
@@ -11,13 +12,14 @@ from bm.plan.shown import document, line, remedies, table
 __all__ = ["line", "on_this_machine", "plan", "remedies", "table"]
 
 
-def plan(config: Experiment, merges: Sequence[str], tuned: Sequence[str] = ()) -> dict[str, Any]:
+def plan(config: Experiment, merges: Sequence[str], tuned: Sequence[str] = (), quick: bool = False) -> dict[str, Any]:
     """The stages of one round of `config` with their figures, and the basis of each.
 
-    merges: its merges' names; tuned: those of them that are made with tuned parameters too.
+    merges: its merges' names; tuned: those of them that are made with tuned parameters too; quick: without the memory
+    of trainings that any machine has.
     """
-    stages = Estimates(config, merges, tuned).stages()
-    return document(config.recipe, config.plan.gpu, config.plan.card.gib, list(stages))
+    stages = Estimates(config, merges, tuned, quick).stages()
+    return document(config.recipe, config.plan.gpu, config.plan.card.gib, physical() / GIB, list(stages))
 
 
 def on_this_machine(config: Experiment) -> Experiment:

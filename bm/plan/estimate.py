@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from bm.branch.architecture import attention_for
 from bm.branch.flops import Flops, matmul_peak
+from bm.branch.ram import physical
 from bm.config import Branch, Domain, Experiment, overridden
 from bm.errors import UserError
 from bm.mixtures import ratios
@@ -23,6 +24,9 @@ GIB = 2**30
 SEQUENCES = 8
 """Responses of the greatest length that a copy of a model has room for at least: fewer would take for ever."""
 SIMULATED = "simulated: two steps of the real module on one of the ranks, every pack full"
+LIBRARIES = 0.84 * GIB
+"""What a process on CPUs holds beside the tensors of its training, as metrics.csv of `bm run recipe=tiny` has it."""
+IN_RAM = f"{SIMULATED}; assumed: {LIBRARIES / GIB:g} GiB of libraries beside them, as measured with recipe=tiny"
 TRAINED_BYTES = 12
 """Bytes of a checkpoint for each parameter that is trained: fp32, and AdamW's two moments."""
 
@@ -42,9 +46,11 @@ class Stage:
     disk: float = 0.0
     """Bytes at the most while it is made."""
     memory: Memory | None = None
-    """The memory of one GPU in a training."""
+    """The tensors of one GPU, or of one process on CPUs, in a training."""
     gpu_bytes: float = 0.0
     """At the most, on one GPU."""
+    ram_bytes: float = 0.0
+    """At the most, in one process that trains on CPUs."""
     fits: bool = True
     change: str | None = None
     """The smallest change that fits, where it does not."""
@@ -56,9 +62,14 @@ class Stage:
 
 
 class Estimates:
-    """The stages of `config`, in the order in which they are made; `tuned`: those of its merges that are tuned too."""
+    """The stages of `config`, in the order in which they are made.
 
-    def __init__(self, config: Experiment, merges: Sequence[str], tuned: Sequence[str] = ()) -> None:
+    tuned: those of its merges that are tuned too; quick: without the memory of trainings that any machine has.
+    """
+
+    def __init__(
+        self, config: Experiment, merges: Sequence[str], tuned: Sequence[str] = (), quick: bool = False
+    ) -> None:
         self.config, self.merges, self.tuned, self.of = config, merges, tuned, config.plan
         self.architecture = architecture(config)
         self.model = shaped(self.architecture)
@@ -70,6 +81,8 @@ class Estimates:
         self.flops = Flops(self.model)
         self.frozen = Flops(self.model.requires_grad_(False))
         """Operations of a model whose weights get no gradient of their own."""
+        self.on_gpu = config.trainer.accelerator == "gpu"
+        self.small = quick and not self.on_gpu and 16 * self.parameters < GIB
         self._fits: dict[tuple[Any, ...], Fit] = {}
 
     def stages(self) -> Iterator[Stage]:
@@ -135,21 +148,24 @@ class Estimates:
 
     def _branch(self, label: str, settings: Branch, sets: Mapping[str, tuple[Domain, float]]) -> Stage:
         trainer = self.config.trainer
-        gpus = trainer.devices * trainer.nodes if trainer.accelerator == "gpu" else 0
+        gpus = trainer.devices * trainer.nodes if self.on_gpu else 0
         tokens, flops = self._training(settings, sets)
         own = self._own(settings, tokens)
         peak = gpus * self.of.card.tflops * 1e12 or self.cpu
         share = self.of.utilisation["gpu" if gpus else "cpu"].train
         seconds = flops / (peak * share) + own.seconds
-        fit = self._fit(settings) if gpus and heads(self.architecture) else None  # no CPU has a state's fast kernels
+        known = heads(self.architecture) and not self.small  # no CPU has a state's fast kernels
+        fit = self._fit(settings) if known else None
+        peak_bytes = fit.memory.peak if fit else 0.0
         trained = self._trained(settings)
         disk = self.bytes + 2 * TRAINED_BYTES * trained
         return Stage(
             "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops + own.flops, disk=disk,
-            memory=fit.memory if fit else None, gpu_bytes=fit.memory.peak if fit else 0.0,
+            memory=fit.memory if fit else None, gpu_bytes=peak_bytes if gpus else 0.0,
+            ram_bytes=0.0 if gpus or not fit else LIBRARIES + peak_bytes,
             fits=fit is None or fit.fits, change=fit.change if fit else None,
             money=self._money(gpus, seconds), basis={
-                **({"peak": SIMULATED} if fit else {}),
+                **({"peak": SIMULATED if gpus else IN_RAM} if fit else {}),
                 "tokens": "assumed: plan.trace_tokens x traces x epochs",
                 "flops": "computed: products and attention, forward and backward, without what is computed again",
                 "seconds": f"assumed: {share:.0%} of {peak / 1e12:,.2f} TFLOP/s"
@@ -186,9 +202,9 @@ class Estimates:
         """The student's own responses, which it learns from in place of so many of the traces' tokens."""
         if settings.own is None:
             return Stage("", "", 0.0, {})
-        engine, on_gpu = settings.own.engine, self.config.trainer.accelerator == "gpu"
-        asked = round(settings.own.share * (1 - self.of.prompt_share) * tokens)
-        return self._generation(asked, {"_target_": engine.target, **engine.parameters}, self.parameters, int(on_gpu))
+        engine, asked = settings.own.engine, round(settings.own.share * (1 - self.of.prompt_share) * tokens)
+        least = int(self.on_gpu)
+        return self._generation(asked, {"_target_": engine.target, **engine.parameters}, self.parameters, least)
 
     def _trained(self, settings: Branch) -> int:
         """Parameters that a step changes."""
@@ -210,7 +226,8 @@ class Estimates:
         return 4 * count * int(teacher.num_parameters()) if teacher else 0
 
     def _simulated(self, settings: Branch, held: int) -> Fit:
-        free, trainer = (self.of.card.gib - self.of.reserve_gib) * GIB, self.config.trainer
+        card, trainer = (self.of.card.gib - self.of.reserve_gib) * GIB, self.config.trainer
+        free = card if self.on_gpu else physical() / trainer.devices - LIBRARIES
         attention = attention_for(self.architecture, settings, trainer)
         try:
             return fit(self.architecture, settings, trainer, self.of.adapter, free, attention, held)

@@ -36,8 +36,8 @@ def fit(
     config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter: Adapter, free: float,
     attention: str = ISOLATED, held: float = 0.0,
 ) -> Fit:  # fmt: skip
-    """free: bytes of a GPU that tensors may take; adapter: what may be trained instead of all weights; `attention` and
-    `held` as in `training_memory`.
+    """free: bytes that tensors may take of a GPU, or of the memory of a process on CPUs; adapter: what may be trained
+    instead of all weights; `attention` and `held` as in `training_memory`.
     """
     memory = training_memory(config, branch, trainer, attention, held)
     if memory.peak <= free:
@@ -64,7 +64,7 @@ def changes(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter:
     if branch.micro_batch > 1:
         words, branch = [*words, "branch.micro_batch=1"], replace(branch, micro_batch=1)
         yield now()
-    ranks = trainer.devices * trainer.nodes
+    ranks, gpu = trainer.devices * trainer.nodes, trainer.accelerator == "gpu"
     for sequence in (2, 4, 8):
         allowed = not ranks % sequence and not heads(config) % sequence
         if allowed and trainer.sequence_parallel < sequence <= trainer.devices:
@@ -73,14 +73,14 @@ def changes(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter:
                 branch,
                 replace(trainer, sequence_parallel=sequence),
             )
-    for devices, nodes in _larger(trainer):
+    for devices, nodes in _larger(trainer) if gpu else ():
         more = [f"trainer=fsdp trainer.devices={devices}"] if nodes == 1 else [f"trainer=slurm trainer.nodes={nodes}"]
         yield Change(" ".join([*words, *more]), branch, replace(trainer, devices=devices, nodes=nodes))
-    if ranks > 1 and not trainer.weight_offload:
+    if gpu and ranks > 1 and not trainer.weight_offload:
         yield Change(" ".join([*words, "trainer.weight_offload=true"]), branch, replace(trainer, weight_offload=True))
     if branch.adapter is None:
         yield Change(" ".join([*words, "adapter=lora"]), replace(branch, adapter=adapter), trainer)
-    if ranks == 1:
+    if gpu and ranks == 1:
         yield Change(
             " ".join([*words, "adapter=lora branch.adapter.quantize=nf4"]),
             replace(branch, adapter=replace(branch.adapter or adapter, quantize="nf4")), trainer,

@@ -13,12 +13,16 @@ KINDS = {"branch": "training", "merge": "merge", "evaluate": "evaluation"}
 """What the stages that a run is known by are called in its line."""
 
 
-def document(recipe: str, card: str, gib: float, stages: Sequence[Stage]) -> dict[str, Any]:
-    """The plan as plain values: `stages`, each with its figures and their `basis`, and `total`."""
+def document(recipe: str, card: str, gib: float, ram: float, stages: Sequence[Stage]) -> dict[str, Any]:
+    """The plan as plain values: `stages`, each with its figures and their `basis`, and `total`.
+
+    gib, ram: of one GPU, and of this machine.
+    """
     return {
         "recipe": recipe,
         "gpu": card,
         "gib_per_gpu": gib,
+        "gib_ram": round(ram, 2),
         "stages": [_stage(s) for s in stages],
         "total": total(stages),
     }
@@ -32,8 +36,8 @@ def _stage(stage: Stage) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "stage": stage.stage, "label": stage.label, "gpus": stage.gpus,
-        "peak_gib_per_gpu": round(stage.gpu_bytes / GIB, 2),
-        "memory_gib_per_gpu": {name: round(value / GIB, 2) for name, value in parts.items()},
+        "peak_gib_per_gpu": round(stage.gpu_bytes / GIB, 2), "peak_gib_ram": round(stage.ram_bytes / GIB, 3),
+        "memory_gib": {name: round(value / GIB, 3) for name, value in parts.items()},
         "fits": stage.fits, "change": stage.change, "tokens": stage.tokens, "flops": stage.flops,
         "seconds": round(stage.seconds, 2), "gpu_hours": round(stage.gpu_hours, 3),
         "disk_gib": round(stage.disk / GIB, 4), "usd": None if stage.money is None else round(stage.money, 4),
@@ -55,12 +59,12 @@ def total(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def table(plan: Mapping[str, Any]) -> Table:
-    cards = f"{plan['gpu']}, {plan['gib_per_gpu']:g} GiB each"
-    where = cards if any(stage["gpus"] for stage in plan["stages"]) else "CPUs"
-    shown = Table("stage", "", "GiB a GPU", "tokens", "FLOPs", "GPUs", "time", "GPU-hours", "disk GiB", "USD",
-                  title=f"{plan['recipe']} on {where}")  # fmt: skip
+    gpus = any(stage["gpus"] for stage in plan["stages"])
+    where = f"{plan['gpu']}, {plan['gib_per_gpu']:g} GiB each" if gpus else f"CPUs, {plan['gib_ram']:.1f} GiB"
+    shown = Table("stage", "", "GiB a GPU" if gpus else "GiB of RAM", "tokens", "FLOPs", "GPUs", "time", "GPU-hours",
+                  "disk GiB", "USD", title=f"{plan['recipe']} on {where}")  # fmt: skip
     for s in plan["stages"]:
-        peak = f"{s['peak_gib_per_gpu']:.1f}" if s["peak_gib_per_gpu"] else ""
+        peak = f"{_peak(s):.1f}" if _peak(s) else ""
         money = "?" if s["usd"] is None else f"{s['usd']:,.2f}"
         shown.add_row(
             s["stage"], s["label"], peak if s["fits"] else f"[red]{peak}[/red]", f"{s['tokens']:,}",
@@ -75,15 +79,19 @@ def table(plan: Mapping[str, Any]) -> Table:
     return shown
 
 
+def _peak(stage: Mapping[str, Any]) -> float:
+    """GiB of a GPU, or of a process on CPUs."""
+    return float(stage["peak_gib_per_gpu"] or stage["peak_gib_ram"])
+
+
 def remedies(plan: Mapping[str, Any], reserve: float) -> list[str]:
     """A line for each stage that does not fit: what it takes, what there is, and what to change."""
     lines = []
     for s in (s for s in plan["stages"] if not s["fits"]):
         change = f"; it would with {s['change']}" if s["change"] else "; nothing that was tried would"
-        lines.append(
-            f"{s['label']} ({s['stage']}) does not fit: {s['peak_gib_per_gpu']:.1f} GiB a GPU, and {plan['gpu']} has "
-            f"{plan['gib_per_gpu'] - reserve:g} beside its reserve{change}"
-        )
+        card = f"a GPU, and {plan['gpu']} has {plan['gib_per_gpu'] - reserve:g} beside its reserve"
+        where = card if s["gpus"] else f"of RAM, and this machine has {plan['gib_ram']:.1f}"
+        lines.append(f"{s['label']} ({s['stage']}) does not fit: {_peak(s):.1f} GiB {where}{change}")
     return list(dict.fromkeys(lines))
 
 
@@ -92,8 +100,9 @@ def line(plan: Mapping[str, Any]) -> str:
     counts = Counter(KINDS[s["stage"]] for s in plan["stages"] if s["stage"] in KINDS)
     stages = ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items())
     everything = plan["total"]
-    peak = max(s["peak_gib_per_gpu"] for s in plan["stages"])
+    peak, ram = (max(s[of] for s in plan["stages"]) for of in ("peak_gib_per_gpu", "peak_gib_ram"))
     on = f", {peak:.0f} of {plan['gib_per_gpu']:g} GiB a GPU" if peak else ""
+    on += f", {ram:.1f} of {plan['gib_ram']:.0f} GiB of RAM" if ram else ""
     hours = f" ({everything['gpu_hours']:,.0f} GPU-hours)" if everything["gpu_hours"] else ""
     time, disk = duration(everything["seconds"]), f"{everything['disk_gib']:.1f} GiB of disk"
     return f"plan     {stages}: about {time}{hours}{on}, {disk}, less what is there already"

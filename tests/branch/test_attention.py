@@ -1,5 +1,7 @@
 """Isolated attention against each document alone under an explicit mask."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +13,12 @@ from torch import Tensor, nn
 
 from bm.branch import Traces, attention, train
 from bm.branch.attention import Segments, flash_varlen, isolated, sdpa_varlen
+from bm.branch.launch import FACTS, Job
 from tests.branch import flash_attn
 from tests.branch.conftest import branch, tracker, trainer
+from tests.forked import Forked
+
+ROOT = Path(__file__).parents[2]
 
 
 def heads(total: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,6 +119,38 @@ def test_one_process_trains_with_flash_attention(
         patch.setattr(attention, "kernel", lambda device: attention.SDPA)
         expected = train(student, traces, *settings, tmp_path / "sdpa")
     assert facts["final_loss"] == pytest.approx(expected["final_loss"], rel=2e-2)
+
+
+FLASH_RANK = """import sys
+from pathlib import Path
+from bm.branch import attention, module
+from bm.branch.__main__ import rank
+from tests.branch import flash_attn
+
+sys.modules["flash_attn"] = flash_attn
+module.attention_for = lambda *_: attention.ISOLATED
+attention.kernel, attention.version = lambda device: attention.FLASH, lambda package: "2.8.3"
+rank(Path(sys.argv[1]))
+"""
+"""A rank on a machine that seems to have flash-attn, as the fixture makes it of one process."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "sequence"), [("32-true", 1), ("bf16-mixed", 1), ("bf16-mixed", 2)])
+def test_ranks_train_with_flash_attention(
+    student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, precision: str, sequence: int
+) -> None:
+    (work := tmp_path / "flash").mkdir()
+    (alone := tmp_path / "sdpa").mkdir()
+    resources = trainer(precision=precision, devices=2, sequence_parallel=sequence, launch="forked")
+    job = Job(student, tuple(traces), branch(epochs=1), resources, tracker(), "math", "k", work)
+    command = [*forked.launch(2).split(), "-c", FLASH_RANK, str(job.write())]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    facts = json.loads((work / FACTS).read_text())
+    assert facts["attention"] == "isolated segments by FlashAttention 2.8.3"
+    expected = train(student, traces, branch(epochs=1), trainer(precision=precision), tracker(), "math", "k", alone)
+    assert facts["final_loss"] == pytest.approx(expected["final_loss"], rel=3e-2)
 
 
 @pytest.mark.gpu

@@ -34,6 +34,14 @@ def test_each_domain_is_trained_as_the_paper_says(tinyr1, name):
     assert (branch.gradient_clip, branch.warmup_ratio) == (1.0, 0.1)
 
 
+def test_an_adapters_rate_reaches_every_expert():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = load(Experiment, compose("run", ["recipe=tinyr1", "adapter=lora", "branch.learning_rate=2e-4"]))
+    trained = [overridden(config.branch, domain.branch, name) for name, domain in config.domains.items()]
+    assert len(trained) == 3
+    assert all(of.learning_rate == 2e-4 and of.adapter is not None for of in trained)
+
+
 def test_questions_come_from_the_papers_sets_through_its_filters(tinyr1):
     math, code = (tinyr1.domains[name].source.parameters for name in ("math", "coding"))
     assert (math["name"], math["config"]) == ("open-r1/OpenR1-Math-220k", "default")

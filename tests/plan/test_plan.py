@@ -83,8 +83,8 @@ def test_an_evaluation_that_cannot_hold_its_weights_is_told() -> None:
     config = compose(
         "recipe=tinyr1", "trainer=cpu", "evaluate.engine.tensor_parallel=1", "evaluate.engine.data_parallel=8"
     )
-    stage = next(s for s in planned(config)["stages"] if s["stage"] == "evaluate")
-    assert not stage["fits"] and stage["change"] == "evaluate.engine.tensor_parallel=2 evaluate.engine.data_parallel=4"
+    stage = Estimates(config, [])._evaluate("student")
+    assert not stage.fits and stage.change == "evaluate.engine.tensor_parallel=2 evaluate.engine.data_parallel=4"
 
 
 def test_a_state_instead_of_keys_is_planned() -> None:
