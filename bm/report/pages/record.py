@@ -63,8 +63,10 @@ def command(grid: Grid) -> str:
         for overrides in told
         for name in overrides
     }
-    crossed = prod(map(len, values.values())) == len({tuple(sorted(overrides.items())) for overrides in told})
-    kept = {name: of for name, of in values.items() if crossed or len(of) == 1}
+    common = {name: of for name, of in values.items() if all(name in overrides for overrides in told)}
+    crossed = len(common) == len(values)  # a group that only some cells left out was not
+    crossed = crossed and prod(map(len, values.values())) == len({tuple(sorted(of.items())) for of in told})
+    kept = {name: of for name, of in common.items() if crossed or len(of) == 1}
     words = {"experiment": [grid.experiment], "recipe": [grid.recipe]} | kept
     folders = dict.fromkeys(f"--config-dir={folder}" for run in runs for folder in run.config_dirs)
     return shlex.join(["bm", "run", "-m", *folders, *(f"{name}={','.join(of)}" for name, of in words.items())])

@@ -191,17 +191,20 @@ def test_an_unknown_experiment_is_one_line(outputs: Path, bm: Bm) -> None:
 def test_the_command_keeps_every_override_and_config_dir(outputs: Path) -> None:
     grid = gather(outputs, "figure2", None)
 
-    def with_run(cell: Cell, number: int) -> Cell:
+    def with_run(cell: Cell, *words: str) -> Cell:
         assert cell.results.run is not None
-        words = (f"seed={cell.seed}", f"branch.epochs={number % 2}", "experiment=figure2", "student=my own")
+        words = (f"seed={cell.seed}", *words, "experiment=figure2", "student=my own")
         run = replace(cell.results.run, overrides=words, config_dirs=("/mine",))
         return replace(cell, results=replace(cell.results, run=run))
 
-    crossed = [with_run(replace(grid.cells[0], seed=seed), number) for seed in (1, 2) for number in (0, 1)]
+    two = [replace(grid.cells[0], seed=seed) for seed in (1, 2)]
+    crossed = [with_run(cell, f"branch.epochs={number}") for cell in two for number in (0, 1)]
     assert command(replace(grid, cells=tuple(crossed))) == (
         "bm run -m --config-dir=/mine experiment=figure2 recipe=tiny seed=1,2 branch.epochs=0,1 'student=my own'"
     )
     assert "seed=" not in command(replace(grid, cells=tuple(crossed[:3]))), "three of four runs are no cross product"
+    ways = tuple(with_run(cell, word) for cell in two for word in ("adapter=lora", "~adapter"))
+    assert "adapter" not in command(replace(grid, cells=ways)), "a group that some cells leave out is of the sweep"
 
 
 def test_a_map_of_orders_comes_from_fields_not_from_names(outputs: Path) -> None:
