@@ -3,13 +3,15 @@
 import gc
 import io
 import os
+import pickle
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis
@@ -58,6 +60,23 @@ class Said:
 
 Bm = Callable[..., Said]
 
+LONGEST = [
+    f"tests/{name}.py"
+    for name in (
+        "verify/test_sandbox", "sweeps/test_sweep", "test_errors", "verify/test_math", "experiments/test_experiments",
+        "test_run", "test_commands_printed", "distill/test_answers", "plan/test_plan", "verify/test_programs",
+        "test_rounds", "branch/test_training", "distill/test_worked", "test_keys", "distill/test_traces",
+        "branch/test_background", "plan/test_memory", "report/pages/test_experiment",
+    )
+]  # fmt: skip
+"""Files that compute or wait for the longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first, so that no worker is left alone with one of them in the end."""
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 def pytest_collection_finish() -> None:
     """What was imported is no garbage: each full collection, and each training ends in one, would walk it for 0.5 s."""
@@ -94,6 +113,30 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all workers."""
     root = tmp_path_factory.getbasetemp()
     return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def indexed(shared: Path) -> Iterator[None]:
+    """lm-eval's own tasks, fourteen thousand files, are read once for all workers and all folders of own tasks."""
+    if "lm_eval.tasks" not in sys.modules:
+        yield
+        return
+    from lm_eval.tasks import manager
+
+    build, theirs, kept = manager.TaskIndex.build, Path(manager.__file__).parent, shared / "lm_eval.pickle"
+
+    def built(paths: Iterable[Path], **settings: Any) -> dict[str, Any]:
+        folders = list(paths)
+        if theirs not in folders:
+            return build(folders, **settings)
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(build([theirs], **settings)))
+        own = build([folder for folder in folders if folder != theirs], **settings)
+        return {**pickle.loads(kept.read_bytes()), **own}
+
+    with patch.object(manager.TaskIndex, "build", staticmethod(built)):
+        yield
 
 
 @pytest.fixture(scope="session")

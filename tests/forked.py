@@ -4,7 +4,7 @@ Tests that kill, lock or count processes need real ones; what they import is und
 server for all workers, which computes nothing, so that no thread is lost in a fork. `start` has it fork a process:
 
     process = forked.start(["bm", "run", ...], cwd=tmp_path)      # or "-c", SOURCE, ... or "-m", MODULE, ...
-    process.send_signal(signal.SIGKILL)
+    forked.killed(["bm", "run", ...], "Path('outputs').exists()", cwd=tmp_path)
 
 and `trainer.launch=forked.launch(2)` has it fork ranks, with the variables that torchrun sets. Real torchrun starts the
 ranks of tests/branch/test_parallel.py of which one is killed.
@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,13 @@ class Forked:
     def run(self, words: Sequence[object], **settings: Any) -> int:
         """The exit status of the same."""
         return self.start(words, **settings).wait()
+
+    def killed(self, words: Sequence[object], when: str, **settings: Any) -> None:
+        """The same, killed (-9) once `when` is true: a Python expression, in which `lines(PATH)` counts a file's lines.
+
+        A thread of the process itself watches for that, so that it gets its turn however busy the machine is.
+        """
+        assert self.run(["killed", when, *words], **settings) == -signal.SIGKILL, f"it ended before {when}"
 
     def launch(self, ranks: int) -> str:
         """The `trainer.launch` of that many ranks."""
@@ -185,7 +193,10 @@ def fork(rank: int, wanted: dict[str, Any], address: dict[str, str], descriptors
 
 
 def behave(words: list[str]) -> None:
-    """As `bm WORDS`, `python -m MODULE WORDS` or `python -c SOURCE WORDS`."""
+    """As `bm WORDS`, `python -m MODULE WORDS` or `python -c SOURCE WORDS`; `killed WHEN` before it: not to its end."""
+    if words[0] == "killed":
+        threading.Thread(target=end, args=[words[1]], daemon=True).start()
+        words = words[2:]
     if words[0] == "bm":
         sys.argv = words
         import_module("bm.cli").main()
@@ -195,6 +206,21 @@ def behave(words: list[str]) -> None:
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
         exec(compile(what, "<words>", "exec"), {"__name__": "__main__"})
+
+
+def end(when: str) -> None:
+    """Kill this process once the expression is true."""
+    while not eval(when, {"Path": Path, "lines": lines}):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lines(path: str) -> int:
+    """How many lines a file has by now; 0 where there is none yet."""
+    try:
+        return Path(path).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -204,12 +202,7 @@ def test_killed_in_every_stage_the_same_command_goes_on_to_the_same_result(
     command = ["bm", "run", *SHRUNK, "branch.checkpoint_seconds=0.001", "output=outputs/result"]
     killed = []
     for stage in STAGES:
-        process = forked.start(command, cwd=tmp_path)
-        while not list(tmp_path.glob(f"outputs/store/{stage}/*.work/*")):
-            assert process.poll() is None, f"the run ended before it could be killed in {stage}"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        forked.killed(command, f"[*Path('outputs/store/{stage}').glob('*.work/*')]", cwd=tmp_path)
         killed += list(tmp_path.glob(f"outputs/store/{stage}/*.work"))
         assert not (tmp_path / "outputs/result/results.json").exists()
     assert forked.run(command, cwd=tmp_path) == 0

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -103,12 +102,8 @@ def test_killed_and_gone_on_is_bit_equal(student: Path, traces: list[Traces], tm
     job = Job(student, tuple(traces), config, trainer(), tracker(), "math", "0123456789abcdef", work)
     words = ["-m", "bm.branch", job.write()]
     for enough in (5, 12):
-        process = forked.start(words, env=os.environ | {"CI": "1"})
-        while process.poll() is None and not ((work / "metrics.csv").exists() and len(rows(work)) >= enough):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was killed before it was done"
-        assert (work / "checkpoint").exists() and not (work / "model.safetensors").exists()
+        forked.killed(words, f"lines({str(work / 'metrics.csv')!r}) > {enough}", env=os.environ | {"CI": "1"})
+        assert checkpoint.reached(work).step > 0 and not (work / "model.safetensors").exists()
     (work / ".job.json").unlink()
     facts = trained(student, traces, work, config)
     assert facts == undisturbed

@@ -43,7 +43,7 @@ def test_careful_work_is_always_right_even_beyond_the_recipes_settings(generator
 
 @pytest.mark.parametrize("generator", SOLUTIONS)
 def test_slips_are_caught(generator, tmp_path):
-    asked = questions(generator)
+    asked = questions(generator, 100)
     verdicts = [judge(q, r) for q, r in zip(asked, responses(asked, 0.2, 0, tmp_path / "j"), strict=True)]
     refused = [verdict for verdict in verdicts if not verdict.accepted]
     assert {verdict.reason for verdict in refused} <= {"wrong answer", "no answer"}

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from bm.store import Store, external, model_digest
 from tests.evaluate.conftest import scripted, tiny
 from tests.evaluate.scripted import Scripted
 from tests.evaluate.test_parity import COMMON, KINDS
-from tests.forked import Forked, Process
+from tests.forked import Forked
 from tests.generate.conftest import ARCHITECTURES, server
 from tests.verify.conftest import verifying
 
@@ -91,7 +89,7 @@ from bm.evaluate import evaluate
 from tests.evaluate.conftest import scripted, tiny
 from tests.evaluate.scripted import Scripted
 from tests.verify.conftest import verifying
-folder, pause = Path(sys.argv[1]), float(sys.argv[2])
+folder = Path(sys.argv[1])
 script = json.loads((folder / "script.json").read_text())
 generate = Scripted.generate
 def slowly(self, prompts, sampling, known=()):
@@ -99,17 +97,17 @@ def slowly(self, prompts, sampling, known=()):
         with (folder / "drawn").open("a") as file:
             file.writelines(f"{prompts[s.prompt]} {s.index}\\n" for s in batch)
         yield batch
-        time.sleep(pause)
+        time.sleep(0.02)
 Scripted.generate = slowly
-work = Path(sys.argv[3])
+work = Path(sys.argv[2])
 work.mkdir(exist_ok=True)
 evaluate(Path("x"), tiny(engine=scripted(script)), verifying(), ["math"], {"math": folder / "questions.parquet"}, work,
          folder / "journals")
 """
 
 
-def started(forked: Forked, folder: Path, pause: float, work: str) -> Process:
-    return forked.start(["-c", SCRIPT, folder, pause, folder / work], cwd=Path(__file__).parents[2])
+def words(folder: Path, work: str) -> list[object]:
+    return ["-c", SCRIPT, folder, folder / work]
 
 
 @pytest.fixture
@@ -118,16 +116,13 @@ def place(tmp_path, sums):
     return tmp_path
 
 
-def test_kill_9_and_resume_draw_nothing_twice(place, sums, forked):
+def test_kill_9_and_resume_draw_nothing_twice(place, sums, forked: Forked):
     run(place / "undisturbed", tiny(engine=scripted(sums[1])), sums[0])
-    halted = started(forked, place, 0.2, "halted")
-    while len(lines(place / "journals")) < 20 and halted.poll() is None:
-        time.sleep(0.02)
-    halted.send_signal(signal.SIGKILL)
-    assert halted.wait() == -signal.SIGKILL
+    enough = f"sum(map(lines, Path({str(place / 'journals')!r}).rglob({RESPONSES!r}))) >= 20"
+    forked.killed(words(place, "halted"), enough)
     kept = len(lines(place / "journals"))
     assert 20 <= kept < 80
-    assert started(forked, place, 0, "halted").wait() == 0
+    assert forked.run(words(place, "halted")) == 0
     drawn = (place / "drawn").read_text().splitlines()
     assert len(drawn) == len(set(drawn)) == len(lines(place / "journals")) == 80
     for name in FILES:
@@ -136,7 +131,7 @@ def test_kill_9_and_resume_draw_nothing_twice(place, sums, forked):
 
 @pytest.mark.slow
 def test_two_processes_share_a_journal_without_harm(place, forked):
-    both = [started(forked, place, 0.02, work) for work in ("one", "two")]
+    both = [forked.start(words(place, work)) for work in ("one", "two")]
     assert [process.wait() for process in both] == [0, 0]
     times = Counter((line["key"], line["index"]) for line in lines(place / "journals"))
     assert (len(times), set(times.values())) == (80, {1})

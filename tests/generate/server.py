@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             server.requests.append(body)
             server.secret = self.headers["Authorization"]
             fault = server.fault(len(server.requests))
-        server.gate.wait(10)
+        server.gate.wait(60)
         if server.status:
             self.refuse(server.status, f"no: {server.secret} is not welcome")
         elif fault == "rate limit":
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "cut before":
             self.close_connection = True
         elif fault == "silence":
-            time.sleep(1)
+            self.rfile.read(1)  # until the client has gone
             self.close_connection = True
         else:
             self.stream(body, fault)

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import signal
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -103,12 +102,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, tokenizer, forked):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     command = ["-c", SCRIPT, tmp_path]
     killed = tmp_path / "killed.jsonl"
-    process = forked.start([*command, killed.name])
-    while not killed.exists() or killed.stat().st_size < 2000:
-        assert process.poll() is None, "finished before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    forked.killed([*command, killed.name], f"lines({str(killed)!r}) > 15")
     before = killed.read_text().splitlines()
     assert 0 < len(before) < 120
     assert forked.run([*command, killed.name]) == forked.run([*command, "whole.jsonl"]) == 0

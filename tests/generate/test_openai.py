@@ -25,7 +25,7 @@ def hurry(monkeypatch):
 
 
 def engine(server, **changes):
-    settings = {"served": "r1", "base_url": server.url, "key": None, "parallel": 4, "timeout": 0.5, "retries": 2,
+    settings = {"served": "r1", "base_url": server.url, "key": None, "parallel": 4, "timeout": 60, "retries": 2,
                 "refused": "stop", "price": None, "budget": None}  # fmt: skip
     return openai(None, **(settings | changes))
 
@@ -55,13 +55,13 @@ def test_conversations_sampling_and_seeds_reach_the_endpoint(server, tmp_path):
 
 def test_as_many_requests_as_told_are_under_way_together(server, tmp_path):
     server.gate = threading.Barrier(3)
-    sample(engine(server, parallel=3, timeout=5), ["a", "b"], SAMPLING, tmp_path / "j.jsonl")
+    sample(engine(server, parallel=3), ["a", "b"], SAMPLING, tmp_path / "j.jsonl")
     assert len(server.requests) == 6
 
 
 def test_only_a_window_of_many_questions_is_ever_queued(server):
     """No answer is asked for before there is room for it: what is not yet handed on never exceeds `parallel`."""
-    batches = engine(server, parallel=4, timeout=5).generate([f"q{i}" for i in range(5000)], ONE)
+    batches = engine(server, parallel=4).generate([f"q{i}" for i in range(5000)], ONE)
     taken = 0
     for _ in range(5):
         taken += len(next(batches))
@@ -89,10 +89,12 @@ def test_a_thought_within_the_content_stays_as_it_is(server, tmp_path):
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_what_may_succeed_later_is_asked_again(server, tmp_path, kind):
+    """A busy machine may be silent by itself, for longer than the half second that is waited here."""
     server.fault = faults(kind, kind)
-    ((got,),) = sample(engine(server), ["a"], ONE, tmp_path / "j.jsonl")
+    patience = {"timeout": 0.5, "retries": 30} if kind == "silence" else {}
+    ((got,),) = sample(engine(server, **patience), ["a"], ONE, tmp_path / "j.jsonl")
     assert got.response == "A"
-    assert len(server.requests) == 3
+    assert len(server.requests) == 3 or (kind == "silence" and len(server.requests) > 3)
     assert len({r["seed"] for r in server.requests}) == 1
 
 
@@ -227,7 +229,8 @@ def test_a_budget_holds_where_failed_attempts_are_billed_and_a_resume_does_not_p
     billed_attempts(server, kind)
     for most, begun in ((1.5 * WORST, 1), (1.5 * WORST, 1), (3.5 * WORST, 3), (3.5 * WORST, 3)):
         with pytest.raises(UserError, match=rf"budget of {most:g} .* 0 answered, 6 to go") as said:
-            limited = engine(server, price=PRICE, budget=most, retries=5, timeout=0.3)
+            patience = 0.3 if kind == "silence" else 60
+            limited = engine(server, price=PRICE, budget=most, retries=5, timeout=patience)
             sample(limited, [f"q{i}" for i in range(6)], ONE, tmp_path / "j.jsonl")
         assert len(server.requests) == begun
         assert f"{begun * WORST:.4g} spent" in str(said.value)
@@ -259,14 +262,16 @@ def test_a_retry_without_room_is_asked_when_what_is_under_way_has_left_some(serv
     assert bill == {"cost": 0.160008, "failed_attempts": 1, "failed_at_most": pytest.approx(WORST)}
 
 
+def waits(*_):
+    raise AssertionError("it waits for what will not come")
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://nobody.invalid/v1"])
-def test_an_endpoint_that_cannot_be_reached_is_one_line_at_once(tmp_path, address, capsys, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30)
-    asked = openai(None, "r1", address, None, 4, 5, 8, "stop", None, None)
-    begun = time.monotonic()
+def test_an_endpoint_that_cannot_be_reached_is_one_line_at_once(tmp_path, address, monkeypatch):
+    monkeypatch.setattr(endpoint.Endpoint, "_pause", waits)
+    asked = openai(None, "r1", address, None, 4, 60, 8, "stop", None, None)
     with pytest.raises(UserError, match=rf"{address} \(r1\) cannot be reached: .*check its base_url") as said:
         sample(asked, [f"q{i}" for i in range(50)], ONE, tmp_path / "j.jsonl")
-    assert time.monotonic() - begun < 5
     assert "\n" not in str(said.value)
 
 
@@ -295,12 +300,10 @@ def test_an_emoji_in_two_halves_is_one_and_costs_nothing_again(server, tmp_path)
 
 
 def test_an_address_that_answers_with_a_web_page_is_one_line_at_once(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30)
+    monkeypatch.setattr(endpoint.Endpoint, "_pause", waits)
     server.fault = lambda number: "page"
-    begun = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached: a web page came back.*check its base_url") as said:
-        sample(engine(server, price=PRICE, timeout=5), [f"q{i}" for i in range(9)], ONE, tmp_path / "j.jsonl")
-    assert time.monotonic() - begun < 5
+        sample(engine(server, price=PRICE), [f"q{i}" for i in range(9)], ONE, tmp_path / "j.jsonl")
     assert "\n" not in str(said.value)
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +61,7 @@ def test_a_killed_search_goes_on_to_the_same_front(trained: Path, tmp_path: Path
 
     (tmp_path / "outputs").mkdir()
     os.symlink(trained / "outputs/store", tmp_path / "outputs/store")
-    process = forked.start(["bm", *SEARCH], cwd=tmp_path)
-    while not list(tmp_path.glob("outputs/sweeps/*/candidates/*/scores.json")):
-        assert process.poll() is None, "the search ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    forked.killed(["bm", *SEARCH], "[*Path('outputs/sweeps').glob('*/candidates/*/scores.json')]", cwd=tmp_path)
     resumed = bm(*SEARCH, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     values = [

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -40,12 +38,7 @@ def results(folder: Path) -> set[Path]:
 
 
 def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: Path, bm: Bm, forked: Forked) -> None:
-    killed = forked.start(["bm", *FIVE], cwd=trained)
-    while len(list(trained.glob("outputs/runs/*/done.json"))) < 1:
-        assert killed.poll() is None, "the sweep ended before it could be killed"
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    forked.killed(["bm", *FIVE], "[*Path('outputs/runs').glob('*/done.json')]", cwd=trained)
     before = {path.parent: path.stat().st_mtime_ns for path in trained.glob("outputs/runs/*/done.json")}
     said = bm(*FIVE, cwd=trained)
 

@@ -173,7 +173,7 @@ HOSTILE = [
 def test_a_hostile_answer_is_refused_in_time_and_harms_no_other(answer):
     responses = (f"\\boxed{{{answer}}}", answer, f"The answer is ${answer}$")
     cases = [Case("math", response, "\\frac{\\pi}{2}", "") for response in responses]
-    for verdict in verify_all(cases, verifying(seconds=2, parallel=3)):
+    for verdict in verify_all(cases, verifying(seconds=1, parallel=3)):
         assert not verdict.accepted
         assert verdict.reason in ("wrong answer", "no answer", "time limit", "answer too long")
     assert verify(Case("math", "\\boxed{\\pi/2}", "\\frac{\\pi}{2}", ""), SETTINGS).accepted

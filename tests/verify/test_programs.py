@@ -8,7 +8,7 @@ from bm.verify import Case, Verdict, verify, verify_all
 from bm.verify.sandbox import check
 from tests.verify.conftest import BUBBLEWRAP, verifying
 
-SETTINGS = verifying(seconds=5, memory_mb=256, output_kb=256)
+SETTINGS = verifying(seconds=60, memory_mb=256, output_kb=256)
 ADD = "print(sum(map(int, input().split())))"
 
 
@@ -47,7 +47,8 @@ pytestmark = BUBBLEWRAP
     ],
 )
 def test_how_a_script_fails(source, reason):
-    verdict = verify(case(source), verifying(seconds=2, memory_mb=256, output_kb=256))
+    seconds = 1 if reason.startswith("time limit") else 60
+    verdict = verify(case(source), verifying(seconds=seconds, memory_mb=256, output_kb=256))
     assert (verdict.accepted, verdict.reason) == (not reason, reason)
 
 
