@@ -93,9 +93,16 @@ def claims_table(judgements: Sequence[Claim]) -> str:
 def board_page(recordings: Mapping[str, Mapping[str, Any]]) -> str:
     """Every merge of all experts in every regime that was measured."""
     lines = [line for name, values in recordings.items() for line in _board(name, recorded(values))]
-    lines.sort(key=lambda cells: -float(cells[3].value or 0))
-    heads = ["merge", "student", "experts gain", "score", "against the mixture", "seeds", "regime"]
-    return f"{BOARD}\n{sortable(heads, lines, words=(0, 6))}\n"
+    lines.sort(key=_by_regime)
+    heads = ["regime", "merge", "student", "experts gain", "score", "against the mixture", "seeds"]
+    return f"{BOARD}\n{sortable(heads, lines, words=(0, 1))}\n"
+
+
+def _by_regime(cells: Sequence[TableCell]) -> tuple[str, float, float, str, float]:
+    """By experiment, the strongest student and the least gain first, and in each regime the best score first."""
+    regime, _, strength, gain, score, *_ = cells
+    numbered = (-float(strength.value or 0), float(gain.value or 0))
+    return str(regime.value), *numbered, regime.small, -float(score.value or 0)
 
 
 def _board(name: str, grid: Grid) -> Iterator[list[TableCell]]:
@@ -103,15 +110,17 @@ def _board(name: str, grid: Grid) -> Iterator[list[TableCell]]:
         if entry.kind != "merge" or entry.mean is None or not _whole(entry):
             continue
         known = [next(iter(regimes(results)), None) for _, results in entry.by_seed.values()]
+        told = {axis: escape(f"{grid.short(axis)}={said(value)}") for axis, value in entry.apart.items()}
+        own = [text for axis, text in told.items() if axis.startswith("merge.")]
         yield [
-            TableCell(entry.name, entry.name),
+            TableCell(f'<a href="experiments/{escape(name)}/index.html">{escape(name)}</a>', name,
+                 ", ".join(text for text in told.values() if text not in own)),
+            TableCell(entry.name, entry.name, ", ".join(own)),
             _share([one.strength for one in known if one and one.strength is not None]),
             _points([one.gain for one in known if one and one.gain is not None]),
             TableCell(f"{100 * entry.mean.mean:.1f}", entry.mean.mean, numbers.span(entry.mean.low, entry.mean.high)),
             _gap(entry),
             TableCell(str(len(entry.by_seed)), len(entry.by_seed)),
-            TableCell(f'<a href="experiments/{escape(name)}/index.html">{escape(name)}</a>', name,
-                 escape(", ".join(f"{grid.short(axis)}={said(value)}" for axis, value in entry.apart.items()))),
         ]  # fmt: skip
 
 
@@ -226,14 +235,15 @@ hide: [toc]
 
 # Merge methods by regime
 
-Every merge of all experts that was measured, the best mean score first; a click on a head sorts by that column. A
-score only compares within a regime, as students and questions differ between regimes: how strong the student was,
-and how much its experts gained on their own tasks, say which regime it was. Scores are pass@1 in percent, means
-over the domains' own tasks, with 95 % intervals over seeds that are no narrower than those over questions;
-differences are points, paired by seed. With one seed intervals are over questions, and that of a difference is too
-wide rather than too narrow: it takes merge and mixture for asked apart. What has no mixture beside it has no
-difference. [The law](method/law.md) says
-what follows.
+Every merge of all experts that was measured, regime by regime: in each the best mean score comes first, and the
+strongest student's regimes come first in an experiment. A click on a head sorts by that column. Scores can only be
+compared within a regime, because students and questions differ between regimes; how strong the student was, and how
+much its experts gained on their own tasks, say which regime it was.
+
+Scores are pass@1 in percent, means over the domains' own tasks, with 95 % intervals over seeds that are no narrower
+than those over questions. Differences are in points, paired by seed; a merge without a mixture beside it has none.
+With one seed, intervals are over questions, and that of a difference is too wide rather than too narrow, because it
+ignores that merge and mixture answered the same questions. [The law](method/law.md) says what follows from all this.
 """
 SPEED = """\
 # Speed and memory

@@ -23,7 +23,7 @@ def test_every_score_and_difference_of_the_board_has_its_interval() -> None:
     rows = [line.split("<td")[1:] for line in results.board_page(results.recordings()).splitlines() if "<td" in line]
     assert len(rows) > 80
     for cells in rows:
-        score, difference = cells[3], cells[4]
+        score, difference = cells[4], cells[5]
         assert "<small>" in score
         assert "<small>" in difference or "–</td>" in difference
 

@@ -71,11 +71,14 @@ def report_grid(
 
 
 def redraw(folder: Path) -> None:
-    """Draw the figures of a record again from its measured.json; a figure of what older records lack stays as it is."""
+    """Draw the figures of a record again, and write its tables, from its measured.json; a figure of what older records
+    lack stays as it is.
+    """
     grid = recorded(json.loads((folder / FILE).read_text()))
+    paper = published(grid.experiment)
     with style():
-        drawn = [*phase(grid, *_law(grid)), *charts(grid, published(grid.experiment))]
-        export(drawn, {}, folder / "figures", rasters=False)
+        drawn = [*phase(grid, *_law(grid)), *charts(grid, paper)]
+        export(drawn, {"models": tabled(grid, paper), "contest": contested(grid)}, folder / "figures", rasters=False)
 
 
 def _law(grid: Grid) -> tuple[list[Observation], list[Law], list[Fit], Mapping[str, Regime]]:

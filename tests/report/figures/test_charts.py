@@ -81,7 +81,7 @@ def test_the_map_of_models_is_sorted_by_mean_and_has_every_interval(drawn: dict[
 def test_captions_stand_alone_and_go_with_the_figure(drawn: dict[str, Chart]) -> None:
     for chart in drawn.values():
         assert "Experiment lambda: recipe tiny, 3 seeds" in chart.note, chart.name
-        assert "questions a task" in chart.note
+        assert "questions per task" in chart.note
         assert chart.note.endswith(".") and len(chart.note) > 120
         with style():
             assert "<desc>" in (svg := standalone(chart.figure, chart.title, chart.note))

@@ -62,7 +62,7 @@ def measured(grid: Grid) -> str:
     scores = [score for cell in grid.cells for row in cell.results.rows for score in row.scores.values()]
     questions, samples = ({getattr(score, of) for score in scores} for of in ("questions", "samples"))
     told = [f"recipe {grid.recipe}", count(len(grid.seeds), "seed")]
-    told += [f"{_from_to(questions)} questions a task"] if questions else []
+    told += [f"{_from_to(questions)} questions per task"] if questions else []
     told += [f"{_from_to(samples)} samples each"] if samples - {1} else []
     return f"Experiment {grid.experiment}: {', '.join(told)}." if grid.experiment else f"{', '.join(told)}."
 
