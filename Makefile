@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains phase parts arms adapters
+EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains phase parts arms adapters objectives
 SWEEP ?= hydra/launcher=joblib
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install gpu vllm demo reproduce test test-slow coverage test-gpu test-ray check format lint types contracts docs bench bench-merge bench-branch bench-evaluate clean
+.PHONY: help install gpu vllm demo reproduce test test-slow coverage test-gpu test-ray check format lint types contracts docs bench bench-merge bench-branch bench-evaluate bench-distill clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,7 +85,7 @@ contracts: $(READY) ## which room may import which
 docs: $(READY) ## the site, from docs/, docstrings, settings and measurements, with every link checked: site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-bench: bench-merge bench-branch bench-evaluate ## all comparisons with peers
+bench: bench-merge bench-branch bench-evaluate bench-distill ## all comparisons with peers
 
 bench-merge: $(READY) ## merges against mergekit
 	@$(BIN)/python -m experiments.speed.merge
@@ -95,6 +95,9 @@ bench-branch: $(READY) ## training against TRL
 
 bench-evaluate: $(READY) ## sampling against lm-eval
 	@$(BIN)/python -m experiments.speed.evaluate
+
+bench-distill: $(READY) ## on-policy distillation against TRL
+	@$(BIN)/python -m experiments.speed.distill
 
 clean: ## remove outputs and caches, keep the environment
 	@rm -rf outputs site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

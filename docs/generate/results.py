@@ -250,8 +250,8 @@ SPEED = """\
 
 From `experiments/speed/measured.json`, recorded {day}. Ours and the peer run in turn on the same machine:
 whole processes from start to exit for merges and training, generation alone for samples.
-Seconds, and the peak of resident memory. Run `make bench` for your own; `make bench-merge`, `make bench-branch` and
-`make bench-evaluate` are its parts.
+Seconds, and the peak of resident memory. Run `make bench` for your own; `make bench-merge`, `make bench-branch`,
+`make bench-evaluate`, `make bench-distill` are its parts.
 """
 SCALING = """\
 `doubled` merges models of twice the parameters, and its factors are against the single ones; `four_billion` merges

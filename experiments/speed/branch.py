@@ -21,10 +21,10 @@ WORK = ROOT / "outputs" / "bench" / "branch"
 LENGTHS = (4096, 8192, 16384)
 
 
-def run(python: Path, side: str, *words: str) -> dict[str, Any]:
+def run(python: Path, side: str, work: Path, *words: str) -> dict[str, Any]:
     """One process; its last line is JSON. What else it says goes to a log, whose end is shown if it fails."""
-    log = WORK / f"{side}-{words[-1]}.log"
-    command = [str(python), "-m", f"experiments.speed.branch_{side}", *words]
+    log = work / f"{side}-{Path(words[-1]).name}.log"
+    command = [str(python), "-m", f"experiments.speed.{side}", *words]
     with log.open("w") as output:
         ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"CI": "1", "HF_HUB_OFFLINE": "1"}, text=True,
                                stdout=subprocess.PIPE, stderr=output)  # fmt: skip
@@ -44,9 +44,10 @@ def main() -> None:
     here, there = Path(sys.executable), peer(PEER) / "python"
     write(WORK / "model", hidden=384, positions=LONGEST)
     write(WORK / "long", hidden=288, positions=LENGTHS[-1])
-    ours = run(here, "ours", str(WORK / "model"), str(WORK / "all"), "all")
-    peers = {mode: run(there, "trl", str(WORK / "model"), str(WORK / mode), mode) for mode in ("padded", "packed")}
-    long = {n: run(here, "ours", str(WORK / "long"), str(WORK / f"{n}"), f"{n}") for n in LENGTHS}
+    model, long_model = str(WORK / "model"), str(WORK / "long")
+    ours = run(here, "branch_ours", WORK, model, str(WORK / "all"), "all")
+    peers = {m: run(there, "branch_trl", WORK, model, str(WORK / m), m) for m in ("padded", "packed")}
+    long = {n: run(here, "branch_ours", WORK, long_model, str(WORK / f"{n}"), f"{n}") for n in LENGTHS}
     more = {"tokens": ours["tokens"], "flop_utilisation": ours["flop_utilisation"], "one_document": long}
     rows = []
     for mode, facts in peers.items():

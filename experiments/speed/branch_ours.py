@@ -15,30 +15,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from omegaconf import OmegaConf
 
+import bm
 from bm.branch import Traces, training
-from bm.config import Branch, Target, Trainer, typed
 from experiments.speed.branch_workload import LONGEST, Document, documents, one, text
 
-CONF = Path(__file__).parents[2] / "conf"
+SETTINGS = (
+    "branch.epochs=1", "branch.batch=1", "branch.packing=neat", "branch.learning_rate=1e-5", "branch.held_out=0",
+    "trainer=cpu", "tracker=none",
+)  # fmt: skip
+"""What the benchmarks of training have in common."""
 
 
-def settings(root: type[Any], file: str, **overrides: Any) -> Any:
-    return typed(root, {**OmegaConf.to_container(OmegaConf.load(CONF / file)), **overrides})
-
-
-def main(model: Path, work: Path, workload: Sequence[Document], longest: int, checkpointing: str) -> dict[str, Any]:
-    """Seconds of Lightning's whole fit (model loading included), tokens, peak memory and median FLOP utilisation."""
+def trained(model: Path, work: Path, rows: Sequence[tuple[str, str]], *settings: str) -> tuple[dict[str, Any], float]:
+    """A training on prompts and responses: its facts, and the seconds of Lightning's fit, model loading included."""
     work.mkdir(parents=True)
-    rows = [
-        {"id": str(i), "system": "", "prompt": text(prompt), "response": text(response[:-1])}
-        for i, (prompt, response) in enumerate(workload)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), work / "traces.parquet")
-    branch = settings(Branch, "branch/default.yaml", epochs=1, batch=1, sequence_length=longest, held_out=0)
-    trainer = settings(Trainer, "trainer/cpu.yaml", activation_checkpointing=checkpointing)
-    tracker = settings(Target, "tracker/none.yaml")
+    traces = [{"id": str(i), "system": "", "prompt": p, "response": r} for i, (p, r) in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(traces), work / "traces.parquet")
+    config = bm.compose(*SETTINGS, *settings)
     spent, fit = [], training.fit
 
     def timed(*arguments: Any) -> None:
@@ -48,13 +42,26 @@ def main(model: Path, work: Path, workload: Sequence[Document], longest: int, ch
 
     training.fit = timed
     sources = [Traces(work / "traces.parquet", "all")]
-    facts = training.train(model, sources, branch, trainer, tracker, "speed", "speed", work)
+    facts = training.train(model, sources, config.branch, config.trainer, config.tracker, "speed", "speed", work)
+    return facts, spent[0]
+
+
+def peak_rss_gb() -> float:
+    """The most resident memory of this process so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
+
+
+def main(model: Path, work: Path, workload: Sequence[Document], longest: int, checkpointing: str) -> dict[str, Any]:
+    """Seconds of Lightning's whole fit (model loading included), tokens, peak memory and median FLOP utilisation."""
+    rows = [(text(prompt), text(response[:-1])) for prompt, response in workload]
+    sizes = f"branch.sequence_length={longest}", f"trainer.activation_checkpointing={checkpointing}"
+    facts, seconds = trained(model, work, rows, *sizes)
     with (work / "metrics.csv").open() as file:
         utilisation = sorted(float(row["flop_utilisation"]) for row in csv.DictReader(file))
     return {
-        "seconds": round(spent[0], 1),
+        "seconds": round(seconds, 1),
         "tokens": facts["tokens"],
-        "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3),
+        "peak_rss_gb": peak_rss_gb(),
         "flop_utilisation": utilisation[len(utilisation) // 2],
     }
 
