@@ -33,8 +33,8 @@ SECTIONS = {
 }
 """The sections of settings that matter most to a stage; the rest are those of the stages it runs."""
 GROUPS = {
-    "run": "recipe experiment student teacher domain mixture optimizer loss adapter merge consolidate evaluate engine"
-    " judge trainer tracker",
+    "run": "recipe experiment student teacher domain mixture optimizer loss adapter merge consolidate feedback"
+    " evaluate engine judge trainer tracker",
     "distill": "recipe teacher engine domain judge",
     "branch": "recipe student domain mixture branch optimizer loss adapter trainer tracker",
     "merge": "merge",

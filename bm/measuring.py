@@ -1,4 +1,4 @@
-"""What is measured of models on traces: what merge methods weigh by, and held-out losses."""
+"""What is measured of models: what merge methods weigh by, how updates meet, and held-out losses."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -82,6 +82,23 @@ def _together(
     }
     inputs = [*experts.values(), *(traces[name] for name in experts)]
     return stages.make("statistics", f"regmean++ of {' & '.join(experts)}", settings, inputs, build)
+
+
+def interference(stages: Stages, student: Artefact, experts: Mapping[str, Artefact]) -> Artefact | None:
+    """How the experts' updates meet, tensor by tensor (paper, appendix C); None where it is not to be measured."""
+    config = stages.config.merge
+    lam = config.interference
+    if lam is None or len(experts) < 2:
+        return None
+
+    def build(work: Path) -> Mapping[str, Any]:
+        from bm.merge import interference
+
+        facts = interference({n: e.path for n, e in experts.items()}, student.path, lam, config, work)
+        return {**facts, "gpus": gpus(config.device)}
+
+    settings = {"lam": lam, "dtype": config.dtype, "device": identity(config)["device"]}
+    return stages.make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
 
 
 def losses(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from bm.config import Component, Experiment, overridden
 from bm.errors import UserError, nearest
-from bm.measuring import held_out_loss, losses, measured
+from bm.feedback import check as check_feedback
+from bm.feedback import taught_again, teaches
+from bm.measuring import held_out_loss, interference, losses, measured
 from bm.progress import say
 from bm.stages import Stages
 from bm.store import Artefact
@@ -37,6 +39,8 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
     """Check that later rounds have a model to begin with, and fresh questions; UserError before anything is made."""
     check_tuning(config)
     _check_parts(config, merges)
+    for domain in config.domains.values() if config.rounds.feedback else ():
+        check_feedback(config, domain)
     if config.rounds.count == 1:
         return
     kinds = {"expert", *["merge"] * bool(merges), *["mixture"] * (config.mixture is not None)}
@@ -81,12 +85,13 @@ def models(
     yet, those that the domain's verifier accepts (rejection sampling).
     """
     config = stages.config
-    teacher = _teaches(config.rounds.teacher, before.model) if before else config.teacher
+    teacher = teaches(config.rounds.teacher, before.model) if before else config.teacher
     student = before.model if before else stages.student()
     traces = {name: stages.distill(domain, "train", teacher, number) for name, domain in config.domains.items()}
-    start, experts = _branched(stages, student, traces, merges)
-    stages.interference(start, experts)
     mixture = stages.mixture(student, config.mixture, traces) if config.mixture else None
+    start, experts = _branched(stages, student, traces, merges, mixture)
+    experts = taught_again(stages, experts, number, mixture)
+    interference(stages, start, experts)
     said = f"round {number} " if config.rounds.count > 1 else ""
     keys = {id(method): key for key, method in config.merge.methods.items()}
     called = {name: keys[id(method)] for name, method, _ in merges}
@@ -100,7 +105,7 @@ def models(
         losses(stages, student, {}, {"mixture": mixture}, traces)
     starts = {"student": student, "mixture": mixture, "merge": next(iter(merged.values()), None)}
     finished = {
-        said + name: stages.consolidated(name, arm, begun, experts, traces)
+        said + name: stages.consolidated(name, arm, begun, experts, traces, mixture)
         for name, arm in config.consolidate.items()
         if (begun := starts[arm.start]) is not None
     }
@@ -121,7 +126,11 @@ def models(
 
 
 def _branched(
-    stages: Stages, student: Artefact, traces: Mapping[str, Artefact], merges: "Sequence[Merging]"
+    stages: Stages,
+    student: Artefact,
+    traces: Mapping[str, Artefact],
+    merges: "Sequence[Merging]",
+    mixture: Artefact | None,
 ) -> tuple[Artefact, dict[str, Artefact]]:
     """The experts to be merged, and what they are merged over: the student, or the merge before their last part.
 
@@ -135,7 +144,7 @@ def _branched(
         experts = {
             name: stages.expert(
                 experts[name] if how.go_on == "own" and experts else start,
-                domain, traces[name], (index, how.parts), experts.get(name),
+                domain, traces[name], (index, how.parts), experts.get(name), mixture,
             )
             for name, domain in config.domains.items()
         }  # fmt: skip
@@ -176,10 +185,6 @@ def chosen(which: str, results: "Results", subjects: "Sequence[Subject]") -> "Su
     merges = {name: s for s in made if s.kind == "merge" for name in (str(s.method), f"{s.method} {s.order}")}
     others = {s.name: s for s in made if s.kind == "consolidated"}
     return {**others, **merges, **experts}[which]
-
-
-def _teaches(teacher: Component, model: Artefact) -> Component:
-    return Component(teacher.target, {**teacher.parameters, "model": str(model.path)})
 
 
 def _tested(

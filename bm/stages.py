@@ -116,11 +116,12 @@ class Stages:
 
     def distill(
         self, domain: Domain, part: Literal["train", "student"] = "train", teacher: Component | None = None,
-        number: int = 1,
+        number: int = 1, label: str | None = None, some: bool = True,
     ) -> Artefact:  # fmt: skip
         """Verified traces of a domain: `train` for its expert, `student` for the student's own pretraining.
 
-        teacher: in place of the recipe's; number: of the round, whose questions are none that an earlier one asked.
+        teacher: in place of the recipe's; number: of the round, whose questions are none that an earlier one asked;
+        some: UserError where no response became a trace.
         """
         seed, teacher, count = self.config.seed, teacher or self.config.teacher, domain.traces
         skip = (number - 1) * (count or 0)
@@ -148,11 +149,12 @@ class Stages:
             facts = distill(domain, teacher, distilling, verifying, asked, count, seed, apart, work, skip, answers)
             return {**facts, "unchecked": unread}
 
-        label = f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
+        label = label or f"{domain.name} {part}" + (f", round {number}" if number > 1 else "")
         models = self._folders(teacher)
         answers = self.store.journals(models[0]) if models else self.store.root / "samples" / "endpoints"
-        made = self.make("distill", label, settings, [*models, *tasks.values()], build)
-        if not made.facts["kept"]:
+        inputs = [*models, *self._folders(domain.source), *tasks.values()]
+        made = self.make("distill", label, settings, inputs, build)
+        if some and not made.facts["kept"]:
             from bm.distill import shortage
 
             raise UserError(f"{shortage(label, made.facts)}; {made.path / 'rejected.parquet'} has every response")
@@ -218,14 +220,16 @@ class Stages:
 
     def expert(
         self, student: Artefact, domain: Domain, traces: Artefact, part: tuple[int, int] = (0, 1),
-        before: Artefact | None = None,
+        before: Artefact | None = None, mixture: Artefact | None = None,
     ) -> Artefact:  # fmt: skip
         """The student after SFT on one domain's traces (paper, section 3.1), or after a part of it.
 
-        part: which, from 0, of how many; before: the same expert after the part before this one.
+        part: which, from 0, of how many; before: the same expert after the part before this one; mixture: the run's,
+        which may teach.
         """
         settings = overridden(self.config.branch, domain.branch, f"domains.{domain.name}.branch")
-        return self._train(domain.name, student, {domain.name: traces}, {}, settings, part=part, before=before)
+        teachers = _teachers(settings, [domain.name], {}, mixture)
+        return self._train(domain.name, student, {domain.name: traces}, {}, settings, teachers, part, before)
 
     def mixture(self, student: Artefact, mixture: Mixture, traces: Mapping[str, Artefact]) -> Artefact:
         """The baseline: the student after one SFT on the domains together."""
@@ -236,28 +240,12 @@ class Stages:
 
     def consolidated(
         self, name: str, arm: Consolidate, start: Artefact, experts: Mapping[str, Artefact],
-        traces: Mapping[str, Artefact],
+        traces: Mapping[str, Artefact], mixture: Artefact | None = None,
     ) -> Artefact:  # fmt: skip
-        """A model trained on from `start`, on all domains' traces or by what each domain's expert says of them."""
+        """A model trained on from `start`, on all domains' traces or by what experts or mixture say of them."""
         ours = replace(self.config.branch, keep=(), at=None)
         settings = overridden(ours, arm.branch, f"consolidate.{name}.branch")
-        return self._train(name, start, traces, {}, settings, experts if settings.teacher == "experts" else {})
-
-    def interference(self, student: Artefact, experts: Mapping[str, Artefact]) -> Artefact | None:
-        """How the experts' updates meet, tensor by tensor (paper, appendix C); None where it is not to be measured."""
-        config = self.config.merge
-        lam = config.interference
-        if lam is None or len(experts) < 2:
-            return None
-
-        def build(work: Path) -> Mapping[str, Any]:
-            from bm.merge import interference
-
-            facts = interference({n: e.path for n, e in experts.items()}, student.path, lam, config, work)
-            return {**facts, "gpus": gpus(config.device)}
-
-        settings = {"lam": lam, "dtype": config.dtype, "device": identity(config)["device"]}
-        return self.make("interference", " & ".join(experts), settings, [student, *experts.values()], build)
+        return self._train(name, start, traces, {}, settings, _teachers(settings, list(traces), experts, mixture))
 
     def merge(
         self, name: str, method: Component, order: "Order", student: Artefact, experts: Mapping[str, Artefact],
@@ -380,6 +368,18 @@ class Stages:
         say(f"{stage:<10} {label:<36} {spent}  [dim]{artefact.key}[/dim]")
         self.used.append(artefact)
         return artefact
+
+
+def _teachers(
+    settings: Branch, domains: Sequence[str], experts: Mapping[str, Artefact], mixture: Artefact | None
+) -> Mapping[str, Artefact]:
+    """By domain, the model of this run that teaches it; none where the teacher is a folder, or there is none."""
+    if settings.teacher == "experts":
+        return experts
+    if settings.teacher == "mixture":
+        assert mixture is not None, "settings with such a teacher have a mixture"
+        return dict.fromkeys(domains, mixture)
+    return {}
 
 
 def _entry(build: Any) -> str:

@@ -24,6 +24,7 @@ PACKAGES = {
     "optimizer": "branch.optimizer",
     "loss": "branch.loss",
     "judge": "verify.judge",
+    "feedback": "rounds.feedback",
     "recipe": "_global_",
     "experiment": "_global_",
 }

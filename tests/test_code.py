@@ -104,6 +104,7 @@ STAGES = {
         {"bm.branch"},
     ),
     "bm.stages:Stages._train.build": ({"bm.branch.loss", "bm.branch.packing"}, {"bm.merge", "bm.distill"}),
+    "bm.feedback:foreseen.build": ({"bm.branch.foresight", "bm.generate.weights"}, {"bm.merge", "bm.evaluate"}),
     "bm.measuring:_alone.build": ({"bm.branch.documents", "bm.merge.statistics"}, {"bm.distill"}),
     "bm.stages:Stages.ask": ({"bm.statistics", "bm.verify.judging", "bm.evaluate.sets"}, {"bm.branch", "bm.distill"}),
     "bm.stages:Stages.merge.build": ({"bm.merge.engine", "bm.merge.quantiles"}, {"bm.branch", "bm.merge.methods.ties"}),

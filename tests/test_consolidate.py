@@ -1,22 +1,24 @@
 """The third arm: experts become one model by training, beside the merge and the mixture, in the same run."""
 
 import json
+import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Bm, command
+from tests.conftest import SHRUNK, Bm, command
+from tests.forked import Forked
 
 ARMS = ["consolidate=[opd,sft]", "consolidate.opd.branch.epochs=1", "consolidate.opd.branch.own.max_new_tokens=8",
-        "consolidate.sft.start=student", "output=outputs/arms"]  # fmt: skip
+        "consolidate.opd.branch.own.every=2", "consolidate.sft.start=student", "output=outputs/arms"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def arms(undisturbed: Path) -> Path:
     """The finished run with two arms more: all else is there."""
-    from tests.conftest import SHRUNK
-
     said = command("run", *SHRUNK, *ARMS, cwd=undisturbed)
     assert said.returncode == 0, said.stderr
     return undisturbed
@@ -49,6 +51,31 @@ def test_each_begins_where_it_was_told_and_learns_from_whom_it_was_told(arms: Pa
     assert [i["stage"] for i in opd["inputs"]] == ["merge", *["distill"] * 3, *["branch"] * 3]
     assert [i["stage"] for i in sft["inputs"]] == ["branch", *["distill"] * 3]
     assert opd["facts"]["own"]["tokens"] > 0 and "own" not in sft["facts"]
+
+
+@pytest.mark.slow
+def test_killed_in_on_policy_distillation_the_run_goes_on_to_the_same_bytes(
+    arms: Path, tmp_path: Path, forked: Forked
+) -> None:
+    """Twice, each time with responses on disk that it has not learned from yet."""
+    folder = Path(shutil.copytree(arms, tmp_path / "killed"))
+    (key,) = (manifest["key"] for manifest in manifests(folder, "opd"))
+    shutil.rmtree(folder / "outputs/store/branch" / key)
+    shutil.rmtree(folder / "outputs/arms")
+    words = ["bm", "run", *SHRUNK, *ARMS, "branch.checkpoint_seconds=0.001"]
+    for block in (1, 3):
+        process = forked.start(words, cwd=folder)
+        while not list(folder.glob(f"outputs/store/branch/*.work/own/{block}.json")):
+            assert process.poll() is None, f"the run ended before block {block} of responses was written"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (folder / "outputs/arms/results.json").exists()
+    assert forked.run(words, cwd=folder) == 0
+    ours, theirs = (home / "outputs/store/branch" / key / "model.safetensors" for home in (folder, arms))
+    assert ours.read_bytes() == theirs.read_bytes()
+    scores = [json.loads((home / "outputs/arms/results.json").read_text())["rows"] for home in (folder, arms)]
+    assert [row["scores"] for row in scores[0]] == [row["scores"] for row in scores[1]]
 
 
 @pytest.mark.parametrize(

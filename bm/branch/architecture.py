@@ -39,9 +39,8 @@ def check_trainable(model: str | Path, settings: Branch, trainer: Trainer) -> No
     check_devices(trainer)
     check_compiler(trainer)
     check_adapter(settings.adapter, trainer.devices * trainer.nodes)
-    for folder in (model, settings.teacher):
-        if folder is not None and folder != "experts":
-            attention_for(_config(folder), settings, trainer)
+    for folder in (model, *([settings.teacher] if isinstance(settings.teacher, Path) else [])):
+        attention_for(_config(folder), settings, trainer)
 
 
 def _config(model: str | Path) -> PreTrainedConfig:

@@ -7,7 +7,7 @@ artefact's key. One marked `Content` is a path that counts by what is there, one
 
 from bm.config import resolvers as _resolvers  # noqa: F401  # so that the YAML can name them
 from bm.config.commands import Doctor, EvaluateFolder, Experiment, MergeFolders, Push, Report, VerifyFile
-from bm.config.component import Component, EngineTarget, SourceTarget, Target, asks
+from bm.config.component import Component, EngineTarget, SourceTarget, Target, TeacherTarget, asks
 from bm.config.loading import (
     Content,
     Device,
@@ -27,6 +27,8 @@ from bm.config.settings import (
     Distill,
     Domain,
     Evaluate,
+    Feedback,
+    Head,
     Merge,
     Mixture,
     Name,
@@ -53,6 +55,8 @@ __all__ = [
     "Evaluate",
     "EvaluateFolder",
     "Experiment",
+    "Feedback",
+    "Head",
     "Merge",
     "MergeFolders",
     "Mixture",
@@ -66,6 +70,7 @@ __all__ = [
     "Report",
     "SourceTarget",
     "Target",
+    "TeacherTarget",
     "Trainer",
     "Verify",
     "VerifyFile",

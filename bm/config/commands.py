@@ -33,7 +33,7 @@ from bm.errors import nearest
 
 Stage = Literal[
     "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "losses",
-    "evaluate", "rung", "tune",
+    "evaluate", "rung", "tune", "foresight",
 ]  # fmt: skip
 
 
@@ -45,6 +45,8 @@ class Experiment:
     """The page of `conf/recipe/` that the settings begin with; runs and reports are called by it."""
     experiment: Name | None
     """The published table or figure, or the ablation, that this is a cell of; `conf/experiment/` sets it."""
+    variant: Annotated[Name | None, NoKey]
+    """What the experiment calls this cell, where several settings make one difference; null: its settings tell."""
     seed: Seed
     """Seed of every draw: training, merging, sampling and the bootstrap follow it unless they have their own."""
     paths: Annotated[Paths, NoKey]
@@ -106,9 +108,26 @@ class Experiment:
         others = {"branch": self.branch.teacher, "student.branch": self.student.branch.get("teacher")}
         others |= {f"domains.{name}.branch": domain.branch.get("teacher") for name, domain in self.domains.items()}
         others |= {"mixture.branch": self.mixture.branch.get("teacher")} if self.mixture else {}
+        if self.rounds.feedback:
+            others["rounds.feedback.branch"] = self.rounds.feedback.branch.get("teacher")
         for where, teacher in others.items():
             if teacher == "experts":
                 raise ValueError(f"{where}.teacher: only a consolidation has experts for teachers (consolidate=opd)")
+        arms = {f"consolidate.{name}.branch": arm.branch.get("teacher") for name, arm in self.consolidate.items()}
+        for where, teacher in {**others, **arms}.items():
+            if teacher == "mixture":
+                self._check_mixture_teaches(where)
+
+    def _check_mixture_teaches(self, where: str) -> None:
+        """There is a mixture, and it and the student that it begins with are trained without it."""
+        if self.mixture is None:
+            raise ValueError(
+                f"{where}.teacher: there is no mixture that could teach; `bm run mixture=teaching` has one"
+            )
+        if overridden(self.branch, self.mixture.branch, "mixture.branch").teacher == "mixture":
+            raise ValueError("mixture.branch.teacher: the mixture cannot teach itself; choose mixture=teaching")
+        if self.student.domains and overridden(self.branch, self.student.branch, "student.branch").teacher == "mixture":
+            raise ValueError("student.branch.teacher: the mixture is made of the student, and cannot teach it")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -294,6 +294,35 @@ class Prices:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Head:
+    """A logistic regression on hidden states that foresees whether a response will be accepted."""
+
+    plan: Positive
+    """First tokens of a response that are its plan; beside it stands what the prompt alone tells."""
+    ridge: Annotated[float, Field(gt=0)]
+    """Weight of the squared weights beside the likelihood of the fitted half."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Feedback:
+    """A second stage of a round: the teacher sees what its experts answered wrongly, and answers again."""
+
+    template: str
+    """What the teacher is asked; {prompt} stands for the question, {response} for the first response rejected."""
+    branch: Mapping[str, Any]
+    """Overrides of an expert's `branch` for its training on the answers that the verifier accepts."""
+    head: Head | None
+    """Foresees from prompt and plan whether a response will be accepted, and is scored; null: none."""
+
+    @model_validator(mode="after")
+    def _shows_both(self) -> Self:
+        for part in ("{prompt}", "{response}"):
+            if part not in self.template:
+                raise ValueError(f"template: must have {part} where the {part.strip('{}')} goes")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
 class Rounds:
     """Branch-Merge again, on what it made: a round's model is the next one's student, and its own teacher."""
 
@@ -309,4 +338,6 @@ class Rounds:
     model: str
     """What the next round begins with: the best `merge`, `expert` or `mixture` by mean score, or one by its name."""
     teacher: TeacherTarget
-    """How that model is sampled; it is put in place of the parameter `model`."""
+    """How that model is sampled, and experts for feedback; it is put in place of the parameter `model`."""
+    feedback: Feedback | None
+    """Experts are taught again what they get wrong (feedback=default); null: they are not."""

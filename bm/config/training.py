@@ -88,9 +88,9 @@ class Branch:
     """What is minimised (`bm.losses`)."""
     relation: RelationTarget | None
     """A second loss: how the traces of a pack relate to each other (`bm.losses`); null: none."""
-    teacher: Literal["experts"] | Annotated[Path, Content] | None
-    """A Hugging Face folder that loss or relation see beside the student. In a consolidation `experts`: the expert
-    of each trace's domain."""
+    teacher: Literal["experts", "mixture"] | Annotated[Path, Content] | None
+    """A Hugging Face folder that loss or relation see beside the student; `mixture`: the run's own, for experts and
+    consolidations. In a consolidation `experts`: the expert of each trace's domain."""
     own: Own | None
     """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
     gradient_clip: Annotated[float, Field(gt=0)]

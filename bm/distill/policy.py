@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from bm.config import Distill
 
+UNCHOSEN = "not chosen by "
+"""How the reason begins of a good response that a policy leaves out."""
+
 
 class Answered(NamedTuple):
     """A response to a question as far as the choice depends on it."""

@@ -16,7 +16,7 @@ from rich.markup import escape
 from bm.config import Component, Distill, Domain, Verify
 from bm.distill.card import card
 from bm.distill.funnel import Judged, facts, shortage
-from bm.distill.policy import Answered, kept
+from bm.distill.policy import UNCHOSEN, Answered, kept
 from bm.distill.quality import fault
 from bm.distill.screening import Screen
 from bm.distill.selection import UNVERIFIED, Question, Wanted, select
@@ -161,7 +161,7 @@ def _chosen(judged: Iterable[Judged], settings: Distill) -> list[Judged]:
         places = kept([_answered(response) for response in responses], settings)
         for place, response in enumerate(responses):
             left_out = not response.reason and place not in places
-            result.append(response._replace(reason=f"not chosen by {settings.policy}") if left_out else response)
+            result.append(response._replace(reason=f"{UNCHOSEN}{settings.policy}") if left_out else response)
     return result
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from os import cpu_count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 from bm.branch.architecture import attention_for
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.ram import physical
-from bm.config import Branch, Domain, Experiment, overridden
+from bm.config import Branch, Component, Domain, Experiment, Feedback, overridden
 from bm.errors import UserError
 from bm.mixtures import ratios
 from bm.plan.architecture import architecture, heads, shaped
@@ -99,6 +100,8 @@ class Estimates:
         for name, domain in config.domains.items():
             settings = overridden(config.branch, domain.branch, f"domains.{name}.branch")
             yield self._branch(name, settings, {name: (domain, 1.0)})
+        if config.rounds.feedback is not None:
+            yield from self._feedback(config.rounds.feedback)
         if (mixture := config.mixture) is not None:
             used = {name: d for name, d in config.domains.items() if name != mixture.leave_out}
             ratio = ratios(mixture, {name: self._traces(d) for name, d in used.items()})
@@ -124,14 +127,25 @@ class Estimates:
             "seconds": "assumed: plan.disk_gb_per_second",
         })  # fmt: skip
 
-    def _distill(self, domain: Domain, label: str) -> Stage:
-        """Traces: what a teacher of this machine generates or an endpoint is paid for, and the verifying of it."""
-        teacher = self.config.teacher
+    def _feedback(self, feedback: Feedback) -> Iterator[Stage]:
+        """The second stage of each expert at the most: as if it answered every question wrongly."""
+        for name, domain in self.config.domains.items():
+            yield self._distill(domain, f"{name} attempts", self.config.rounds.teacher)
+            yield self._distill(domain, f"{name} mistakes")
+            settings = overridden(self.config.branch, {**domain.branch, **feedback.branch}, "rounds.feedback.branch")
+            yield self._branch(f"{name} again", settings, {name: (domain, 1.0)})
+
+    def _distill(self, domain: Domain, label: str, own: Component | None = None) -> Stage:
+        """Traces: what a teacher of this machine generates or an endpoint is paid for, and the verifying of it.
+
+        own: how an expert is sampled, where it answers in the teacher's place.
+        """
+        teacher = own or self.config.teacher
         engine = teacher.parameters.get("engine") or {}
         traces, length = self._traces(domain), self._trace_tokens(domain.name)
         asked = int(teacher.parameters.get("samples", 1)) * traces * length if engine else 0
         verifying = traces / (self.of.judged_per_second * self.cores)
-        spent = self._generation(asked, engine, self._teacher_parameters())
+        spent = self._generation(asked, engine, self.parameters if own else self._teacher_parameters())
         price = (engine.get("price") or {}).get("output", 0.0)
         seconds, disk = spent.seconds + verifying, 5.0 * traces * length
         return Stage(
@@ -195,8 +209,8 @@ class Estimates:
         """What a training asks beside its student, or each of several such."""
         if settings.teacher is None:
             return None
-        of = self.architecture if settings.teacher == "experts" else AutoConfig.from_pretrained(str(settings.teacher))
-        return shaped(of)
+        theirs = isinstance(settings.teacher, Path)
+        return shaped(AutoConfig.from_pretrained(str(settings.teacher)) if theirs else self.architecture)
 
     def _own(self, settings: Branch, tokens: int) -> Stage:
         """The student's own responses, which it learns from in place of so many of the traces' tokens."""

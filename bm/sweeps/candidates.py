@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bm.config import Experiment
+from bm.config import Experiment, overridden
 from bm.errors import UserError
 from bm.generate import IN_MEMORY
 from bm.measuring import measured
@@ -32,7 +32,12 @@ def candidate(config: Experiment, home: Path, mixture: bool) -> Candidate:
         model = stages.mixture(student, config.mixture, traces)
         return Candidate(stages, folder, questions, most, model, _trained([student, model]))
     ((_, method, order),) = merges
-    experts = {name: stages.expert(student, domain, traces[name]) for name, domain in config.domains.items()}
+    taught = [overridden(config.branch, d.branch, f"domains.{d.name}.branch") for d in config.domains.values()]
+    teaches = config.mixture if any(settings.teacher == "mixture" for settings in taught) else None
+    teacher = stages.mixture(student, teaches, traces) if teaches else None
+    experts = {
+        name: stages.expert(student, domain, traces[name], mixture=teacher) for name, domain in config.domains.items()
+    }
     known = measured(stages, method, student, experts, traces)
     merged = stages.merge_in_memory(method, order, student, experts, known)
     return Candidate(stages, folder, questions, most, merged, _trained([student, *experts.values()]))

@@ -23,6 +23,7 @@ GROUPS = {
     "mixture": "the baseline's training set", "optimizer": "what steps", "loss": "what is minimised",
     "adapter": "what is trained in the place of all weights", "merge": "how experts become one model",
     "consolidate": "what finishes one model from the experts", "tune": "how merge methods are tuned",
+    "feedback": "a second stage, on what experts get wrong",
     "evaluate": "what is asked, and how often", "engine": "what generates", "judge": "a model that grades",
     "trainer": "where training runs", "tracker": "who watches", "recipe": "a whole experiment",
     "experiment": "a table of the paper, or an ablation",

@@ -76,9 +76,10 @@ def keys(config: Experiment, store: Planned) -> dict[str, str]:
     """Keys of the student, the experts and the mixture; and what, beside a model, decides an evaluation."""
     stages = PlannedStages(store, config)
     student, traces = stages.student(), {n: stages.distill(d) for n, d in config.domains.items()}
-    made = {"student": student} | {n: stages.expert(student, d, traces[n]) for n, d in config.domains.items()}
+    made = {"student": student}
     if config.mixture:
         made["mixture"] = stages.mixture(student, config.mixture, traces)
+    made |= {n: stages.expert(student, d, traces[n], mixture=made.get("mixture")) for n, d in config.domains.items()}
     asked = [*(q.key for q in stages.questions().values()), identity(config.evaluate), identity(config.verify)]
     return {name: artefact.key for name, artefact in made.items()} | {"evaluation": json.dumps(asked, default=str)}
 
@@ -124,7 +125,7 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-APART = {"table2", "domains", "phase", "methods", "arms", "adapters_smollm2"}
+APART = {"table2", "domains", "phase", "methods", "arms", "objectives", "adapters_smollm2"}
 """Experiments with a student, domains or questions of their own, and the one that others are held against."""
 
 
@@ -161,3 +162,21 @@ def test_arms_train_what_the_phase_sweep_has_trained(tmp_path: Path) -> None:
     )
     assert {label for _, label, _ in arms} == {"tiny_taught", "math", "coding", "science", "mixture"}
     assert arms <= phase
+
+
+def test_objectives_differ_in_the_loss_alone(tmp_path: Path) -> None:
+    """Every loss trains each expert once, for both lengths, and the student and its teacher are those of phase."""
+    objectives, phase = (
+        {made for made in planned(name, tmp_path) if made[0] in ("branch", "rung")} for name in ("objectives", "phase")
+    )
+    made = Counter((stage, label) for stage, label, _ in objectives - phase)
+    losses = len(swept("objectives")["loss"])
+    assert made == {(stage, d): losses for stage in ("branch", "rung") for d in ("math", "coding", "science")}
+    assert {label for _, label, _ in objectives & phase} == {"tiny_taught", "mixture"}
+
+
+def test_each_objective_is_called_by_its_loss() -> None:
+    for config in jobs("objectives", "tiny"):
+        taught = config.branch.teacher is not None
+        assert (config.variant == "sft") != taught
+        assert config.mixture is not None and config.mixture.branch["teacher"] is None

@@ -230,10 +230,11 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
 
     Where some configs have other keys than others, as with merge methods, the keys are the value: `ties, linear`; what
     stands below a key is then compared among those that have it. What follows the run's seed, or another setting that
-    was named before, is left out.
+    was named before, is left out; and all that a config's `variant` decides.
     """
     differences: list[dict[str, Any]] = [{} for _ in configs]
     seeded, known = dict(enumerate(seeds)), set[frozenset[tuple[int, ...]]]()
+    variants: dict[int, Any] = {}
 
     def compare(path: str, values: Mapping[int, Any]) -> None:
         """values: by config, what it has at `path`."""
@@ -241,7 +242,8 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
         told = {i: _told(v) for i, v in values.items()}
         alike = len(nodes) == len(values) and len({tuple(v) for v in nodes.values()}) == 1
         own = path.endswith("seed") and told == {i: seeded[i] for i in told}  # of what only some configs have
-        follows = told == seeded or own or (parts := _parts(told)) in known
+        named = told == seeded or own or _decided(told, variants)
+        follows = named or (parts := _parts(told)) in known
         if path and not alike and len(set(told.values())) > 1 and not follows:
             known.add(parts)
             for i, value in told.items():
@@ -250,8 +252,17 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
             below = {i: node[key] for i, node in nodes.items() if key in node}
             compare(f"{path}.{key}" if path else key, below)
 
+    called = {i: config.get("variant") for i, config in enumerate(configs)}
+    compare("variant", called)
+    variants |= called
     compare("", dict(enumerate(configs)))
     return differences
+
+
+def _decided(told: Mapping[int, Any], variants: Mapping[int, Any]) -> bool:
+    """Whether configs of the same variant agree, where there are several variants."""
+    of = {variants.get(i) for i in told}
+    return len(of) > 1 and len({(variants[i], value) for i, value in told.items()}) == len(of)
 
 
 def _parts(values: Mapping[int, Any]) -> frozenset[tuple[int, ...]]:

@@ -131,6 +131,15 @@ def test_the_seed_of_an_adapter_follows_the_runs() -> None:
     ]
 
 
+def test_a_variant_is_named_in_place_of_all_that_it_decides() -> None:
+    cells = [("sft", None, 1), ("kd", "m", 1), ("opd", "m", 1), ("sft", None, 2), ("kd", "m", 2), ("opd", "m", 2)]
+    configs = [{"branch": {"teacher": teacher, "at": at}, "variant": name} for name, teacher, at in cells]
+    assert differing(configs, [1] * 6) == [{"variant": name, "branch.at": at} for name, _, at in cells]
+    for config in configs:
+        config["variant"] = None
+    assert differing(configs, [1] * 6) == [{"branch.teacher": teacher, "branch.at": at} for _, teacher, at in cells]
+
+
 def test_a_seed_that_is_its_own_counts() -> None:
     assert differing([{"evaluate": {"seed": s}} for s in (5, 6)], [1, 2]) == [
         {"evaluate.seed": 5},
