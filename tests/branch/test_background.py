@@ -24,11 +24,18 @@ from tests.forked import Forked, request
 
 OFTEN = {"checkpoint_seconds": 0.001}
 HANGING = """
-import os, sys, threading
+import os, sys, threading, time
 from pathlib import Path
 from torch.distributed.checkpoint import FileSystemWriter
 from bm.branch import checkpoint
 from bm.branch.__main__ import rank
+
+hung, write = Path(sys.argv[1]).parent / "hangs", checkpoint.Background.write
+
+def one_at_a_step(self, *arguments):
+    write(self, *arguments)
+    while not self._last.done() and not hung.exists():
+        time.sleep(0.001)
 
 def hangs(owner, name, times):
     do = getattr(owner, name)
@@ -36,16 +43,18 @@ def hangs(owner, name, times):
         nonlocal times
         times -= threading.current_thread() is not threading.main_thread()
         if not times:
-            (Path(sys.argv[1]).parent / "hangs").touch()
+            hung.touch()
             threading.Event().wait()
         return do(*arguments, **settings)
     setattr(owner, name, hanging)
 
+checkpoint.Background.write = one_at_a_step
 hangs(*{"data": (FileSystemWriter, "write_data", 3), "whole": (FileSystemWriter, "finish", 3),
         "renamed": (os, "replace", 5)}[sys.argv[2]])
 rank(Path(sys.argv[1]))
 """
-"""A rank whose third checkpoint hangs: before its data, before what makes it whole, or between its two renames."""
+"""A rank whose third checkpoint, after its third step, hangs: before its data, before what makes it whole, or between
+its two renames."""
 
 
 def killed_while_it_writes(
@@ -64,6 +73,7 @@ def killed_while_it_writes(
         time.sleep(0.01)
     begun = len(rows(work))
     while len(rows(work)) < begun + 2:
+        assert process.poll() is None, (work.parent / f"{work.name}.log").read_text()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
