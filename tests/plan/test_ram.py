@@ -50,7 +50,7 @@ def test_a_process_counts_its_own_memory() -> None:
     assert 64 << 20 < ram.most() < ram.physical()
     with_it = ram.most()
     del held
-    assert ram.most() >= with_it
+    assert ram.most() >= with_it - (1 << 20)  # Linux adds up what its cores count now and then
 
 
 @pytest.mark.slow
