@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bm.config import Prices
+from bm.generate.members import ENSEMBLE, members
 from bm.store import Artefact, model_digest
 
 
@@ -43,7 +44,7 @@ class Ledger:
         known = list(artefacts)
         self._prices = prices
         self._by_key = {a.key: a for a in known}
-        models = [a for a in known if any(name.endswith(".safetensors") for name in a.manifest["files"])]
+        models = [a for a in known if any(name.endswith((".safetensors", ENSEMBLE)) for name in a.manifest["files"])]
         self._by_key |= {model_digest(a): a for a in models}  # an evaluation names a model by what it is
 
     def of(self, artefact: Artefact) -> Cost:
@@ -90,9 +91,22 @@ class Ledger:
         return None if price is None else gpu_hours * price + bill
 
 
+def gpus(device: str) -> int:
+    """How many GPUs a stage has that computes on one device."""
+    return int(device.startswith("cuda"))
+
+
+def engines_gpus(facts: Mapping[str, Any]) -> int:
+    """How many GPUs the engine of a teacher, of an evaluation or of a judge had, as it states."""
+    return max(int(facts.get(asked, {}).get("gpus", 0)) for asked in ("engine", "teacher", "judge"))
+
+
 def parameters(folder: Path) -> int:
-    """Entries of all tensors in a folder, by the headers of its safetensors files; 0 where there are none."""
-    total: int = 0
+    """Entries of all tensors in a folder, by the headers of its safetensors files; 0 where there are none.
+
+    An ensemble has those of all its members, each of which sees every token.
+    """
+    total: int = sum(map(parameters, members(folder).values()))
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             header: Mapping[str, Any] = json.loads(file.read(*struct.unpack("<Q", file.read(8))))

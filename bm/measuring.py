@@ -8,7 +8,8 @@ from typing import Any
 
 from bm.config import Component, identity
 from bm.errors import UserError
-from bm.stages import TRACES, Known, Stages, gpus
+from bm.ledger import gpus
+from bm.stages import TRACES, Known, Stages
 from bm.store import Artefact
 
 

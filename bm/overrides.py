@@ -33,6 +33,7 @@ def opened(stage: str, words: Sequence[str]) -> list[str]:
     words = [ENGINE.sub(r"engine@\1=\2", word) for word in words]
     words = [_quoted(word) for word in words]
     words = [re.sub(r"^branch\.adapter=(?!null\b)(?=[a-z])", "adapter=", word) for word in words]
+    words = [re.sub(r"^branch\.stored_by=(?!null\b)(?=[a-z])", "+engine@branch.stored_by=", word) for word in words]
     return [f"++{word}" if OPEN.match(word) else word for word in words]
 
 

@@ -20,7 +20,7 @@ def preflight(config: Experiment, *asked: Component | None) -> None:
     from bm.track.backends import check
 
     check(config.tracker)
-    for component in asked:
+    for component in (*asked, config.branch.stored_by):
         check_keys(component)
         _vllm(component)
         _local(component)

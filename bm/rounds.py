@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from bm.config import Component, Experiment, overridden
 from bm.errors import UserError, nearest
 from bm.feedback import check as check_feedback
 from bm.feedback import taught_again, teaches
 from bm.measuring import held_out_loss, interference, losses, measured
+from bm.preflight import LOCAL
 from bm.progress import say
 from bm.stages import Stages
-from bm.store import Artefact
+from bm.store import Artefact, model_digest
 from bm.tuning import TUNED, tuned
 from bm.tuning import check as check_tuning
 
@@ -38,6 +40,7 @@ def chosen_merges(config: Experiment) -> "Iterator[Merging]":
 def check(config: Experiment, merges: Sequence[str]) -> None:
     """Check that later rounds have a model to begin with, and fresh questions; UserError before anything is made."""
     check_tuning(config)
+    _check_ensemble(config)
     _check_parts(config, merges)
     for domain in config.domains.values() if config.rounds.feedback else ():
         check_feedback(config, domain)
@@ -52,6 +55,14 @@ def check(config: Experiment, merges: Sequence[str]) -> None:
             raise UserError(
                 f"domains.{name}.traces: must be a number in several rounds, so that each has its own traces"
             )
+
+
+def _check_ensemble(config: Experiment) -> None:
+    if config.ensemble and config.evaluate.engine.target != LOCAL:
+        raise UserError("ensemble: several models answer as one in the engine transformers alone; choose "
+                        "evaluate.engine=transformers, or ensemble=null")  # fmt: skip
+    if config.ensemble and len(config.domains) < 2:
+        raise UserError("ensemble: one expert alone is none; choose more domains, or ensemble=null")
 
 
 def _check_parts(config: Experiment, merges: Sequence[str]) -> None:
@@ -109,6 +120,7 @@ def models(
         for name, arm in config.consolidate.items()
         if (begun := starts[arm.start]) is not None
     }
+    together = _ensemble(stages, experts, config.ensemble) if config.ensemble else None
     called |= {name + TUNED: key + TUNED for name, key in called.items()}
     made = {said + name: _made_of(called[name], order) for name, _, order in merges}
 
@@ -122,6 +134,8 @@ def models(
     subjects += [replace(merge, **made[name]) for name, merge in tests.items()]
     for name, model in finished.items():
         subjects.append(replace(tested(name, "consolidated", model), domains=tuple(experts)))
+    if together:
+        subjects.append(replace(tested(f"{said}ensemble", "ensemble", together), domains=tuple(experts)))
     return [replace(subject, round=number) for subject in subjects]
 
 
@@ -166,6 +180,18 @@ def _branched(
         if how.go_on == "merge":
             start = merged
     return (start, experts) if best is None else best[1:]
+
+
+def _ensemble(stages: Stages, experts: Mapping[str, Artefact], average: Literal["logits", "probabilities"]) -> Artefact:
+    """Experts as one model that averages what they say of each token: no weights are merged, so nothing is lost."""
+
+    def build(work: Path) -> Mapping[str, Any]:
+        from bm.generate.ensemble import write
+
+        write(average, {n: e.path for n, e in experts.items()}, {n: model_digest(e) for n, e in experts.items()}, work)
+        return {"models": len(experts)}
+
+    return stages.make("ensemble", " & ".join(experts), {"average": average}, list(experts.values()), build)
 
 
 def _made_of(method: str, order: "Order") -> dict[str, Any]:

@@ -25,9 +25,11 @@ from bm.config import (
     overridden,
 )
 from bm.errors import UserError
+from bm.ledger import engines_gpus, gpus
 from bm.mixtures import ratios
 from bm.progress import say
 from bm.store import Artefact, Build, Store, external, model_digest, write_text
+from bm.teaching import told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -320,18 +322,23 @@ class Stages:
         whole = replace(settings, at=None)  # a training is the same, whichever of its models is taken
         config = {"branch": whole, "trainer": trainer, "ratio": dict(ratio), "part": list(part)}
         lineage = {domain: t.name for domain, t in traces.items()}
+        asked = teachers or {d: self._artefact(settings.teacher) for d in traces if isinstance(settings.teacher, Path)}
+        kept = {} if settings.stored is None else {
+            d: told(self.make, d, t, t.path / TRACES, student, asked[d], whole, trainer) for d, t in traces.items()
+        }  # fmt: skip
 
         def build(work: Path) -> Mapping[str, Any]:
             from bm.branch import Part, Traces, card, train
 
-            folders = {domain: teacher.path for domain, teacher in teachers.items()}
-            sets = [Traces(t.path / TRACES, d, ratio.get(d, 1.0), folders.get(d)) for d, t in traces.items()]
+            folders, stored = ({d: a.path for d, a in by_domain.items()} for by_domain in (teachers, kept))
+            sets = [Traces(t.path / TRACES, d, ratio.get(d, 1.0), folders.get(d), stored.get(d))
+                    for d, t in traces.items()]  # fmt: skip
             rest = Part(*part, before.path if before else None)
             facts = train(student.path, sets, whole, trainer, tracker, name, work.stem, work, rest)
             write_text(work / "README.md", card(name, student.name, lineage, whole, facts))
             return {**facts, "gpus": trainer.devices * trainer.nodes * (trainer.accelerator == "gpu")}
 
-        inputs = [student, *traces.values(), *teachers.values(), *self._folders(settings)]
+        inputs = [student, *traces.values(), *teachers.values(), *kept.values(), *self._folders(settings)]
         inputs += [before] if before else []
         trained = self.make(
             "branch", name if part[1] == 1 else f"{name} {part[0] + 1}/{part[1]}", config, inputs, build
@@ -360,7 +367,7 @@ class Stages:
             nonlocal made
             made = True
             facts = build(work)
-            return {"gpus": _engines_gpus(facts), **facts}
+            return {"gpus": engines_gpus(facts), **facts}
 
         code = [_entry(build), *(component.entry for component in components(settings))]
         artefact = self.store.make(stage, label, identity(settings), inputs, sorted(set(code)), noted)
@@ -386,13 +393,3 @@ def _entry(build: Any) -> str:
     """A function of this module as `bm.code` names it."""
     function = build.func if isinstance(build, partial) else build
     return f"{function.__module__}:{function.__qualname__.replace('<locals>.', '')}"
-
-
-def gpus(device: str) -> int:
-    """How many GPUs a stage has that computes on one device."""
-    return int(device.startswith("cuda"))
-
-
-def _engines_gpus(facts: Mapping[str, Any]) -> int:
-    """How many GPUs the engine of a teacher, of an evaluation or of a judge had, as it states."""
-    return max(int(facts.get(asked, {}).get("gpus", 0)) for asked in ("engine", "teacher", "judge"))

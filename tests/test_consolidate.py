@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from bm.config import Prices
+from bm.ledger import Ledger
+from bm.store import Store
 from tests.conftest import SHRUNK, Bm, command
 from tests.forked import Forked
 
-ARMS = ["consolidate=[opd,sft]", "consolidate.opd.branch.epochs=1", "consolidate.opd.branch.own.max_new_tokens=8",
+ARMS = ["consolidate=[opd,sft]", "ensemble=logits", "consolidate.opd.branch.epochs=1",
+        "consolidate.opd.branch.own.max_new_tokens=8",
         "consolidate.opd.branch.own.every=2", "consolidate.sft.start=student", "output=outputs/arms"]  # fmt: skip
 
 
@@ -78,6 +82,31 @@ def test_killed_in_on_policy_distillation_the_run_goes_on_to_the_same_bytes(
     assert [row["scores"] for row in scores[0]] == [row["scores"] for row in scores[1]]
 
 
+def test_the_ensemble_is_an_upper_line_with_its_price(arms: Path) -> None:
+    """A row of its own kind, held against merges and mixture; each of its tokens cost a pass of all three experts."""
+    results = json.loads((arms / "outputs/arms/results.json").read_text())
+    (row,) = (row for row in results["rows"] if row["kind"] == "ensemble")
+    assert row["scores"].keys() == {"coding", "math", "science"} and sorted(row["domains"]) == [
+        "coding",
+        "math",
+        "science",
+    ]
+    held = {(v["claim"], v["against"]) for v in results["verdicts"] if v["name"] == row["name"]}
+    merges = {("ensemble over merge", r["name"]) for r in results["rows"] if r["kind"] == "merge"}
+    assert held == merges | {("ensemble over mixture", "mixture")}
+    assert "Ensemble over merges" in (arms / "outputs/arms/report/index.html").read_text()
+    stored = [json.loads(path.read_text()) for path in arms.glob("outputs/store/*/*/manifest.json")]
+    (ensemble,) = (m for m in stored if m["stage"] == "ensemble")
+    assert [i["label"] for i in ensemble["inputs"]] == ["math", "coding", "science"]
+    ledger = Ledger(Store(arms / "outputs/store").all(), Prices({}, 0.0))
+    flops = {}
+    for manifest in (m for m in stored if m["stage"] == "evaluate" and m["label"] in (ensemble["label"], "math")):
+        made = Store(arms / "outputs/store").find("evaluate", manifest["key"])
+        assert made
+        flops[manifest["label"]] = ledger.of(made).flops / ledger.of(made).tokens
+    assert flops[ensemble["label"]] == 3 * flops["math"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -85,6 +114,9 @@ def test_killed_in_on_policy_distillation_the_run_goes_on_to_the_same_bytes(
         ("consolidate=sft consolidate.sft.start=mixture ~mixture", "consolidate.sft.start: there is no mixture"),
         ("consolidate=opd consolidate.opd.branch.teacher=null", "learns from a teacher"),
         ("consolidate=odp", "consolidate has no option 'odp'; did you mean 'opd'?"),
+        ("ensemble=logits domain=math", "ensemble: one expert alone is none"),
+        ("ensemble=mean", "ensemble: must be 'logits' or 'probabilities'"),
+        ("ensemble=logits evaluate.engine=openai evaluate.engine.served=m", "in the engine transformers alone"),
         ("loss=rkd", "`bm.losses.rkd` learns from a teacher; set branch.teacher"),
     ],
 )

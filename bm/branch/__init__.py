@@ -7,8 +7,9 @@ from bm.branch.data import Part
 from bm.branch.documents import Traces, rendered
 from bm.branch.foresight import foresight
 from bm.branch.moments import MOMENTS
+from bm.branch.telling import tell
 from bm.branch.training import train
 from bm.branch.watch import FACTS, rung
 
 __all__ = ["FACTS", "MOMENTS", "Part", "Traces", "barrier", "card", "check_trainable", "foresight", "rendered", "rung",
-           "train"]  # fmt: skip
+           "tell", "train"]  # fmt: skip

@@ -42,11 +42,13 @@ class MicroBatch:
     documents: Sequence[int]
     domains: Tensor
     """[documents], int64"""
+    places: Tensor
+    """[S], which of its document's labels each is."""
     packs: Sequence[int] = ()
     """How many documents each pack has."""
 
     def to(self, device: torch.device) -> "MicroBatch":
-        names = ("ids", "positions", "segments", "labelled", "targets", "owner", "domains")
+        names = ("ids", "positions", "segments", "labelled", "targets", "owner", "domains", "places")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved)
 
@@ -61,10 +63,9 @@ class MicroBatch:
         lengths = [*self.segments.lengths, *[padding] * bool(padding)]  # padding is a segment of its own
         ids, positions = (pad(x, (0, padding))[:, first : first + size] for x in (self.ids, self.positions))
         segments = Segments.of(lengths, place.sequence_group)
-        labelled, targets, owner = self.labelled[mine] - first, self.targets[mine], self.owner[mine]
-        return replace(
-            self, ids=ids, positions=positions, segments=segments, labelled=labelled, targets=targets, owner=owner
-        )
+        of_labels: dict[str, Any] = {name: getattr(self, name)[mine] for name in ("targets", "owner", "places")}
+        labelled = self.labelled[mine] - first
+        return replace(self, ids=ids, positions=positions, segments=segments, labelled=labelled, **of_labels)
 
 
 def flat(
@@ -83,9 +84,10 @@ def flat(
     positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments]))
     learned = torch.tensor([len(ids) - prompt for ids, prompt in zip(documents, prompts, strict=True)])
     owner = torch.repeat_interleave(torch.arange(len(documents)), learned)
+    places = torch.cat([torch.arange(count) for count in learned.tolist()])
     of = torch.tensor(list(domains) or [0] * len(documents))
     return MicroBatch(
-        ids[None], positions[None], Segments.of(segments), labels - 1, ids[labels], owner, names, of, packs
+        ids[None], positions[None], Segments.of(segments), labels - 1, ids[labels], owner, names, of, places, packs
     )
 
 

@@ -34,6 +34,8 @@ class Traces:
     weight: float = 1.0
     teacher: Path | None = None
     """Its own, where each domain's expert teaches it; None: `branch.teacher`, if there is one."""
+    stored: Path | None = None
+    """The folder of what its teacher says of them (`bm.branch.stored`); None: the teacher is asked in training."""
 
 
 @dataclass(frozen=True)

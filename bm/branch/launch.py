@@ -46,8 +46,7 @@ class Job:
 
     def write(self) -> Path:
         settings = {name: resolved(getattr(self, name)) for name in ("config", "trainer", "tracker")}
-        paths = [(t.path.absolute(), t.teacher and t.teacher.absolute()) for t in self.traces]
-        traces = [[str(p), s.domain, s.weight, t and str(t)] for s, (p, t) in zip(self.traces, paths, strict=True)]
+        traces = [[_place(t.path), t.domain, t.weight, _place(t.teacher), _place(t.stored)] for t in self.traces]
         path = self.work.absolute() / JOB
         student, before = str(self.student.absolute()), self.part.before
         part = [self.part.index, self.part.of, str(before.absolute()) if before else None]
@@ -61,11 +60,17 @@ class Job:
         job = json.loads(path.read_text())
         return cls(
             Path(job["student"]),
-            tuple(Traces(Path(p), domain, weight, t and Path(t)) for p, domain, weight, t in job["traces"]),
+            tuple(Traces(Path(p), domain, weight, t and Path(t), s and Path(s))
+                  for p, domain, weight, t, s in job["traces"]),
             typed(Branch, job["config"]), typed(Trainer, job["trainer"]), typed(Component, job["tracker"]),
             job["name"], job["key"], path.parent,
             Part(job["part"][0], job["part"][1], Path(job["part"][2]) if job["part"][2] else None),
         )  # fmt: skip
+
+
+def _place(path: Path | None) -> str | None:
+    """A path as ranks find it, wherever they start."""
+    return str(path.absolute()) if path else None
 
 
 def alone(trainer: Trainer) -> bool:

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bm.losses import sft
+from bm.losses import Likeliest, sft
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 CHUNK = 512
-"""Labels whose logits exist at one time."""
+"""Labels whose logits exist at one time, at most."""
+LOGITS = 1 << 25
+"""Logits that exist at one time, at most (128 MiB in fp32), so that a vocabulary of 152,000 takes no more than one of
+65,536."""
 
 Loss = Callable[..., Tensor]
 """One of `bm.losses`, its settings given."""
@@ -46,9 +49,12 @@ class Told:
     hidden: Tensor
     """[S, width of the teacher]"""
     head: Head
+    vocabulary: int | None = None
+    """Tokens that there are, if that is known; what the head has beyond them is padding."""
 
-    def logits(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        weight = self.head.weight.to(self.hidden.dtype)
+    def said(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """Logits [end − start, V] of the tokens that there are."""
+        weight = self.head.weight[: self.vocabulary].to(self.hidden.dtype)
         return self.head.of((self.hidden[start:end] @ weight.t()).to(dtype))
 
 
@@ -59,15 +65,36 @@ class Several:
     parts: Sequence[tuple[Tensor, Told]]
     """For each teacher the places among the S labels that are its own, ascending, and what it says there."""
 
-    def logits(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        """Entries that not all teachers have are padding, and left out."""
+    def said(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """Logits [end − start, V]. Entries that not all teachers have are padding, and left out."""
         within = [(torch.searchsorted(rows, torch.tensor([start, end], device=rows.device)).tolist(), rows, told)
                   for rows, told in self.parts]  # fmt: skip
-        said = [(rows[a:b] - start, told.logits(a, b, dtype)) for (a, b), rows, told in within if b > a]
+        said = [(rows[a:b] - start, told.said(a, b, dtype)) for (a, b), rows, told in within if b > a]
         out = said[0][1].new_empty(end - start, min(logits.shape[1] for _, logits in said))
         for rows, logits in said:
             out[rows] = logits[:, : out.shape[1]]
         return out
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was stored of one or several teachers: their likeliest tokens at all S labels."""
+
+    likeliest: Likeliest
+
+    def said(self, start: int, end: int, dtype: torch.dtype) -> Likeliest:
+        """That of some labels. Rounding on the disk has moved the sum of the probabilities, which is 1 again here."""
+        log_p = torch.log_softmax(self.likeliest.log_p[start:end].to(dtype), -1)
+        return Likeliest(self.likeliest.entries[start:end].long(), log_p, self.likeliest.vocabulary)
+
+
+Said = Told | Several | Kept
+"""What teachers say at the labels of a micro-batch."""
+
+
+def at_a_time(entries: int) -> int:
+    """Labels whose logits exist at one time, by the entries of the vocabulary."""
+    return max(1, min(CHUNK, LOGITS // entries))
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -80,17 +107,18 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, denominator: float, head: Head, loss: Loss,
-        told: Told | Several | None, rows: Mapping[str, Tensor],
+        told: Said | None, rows: Mapping[str, Tensor],
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        room = hidden.new_empty(min(CHUNK, len(hidden)), len(weight)) if hidden.dtype == wide else None
+        size = min(at_a_time(len(weight)), len(hidden))
+        room = hidden.new_empty(size, len(weight)) if hidden.dtype == wide else None
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=wide)
-        for start in range(0, len(hidden), CHUNK):
-            end = min(start + CHUNK, len(hidden))
+        for start in range(0, len(hidden), max(1, size)):
+            end = min(start + size, len(hidden))
             part = hidden[start:end]
-            taught = None if told is None else told.logits(start, end, wide)
+            taught = None if told is None else told.said(start, end, wide)
             more = {name: values[start:end] for name, values in rows.items()}
             if room is None:
                 products = (part @ weight.t()).to(wide)
@@ -123,13 +151,15 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _differentiated(
-    products: Tensor, targets: Tensor, head: Head, loss: Loss, taught: Tensor | None
+    products: Tensor, targets: Tensor, head: Head, loss: Loss, taught: Tensor | Likeliest | None
 ) -> tuple[Tensor, Tensor]:
     """A chunk's loss and its gradient with respect to the products [S, V] of hidden states and weight."""
     with torch.enable_grad():
         logits = head.of(products.requires_grad_())
         if taught is None:
             value = loss(logits, targets)
+        elif isinstance(taught, Likeliest):
+            value = loss(logits[:, : taught.vocabulary], targets, taught)
         else:  # rows that pad one of the two vocabularies are no tokens
             entries = min(logits.shape[1], taught.shape[1])
             value = loss(logits[:, :entries], targets, taught[:, :entries])
@@ -143,7 +173,7 @@ def chunked_loss(
     targets: Tensor,
     denominator: float,
     loss: Loss = sft,
-    told: Told | Several | None = None,
+    told: Said | None = None,
     rows: Mapping[str, Tensor] = NOTHING,
 ) -> Tensor:
     """The loss of head(hidden) over `denominator`, the supervised tokens of the whole step, chunk by chunk.

@@ -22,7 +22,7 @@ from bm.branch import parallel
 from bm.branch.adapter import adapt, quantised, written
 from bm.branch.attention import ISOLATED
 from bm.branch.data import MicroBatch, flat
-from bm.branch.loss import NOTHING, Head, Loss, Told, chunked_loss
+from bm.branch.loss import NOTHING, Head, Loss, Said, Told, chunked_loss
 from bm.branch.parallel import Place
 from bm.branch.traces import Relation, averaged
 from bm.config import Adapter, Trainer
@@ -38,13 +38,15 @@ class Student(nn.Module):
         """`attention` is ISOLATED, or OWN for micro-batches that are one segment each."""
         super().__init__()
         self.model, self.isolated, self.offload = model, attention == ISOLATED, offload
+        self.vocabulary: int | None = None
+        """Of a teacher: the tokens that there are; what its head has beyond them is padding."""
 
     def forward(
         self,
         batch: MicroBatch,
         denominator: float,
         loss: Loss = sft,
-        told: Told | None = None,
+        told: Said | None = None,
         rows: Mapping[str, Tensor] = NOTHING,
         relation: Relation | None = None,
     ) -> Tensor:
@@ -59,7 +61,7 @@ class Student(nn.Module):
     @torch.no_grad()
     def tell(self, batch: MicroBatch) -> Told:
         """What this model says where the micro-batch has labels, for another one to learn from."""
-        return Told(self._hidden(batch), head_of(self.model))
+        return Told(self._hidden(batch), head_of(self.model), self.vocabulary)
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
         """[S, H] at the positions that predict a label."""
@@ -101,7 +103,7 @@ def load(
     config = AutoConfig.from_pretrained(folder)
     limit = getattr(config, "max_position_embeddings", None)
     if limit and longest > limit:
-        raise UserError(f"a segment of {longest} tokens exceeds the student's context of {limit}")
+        raise UserError(f"a segment of {longest} tokens exceeds the context of {folder}, {limit}")
     if mesh is not None:
         return _sharded(folder, config, attention, trainer, mesh, adapter)
     model = load_model(folder, frozen_dtype(adapter, trainer), attn_implementation=attention, **quantised(adapter))

@@ -58,6 +58,7 @@ class StudentTraining(L.LightningModule):
                 self.own = OwnSamples(self.config.own, self.data, self.student)
                 self.data.before = self.own.before
             theirs = zip(folders[1:], kinds[1:], strict=True)
+            self.objective.read(self.data.traces, self.data.documents)
             self.objective.teachers = [load_teacher(folder, kind, *where) for folder, kind in theirs]
 
     def on_fit_start(self) -> None:

@@ -1,6 +1,7 @@
 """What an optimiser step minimises: a loss of tokens, perhaps a relation of traces, and the teachers that they see."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from bm.branch.data import MicroBatch
 from bm.branch.documents import Documents, Traces
-from bm.branch.loss import NOTHING, Loss, Several, Told
+from bm.branch.loss import NOTHING, Loss, Said, Several, Told
 from bm.branch.model import Student
+from bm.branch.stored import Stored
 from bm.branch.traces import Relation, averaged, difficulties, label_losses
 from bm.config import Branch, Component, asks
 from bm.config.component import checked
@@ -24,10 +26,20 @@ class Objective:
         self.loss, self.relation = _with_settings(config.loss), config.relation and _with_settings(config.relation)
         self._asked, self._compared = asks(config.loss), asks(config.relation)
         given = [source.teacher or config.teacher for source in traces] if self._sees_teachers else []
-        self.folders = [Path(folder) for folder in dict.fromkeys(given) if folder is not None]
-        self._teacher_of = torch.tensor([self.folders.index(Path(f)) for f in given if f is not None])
+        known = [Path(folder) for folder in dict.fromkeys(given) if folder is not None]
+        self._teacher_of = torch.tensor([known.index(Path(f)) for f in given if f is not None])
         """By domain, which teacher is its own."""
+        self.folders = known if config.stored is None else []
         self.teachers: list[Student] = []
+        self.stored: Stored | None = None
+        """What was stored of them, in their place."""
+
+    def read(self, traces: Sequence[Traces], documents: Documents) -> None:
+        """Open what was stored of the traces' teachers; UserError if it is of other texts than these documents."""
+        folders = [source.stored for source in traces if source.stored]
+        if folders:
+            domains = {source.domain: int(teacher) for source, teacher in zip(traces, self._teacher_of, strict=True)}
+            self.stored = Stored(folders, domains, documents, heads="teacher" in self._asked)
 
     @property
     def looks_ahead(self) -> bool:
@@ -57,16 +69,19 @@ class Objective:
             rows = [{"difficulty": difficulty} for difficulty in difficulties(losses, batches, traces)]
 
         def share(batch: MicroBatch, more: Mapping[str, Tensor]) -> Tensor:
-            told = self._told(batch)
-            seen = self._mine(batch, told) if "teacher" in self._asked else None
+            likeliest = self.stored.likeliest(batch) if self.stored else None
+            told = {} if likeliest else self._told(batch)
+            seen = (likeliest or self._mine(batch, told)) if "teacher" in self._asked else None
             relation = self._related(batch, told, packs)
             value: Tensor = student(batch, denominator, loss, seen, more, relation)
             return value
 
         return [partial(share, batch, more) for batch, more in zip(batches, rows, strict=True)]
 
-    def _told(self, batch: MicroBatch) -> dict[int, Told]:
+    def _told(self, batch: MicroBatch) -> Mapping[int, Told]:
         """What each teacher says that this micro-batch, or the one of another rank, has traces of."""
+        if self.stored:
+            return self.stored.told(batch)
         if not self.teachers:
             return {}
         needed = torch.zeros(len(self.teachers), device=batch.ids.device)
@@ -79,13 +94,13 @@ class Objective:
         """The teacher of each trace: [N]."""
         return self._teacher_of.to(batch.domains.device)[batch.domains]
 
-    def _mine(self, batch: MicroBatch, told: Mapping[int, Told]) -> Told | Several:
+    def _mine(self, batch: MicroBatch, told: Mapping[int, Told]) -> Said:
         """At each label what its own teacher says."""
-        if len(self.teachers) == 1:
-            return told[0]
+        if len(told) == 1:
+            return next(iter(told.values()))
         of_label = self._owners(batch)[batch.owner]
         places = ((i, (of_label == i).nonzero().flatten()) for i in told)
-        return Several([(rows, Told(told[i].hidden[rows], told[i].head)) for i, rows in places])
+        return Several([(rows, replace(told[i], hidden=told[i].hidden[rows])) for i, rows in places])
 
     def _related(self, batch: MicroBatch, told: Mapping[int, Told], packs: int) -> Relation | None:
         """The relation as a function of the student's features: its mean over the packs of the step."""

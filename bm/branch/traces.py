@@ -9,7 +9,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import cross_entropy
 
 from bm.branch.data import MicroBatch
-from bm.branch.loss import CHUNK, Told
+from bm.branch.loss import Told, at_a_time
 
 Relation = Callable[[Tensor], Tensor]
 """Features [N, H] of a micro-batch's traces to this rank's share of the step's loss of relations."""
@@ -27,10 +27,10 @@ def averaged(values: Tensor, batch: MicroBatch) -> Tensor:
 
 def label_losses(told: Told, targets: Tensor) -> Tensor:
     """Cross entropy of each label, [S], logits chunk by chunk."""
-    losses = torch.zeros(len(targets), device=targets.device)
-    for start in range(0, len(targets), CHUNK):
-        part = slice(start, min(start + CHUNK, len(targets)))
-        losses[part] = cross_entropy(told.logits(part.start, part.stop, torch.float32), targets[part], reduction="none")
+    losses, size = torch.zeros(len(targets), device=targets.device), at_a_time(len(told.head.weight))
+    for start in range(0, len(targets), size):
+        part = slice(start, min(start + size, len(targets)))
+        losses[part] = cross_entropy(told.said(part.start, part.stop, torch.float32), targets[part], reduction="none")
     return losses
 
 

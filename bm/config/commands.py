@@ -32,8 +32,8 @@ from bm.config.tuning import Tune
 from bm.errors import nearest
 
 Stage = Literal[
-    "questions", "prompts", "distill", "student", "branch", "interference", "statistics", "merge", "losses",
-    "evaluate", "rung", "tune", "foresight",
+    "questions", "prompts", "distill", "student", "tell", "branch", "interference", "statistics", "merge", "losses",
+    "ensemble", "evaluate", "rung", "tune", "foresight",
 ]  # fmt: skip
 
 
@@ -67,6 +67,9 @@ class Experiment:
     """Merges with tuned parameters beside those with their defaults; null: none."""
     consolidate: Mapping[Name, Consolidate]
     """Ways to finish one model from all experts, by name."""
+    ensemble: Literal["logits", "probabilities"] | None
+    """What is averaged of all experts where they answer together, token by token (`bm.generate.ensemble`): an upper
+    line for merges, at the cost of a forward pass of each; null: they do not."""
     evaluate: Evaluate
     verify: Verify
     rounds: Rounds

@@ -91,6 +91,13 @@ class Branch:
     teacher: Literal["experts", "mixture"] | Annotated[Path, Content] | None
     """A Hugging Face folder that loss or relation see beside the student; `mixture`: the run's own, for experts and
     consolidations. In a consolidation `experts`: the expert of each trace's domain."""
+    stored: Literal["hidden"] | Positive | None
+    """What is stored of the teacher beside the traces, once for all trainings that ask it the same: at each label so
+    many of its likeliest tokens with their log-probabilities, or `hidden`, its last hidden states. null: nothing; the
+    teacher is asked in every training, at every step."""
+    stored_by: EngineTarget | None
+    """What computes the likeliest tokens that are stored: vllm with the teacher's folder, or openai, an endpoint that
+    serves it with vLLM, of whose folder configuration and tokenizer are then enough; null: a pass in this process."""
     own: Own | None
     """Learn on the student's own responses to the traces' prompts; null: on the traces alone."""
     gradient_clip: Annotated[float, Field(gt=0)]
@@ -140,12 +147,31 @@ class Branch:
             raise ValueError(
                 f"loss: `{self.loss.target}` does not look at a teacher; leave out branch.teacher, or choose loss=kd"
             )
+        if self.stored is not None:
+            self._check_stored()
+        elif self.stored_by:
+            raise ValueError("stored_by: nothing is stored; set stored=64, or leave it out")
         if self.own and "teacher" not in asks(self.loss):
             raise ValueError(
                 f"own: `{self.loss.target}` learns a response's own tokens, of which the student has nothing to learn; "
                 "choose a loss with a teacher, such as loss=opd"
             )
         return self
+
+    def _check_stored(self) -> None:
+        if self.stored_by and (self.stored == "hidden" or self.loss.parameters.get("temperature", 1.0) != 1):
+            raise ValueError("stored_by: an engine tells its likeliest tokens alone, at temperature 1; set stored to "
+                             "how many of them and loss.temperature to 1, or stored_by to null")  # fmt: skip
+        if self.teacher is None:
+            raise ValueError("stored: there is no teacher to store anything of; set branch.teacher, or stored to null")
+        if self.own is not None:
+            raise ValueError("stored: the student's own responses are new in every run, so its teacher must be asked "
+                             "then; leave it out, or learn on the traces (loss=kd)")  # fmt: skip
+        if self.packing == "packing":
+            raise ValueError("stored: with packing=packing a trace is read behind others of its pack, which differ "
+                             "from epoch to epoch; take packing=neat")  # fmt: skip
+        if self.stored != "hidden" and self.relation and "teacher" in asks(self.relation):
+            raise ValueError(f"stored: `{self.relation.target}` compares hidden states; set it to hidden")
 
 
 @dataclass(frozen=True, config=STRICT)

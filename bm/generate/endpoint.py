@@ -3,12 +3,12 @@
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import count
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
 
@@ -16,6 +16,7 @@ from bm.errors import UserError
 from bm.generate.attempts import Toll
 from bm.progress import say
 
+T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before the first repetition, doubled with each, and at most: drawn between half of it and all of it."""
 LONGEST_WAIT = 900.0
@@ -93,13 +94,29 @@ class Endpoint:
 
         Before each attempt the toll is asked, whose NoRoomError ends the request.
         """
+        return self._tried(lambda: self._streamed(request, stopped), stopped, toll)
+
+    def told(self, request: Mapping[str, Any], stopped: Event, toll: Toll) -> Sequence[Any] | None:
+        """What a server like vLLM's says of the tokens of a request's own prompt (its `prompt_logprobs`).
+
+        By token None or {token: {"logprob": …}}; None from a server that says nothing of them. Errors as for `ask`.
+        """
+        return self._tried(lambda: self._of_prompt(request), stopped, toll)
+
+    def _of_prompt(self, request: Mapping[str, Any]) -> Sequence[Any] | None:
+        answer = self._client.completions.create(model=self.served, **request)
+        self._reached = True
+        said: Sequence[Any] | None = getattr(answer.choices[0], "prompt_logprobs", None)
+        return said
+
+    def _tried(self, attempted: Callable[[], T], stopped: Event, toll: Toll) -> T:
         for attempt in count():
             stopped.wait(max(0.0, self._not_before - time.monotonic()))
             if stopped.is_set():
                 raise ExhaustedError("stopped")
             toll.begin()
             try:
-                return self._streamed(request, stopped)
+                return attempted()
             except (
                 openai.OpenAIError,
                 _CutError,

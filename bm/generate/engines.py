@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from bm.config import Device, NoKey
 from bm.errors import UserError
+from bm.generate.members import members
 from bm.generate.price import Price
 from bm.generate.samples import Engine, Thinking
 
@@ -70,6 +71,8 @@ def vllm(
     """
     from bm.generate.vllm_engine import VLLMEngine
 
+    if members(model):
+        raise UserError(f"{model} is an ensemble, whose members answer together in the engine transformers alone")
     thinking = Thinking(enable_thinking, thinking_budget)
     return VLLMEngine(model, dtype, tensor_parallel, data_parallel, memory, parallel, timeout, python, thinking)
 

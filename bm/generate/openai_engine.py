@@ -13,8 +13,9 @@ from bm.errors import UserError
 from bm.generate.attempts import Attempts, Budget, NoRoomError, Toll
 from bm.generate.draw import stream
 from bm.generate.endpoint import Answer, Endpoint, ExhaustedError, RefusedError
+from bm.generate.openai_telling import likeliest
 from bm.generate.price import Price
-from bm.generate.samples import NOTHING, PLAIN, Message, Row, Sample, Sampling, Thinking
+from bm.generate.samples import NOTHING, PLAIN, Likely, Message, Row, Sample, Sampling, Thinking
 
 AWAY = 8
 """Requests in a row, or as many as are under way together, that failed with all their retries: nobody is there."""
@@ -75,6 +76,14 @@ class OpenAIEngine:
     ) -> Iterator[list[Sample]]:
         """See `Engine.generate`. Each sample is asked with a seed of its own; not every endpoint heeds it."""
         yield from _Run(self, prompts, sampling, known).samples()
+
+    def likeliest(self, texts: Sequence[tuple[list[int], int]], k: int) -> Iterator[list[Likely]]:
+        """See `Telling.likeliest`. UserError with a `budget`, which is of samples alone."""
+        if self.budget is not None:
+            raise UserError(
+                "engine.budget: holds for samples alone, not for what is asked about traces; set it to null"
+            )
+        return likeliest(self.endpoint, texts, k, self.parallel)
 
 
 class _Run:

@@ -102,6 +102,29 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Likely:
+    """A model's likeliest tokens at the tokens of a text that follow its prompt, best first."""
+
+    text: int
+    """Position of the text among those asked about."""
+    entries: list[list[int]]
+    """[tokens, k]"""
+    log_p: list[list[float]]
+    """[tokens, k]: log-probabilities at temperature 1."""
+
+
+@runtime_checkable
+class Telling(Engine, Protocol):
+    """An engine that tells what its model would have said where others have spoken."""
+
+    def likeliest(self, texts: Sequence[tuple[list[int], int]], k: int) -> Iterator[list[Likely]]:
+        """Of each text (token ids, and how many of them are its prompt), in batches, as they are ready.
+
+        UserError if a text is longer than the model's context, or for what keeps the model from answering.
+        """
+
+
 @runtime_checkable
 class Lasting(Protocol):
     """An engine whose answers are worth keeping for whoever asks the same."""

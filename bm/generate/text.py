@@ -79,6 +79,16 @@ def fitted(tokens: list[int], context: int, response: int) -> tuple[list[int], i
     return tokens[left_out:], left_out
 
 
+def difference(theirs: Path, ours: Path) -> str:
+    """In what two folders number their tokens differently: empty if in nothing."""
+    one, other = (model_folder(folder).get_vocab() for folder in (theirs, ours))
+    if one == other:
+        return ""
+    token = min(one.items() ^ other.items(), key=lambda entry: (entry[1], entry[0]))[0]
+    where = f"{token!r} is {one.get(token, 'missing')} and {other.get(token, 'missing')}"
+    return f"{len(one)} and {len(other)} tokens; {where}"
+
+
 def model_folder(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face model folder; UserError if it is none."""
     if not (folder / "config.json").exists():

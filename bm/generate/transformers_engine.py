@@ -15,7 +15,9 @@ from bm.code import code_version
 from bm.errors import UserError
 from bm.generate.cache import Part, aligned, growing_cache, grows_everywhere, selected
 from bm.generate.draw import Repetition, draw, stream, uniforms
+from bm.generate.ensemble import load_ensemble
 from bm.generate.generation_config import repetition_penalty
+from bm.generate.members import members
 from bm.generate.samples import PLAIN, Message, Sample, Sampling, Thinking
 from bm.generate.text import Text, fitted, model_folder
 from bm.generate.weights import load_model
@@ -45,10 +47,12 @@ def check_device(device: str) -> None:
 
 
 def load(folder: Path, dtype: str, device: str) -> Loaded:
-    """Model and tokenizer of a Hugging Face folder, on a device; UserError if there is none or it cannot be read."""
+    """Model and tokenizer of a Hugging Face folder or of an ensemble, on a device; UserError if it cannot be read."""
     check_device(device)
     tokenizer = model_folder(folder)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if members(folder):
+        return load_ensemble(folder, dtype, place), tokenizer
     return load_model(folder, dtype).to(place), tokenizer  # type: ignore[arg-type]  # the library's `to` has no type
 
 

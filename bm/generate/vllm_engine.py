@@ -28,13 +28,17 @@ from bm.errors import UserError
 from bm.generate import vllm_replica
 from bm.generate.draw import stream
 from bm.generate.generation_config import repetition_penalty, saved
-from bm.generate.samples import PLAIN, Message, Sample, Sampling, Thinking
+from bm.generate.likely import likely
+from bm.generate.samples import PLAIN, Likely, Message, Sample, Sampling, Thinking
 from bm.generate.text import Text, fitted, model_folder
 
 Row = tuple[int, int, list[int], dict[str, Any]]
 """Prompt's position, sample's index, tokens, and what vLLM's SamplingParams takes."""
-Answer = tuple[int, int, list[int], bool]
-"""The same row: prompt's position, sample's index, tokens, whether the response ended."""
+Answer = tuple[int, int, list[int], bool, Any]
+"""The same row: prompt's position, sample's index, tokens, whether the response ended, and what was said of its own
+tokens, if that was asked."""
+LOGPROBS = 20
+"""Tokens whose log-probabilities vLLM tells at most, unless its replicas are started with another number."""
 CONTEXT_STEP = 4096
 """Tokens to which the longest sequence is rounded up, so that the next task finds its replicas long enough."""
 
@@ -86,7 +90,8 @@ class VLLMEngine:
         replicas = self._running(min(self._context, ceil(longest / CONTEXT_STEP) * CONTEXT_STEP))
         try:
             for answers in self._answered(replicas, rows, most):
-                yield [self._text.sample(*answer, sampling.stop, fits[answer[0]][1]) for answer in answers]
+                yield [self._text.sample(p, i, tokens, ended, sampling.stop, fits[p][1])
+                       for p, i, tokens, ended, _ in answers]  # fmt: skip
         except BaseException:  # what is under way in the replicas is nobody's any more
             replicas.end()
             raise
@@ -96,7 +101,7 @@ class VLLMEngine:
         asked = {(row[0], row[1]): row for row in rows}
         begun: dict[tuple[int, int], list[int]] = {}
         for answers in replicas.answered(rows, self.parallel, self.timeout):
-            for p, i, tokens, ended in answers:
+            for p, i, tokens, ended, _ in answers:
                 if not ended and len(tokens) < most:
                     begun[p, i] = tokens + self._text.ending(asked[p, i][2], tokens)
             if whole := [answer for answer in answers if answer[:2] not in begun]:
@@ -105,15 +110,32 @@ class VLLMEngine:
                                                "seed": asked[p, i][3]["seed"] ^ 1})
                 for (p, i), said in begun.items()]  # fmt: skip
         for answers in replicas.answered(more, self.parallel, self.timeout) if more else ():
-            yield [(p, i, begun[p, i] + tokens, ended) for p, i, tokens, ended in answers]
+            yield [(p, i, begun[p, i] + tokens, ended, told) for p, i, tokens, ended, told in answers]
 
-    def _running(self, longest: int) -> "_Replicas":
-        """The replicas that are there, if they are this engine's and take `longest` tokens; else new ones."""
+    def likeliest(self, texts: Sequence[tuple[list[int], int]], k: int) -> Iterator[list[Likely]]:
+        """See `Telling.likeliest`; by vLLM's `prompt_logprobs`, for which it generates a token more."""
+        longest = max(len(ids) for ids, _ in texts) + 1
+        if longest > self._context:
+            raise UserError(f"branch.teacher: a trace of {longest - 1} tokens exceeds its context of {self._context}")
+        asked = {"temperature": 0.0, "top_p": 1.0, "stop": [], "repetition_penalty": 1.0, "max_tokens": 1, "seed": 0}
+        rows = [(place, 0, ids, {**asked, "prompt_logprobs": k}) for place, (ids, _) in enumerate(texts)]
+        most = min(self._context, ceil(longest / CONTEXT_STEP) * CONTEXT_STEP)
+        replicas = self._running(most, k)
+        try:
+            for answers in replicas.answered(rows, self.parallel, self.timeout):
+                yield [likely(place, *texts[place], told, k) for place, *_, told in answers]
+        except BaseException:
+            replicas.end()
+            raise
+
+    def _running(self, longest: int, logprobs: int = 0) -> "_Replicas":
+        """The replicas that are there, if they are this engine's and take and tell as much; else new ones."""
         global _current
-        if _current is None or _current.owner() is not self or not _current.fit(longest):
+        if _current is None or _current.owner() is not self or not _current.fit(longest, logprobs):
             if _current is not None:
                 _current.end()
-            _current = _Replicas.start(self, {**self._settings, "max_model_len": longest})
+            told = {"max_logprobs": logprobs} if logprobs > LOGPROBS else {}
+            _current = _Replicas.start(self, {**self._settings, "max_model_len": longest, **told})
         return _current
 
 
@@ -164,11 +186,12 @@ class _Replicas:
             self.said.put((rank, line))
         self.said.put((rank, ""))
 
-    def fit(self, longest: int) -> bool:
-        return bool(longest <= self.settings["max_model_len"]) and all(w.poll() is None for w in self.workers)
+    def fit(self, longest: int, logprobs: int) -> bool:
+        enough = longest <= self.settings["max_model_len"] and logprobs <= self.settings.get("max_logprobs", LOGPROBS)
+        return bool(enough) and all(w.poll() is None for w in self.workers)
 
     def answered(self, rows: Sequence[Row], parallel: int, timeout: float) -> Iterator[list[Answer]]:
-        """Every row's answer, as soon as it is there: prompt's position, sample's index, tokens, whether it ended.
+        """Every row's answer, as soon as it is there.
 
         A replica gets its next row when one of its own is answered. UserError if a replica failed or ended, or after
         `timeout` seconds of silence.
@@ -212,8 +235,8 @@ class _Replicas:
         answer: Any = json.loads(line)
         if isinstance(answer, str):
             raise UserError(f"vLLM: {answer}")
-        prompt, sample, tokens, ended = answer
-        return prompt, sample, tokens, ended
+        prompt, sample, tokens, ended, told = answer
+        return prompt, sample, tokens, ended, told
 
     def end(self) -> None:
         """End the replicas and the processes that vLLM made for each: they share its session."""

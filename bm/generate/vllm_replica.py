@@ -1,7 +1,9 @@
 """One replica of a model in vLLM, run as a file by an interpreter that has vLLM and need not have `bm`.
 
 Its argument is what EngineArgs takes, as JSON. Rows come in as lines, `[prompt, sample, tokens, SamplingParams]`, and
-are answered by lines as they are ready, `[prompt, sample, tokens, ended]`. Text instead is the failure that ends it.
+are answered by lines as they are ready, `[prompt, sample, tokens, ended, told]`. `told` is what the model says of the
+row's own tokens where `prompt_logprobs` asks for it: by token null or {token: log-probability}. Text instead of a list
+is the failure that ends it.
 """
 
 import json
@@ -46,7 +48,14 @@ def _answer(settings: dict[str, Any], rows: "queue.Queue[str]", channel: IO[str]
             engine.add_request(name, {"prompt_token_ids": tokens}, sampling)
         for output in engine.step():
             if output.finished:
-                channel.write(json.dumps([*under_way.pop(output.request_id), *_response(output.outputs[0])]) + "\n")
+                answer = [*under_way.pop(output.request_id), *_response(output.outputs[0]), _told(output)]
+                channel.write(json.dumps(answer) + "\n")
+
+
+def _told(output: Any) -> "list[dict[int, float] | None] | None":
+    """What vLLM says of the prompt's tokens; of the first it never says anything."""
+    said = getattr(output, "prompt_logprobs", None)
+    return said and [at and {token: about.logprob for token, about in at.items()} for at in said]
 
 
 def _response(completion: Any) -> tuple[list[int], bool]:

@@ -5,7 +5,8 @@ returns the sum over the chunk as a scalar. Training differentiates it with resp
 supervised tokens of the whole step, and never holds the logits of more than a chunk. What else it needs it asks for by
 the names of its parameters:
 
-- `teacher` [S, V], the logits of `branch.teacher` or of the domain's expert;
+- `teacher` [S, V], the logits of `branch.teacher` or of the domain's expert; with `branch.stored=64` a `Likeliest`,
+  its 64 likeliest tokens in their place, which `distributions` takes like logits;
 - `difficulty` [S], the cross entropy of each label's trace over the mean of the step's traces (one more forward pass);
 - `epoch`, how many epochs have passed, a float.
 
@@ -14,6 +15,8 @@ states averaged over each response, and is averaged over the packs of a step and
 for `teacher` [N, H'], the teacher's features, and `domains` [N], int64.
 """
 
+from bm.losses.distributions import Likeliest as Likeliest
+from bm.losses.distributions import distributions as distributions
 from bm.losses.relations import contrast as contrast
 from bm.losses.relations import rkd as rkd
 from bm.losses.tokens import gkd as gkd

@@ -7,6 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bm.losses.distributions import Likeliest, distributions
+
 Temperature = Annotated[float, Field(gt=0)]
 
 
@@ -34,7 +36,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def kd(
-    logits: Tensor, targets: Tensor, teacher: Tensor, *, divergence: Literal["forward", "reverse", "jsd"],
+    logits: Tensor, targets: Tensor, teacher: Tensor | Likeliest, *, divergence: Literal["forward", "reverse", "jsd"],
     temperature: Temperature,
 ) -> Tensor:  # fmt: skip
     """Distillation from a teacher's logits: T² Σ D(p, q), p = softmax(teacher / T), q = softmax(logits / T).
@@ -42,16 +44,17 @@ def kd(
     D is KL(p‖q) (`forward`, Hinton et al., arXiv 1503.02531), KL(q‖p) (`reverse`, arXiv 2306.08543) or the
     Jensen-Shannon divergence (`jsd`, `gkd` at β = ½). T² keeps the size of the gradient. On traces this is
     teacher-forced; on the student's own samples, `reverse` is on-policy distillation (MOPD, arXiv 2606.30406). The
-    labels only say where a response is.
+    labels only say where a response is. Of a teacher's k likeliest tokens p and q are taken over these and all others
+    together (`bm.losses.distributions`).
     """
     if divergence == "jsd":
         return gkd(logits, targets, teacher, beta=0.5, temperature=temperature)
-    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    p, q = distributions(logits, teacher, temperature)
     return temperature**2 * (_kl(p, q) if divergence == "forward" else _kl(q, p)).sum()
 
 
 def gkd(
-    logits: Tensor, targets: Tensor, teacher: Tensor, *, beta: Annotated[float, Field(gt=0, lt=1)],
+    logits: Tensor, targets: Tensor, teacher: Tensor | Likeliest, *, beta: Annotated[float, Field(gt=0, lt=1)],
     temperature: Temperature,
 ) -> Tensor:  # fmt: skip
     """Generalised Jensen-Shannon divergence: T² Σ [β KL(p‖m) + (1 − β) KL(q‖m)], m = βp + (1 − β)q; p and q as in `kd`.
@@ -59,13 +62,13 @@ def gkd(
     GKD, arXiv 2306.13649, equation 1 and section 3.1. Divided by β it tends to KL(p‖q) as β → 0, divided by 1 − β to
     KL(q‖p) as β → 1.
     """
-    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    p, q = distributions(logits, teacher, temperature)
     m = torch.logaddexp(p + math.log(beta), q + math.log1p(-beta))
     return temperature**2 * (beta * _kl(p, m) + (1 - beta) * _kl(q, m)).sum()
 
 
 def pckd(
-    logits: Tensor, targets: Tensor, teacher: Tensor, difficulty: Tensor, epoch: float, *,
+    logits: Tensor, targets: Tensor, teacher: Tensor | Likeliest, difficulty: Tensor, epoch: float, *,
     weight: Annotated[float, Field(gt=0)], growth: Annotated[float, Field(ge=1)], temperature: Temperature,
 ) -> Tensor:  # fmt: skip
     """Preview-based distillation: Σ −log q[y] + δ T² Σ w KL(p‖q), w = 1 if α ≤ growth^epoch, else exp(−α²).
@@ -75,7 +78,7 @@ def pckd(
     δ. PCKD, arXiv 2410.14143, section 3 and its code; there a sample is an image, here it is a trace.
     """
     preview = torch.where(difficulty <= growth**epoch, 1.0, torch.exp(-difficulty.square()))
-    p, q = (torch.log_softmax(z / temperature, -1) for z in (teacher, logits))
+    p, q = distributions(logits, teacher, temperature)
     labels = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     return labels + weight * temperature**2 * (preview * _kl(p, q)).sum()
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 from bm.branch.architecture import attention_for
 from bm.branch.flops import Flops, matmul_peak
 from bm.branch.ram import physical
+from bm.branch.stored import About
 from bm.config import Branch, Component, Domain, Experiment, Feedback, overridden
 from bm.errors import UserError
 from bm.mixtures import ratios
@@ -119,6 +120,8 @@ class Estimates:
             yield self._branch(name, settings, {n: (domain, 1.0) for n, domain in config.domains.items()})
         models = ["student", *config.domains, *["mixture"] * (mixture is not None), *self.merges, *tuned]
         yield from (self._evaluate(name) for name in [*models, *config.consolidate])
+        if config.ensemble:
+            yield self._evaluate("ensemble", len(config.domains))
 
     def _student(self) -> Stage:
         disk = 2 * self.bytes
@@ -172,7 +175,7 @@ class Estimates:
         fit = self._fit(settings) if known else None
         peak_bytes = fit.memory.peak if fit else 0.0
         trained = self._trained(settings)
-        disk = self.bytes + 2 * TRAINED_BYTES * trained
+        disk = self.bytes + 2 * TRAINED_BYTES * trained + self._stored(settings, tokens)
         return Stage(
             "branch", label, seconds, gpus=gpus, tokens=tokens, flops=flops + own.flops, disk=disk,
             memory=fit.memory if fit else None, gpu_bytes=peak_bytes if gpus else 0.0,
@@ -184,7 +187,7 @@ class Estimates:
                 "flops": "computed: products and attention, forward and backward, without what is computed again",
                 "seconds": f"assumed: {share:.0%} of {peak / 1e12:,.2f} TFLOP/s"
                            + ("" if gpus else ", measured on this machine"),
-                "disk": "computed: the model, and a checkpoint beside its successor",
+                "disk": "computed: the model, a checkpoint beside its successor, and what is stored of its teacher",
             },
         )  # fmt: skip
 
@@ -202,7 +205,8 @@ class Estimates:
         if settings.adapter is not None:
             epoch += 6.0 * self._trained(settings) * tokens
         if (teacher := self._teacher(settings)) is not None:  # forward alone, and each trace through one
-            epoch += Flops(teacher).step(documents, packs, isolate) / 3
+            asked = Flops(teacher).step(documents, packs, isolate) / 3
+            epoch += asked / settings.epochs if settings.stored else asked  # once for all epochs, if it is stored
         return round(settings.epochs * tokens), settings.epochs * epoch
 
     def _teacher(self, settings: Branch) -> PreTrainedModel | None:
@@ -211,6 +215,16 @@ class Estimates:
             return None
         theirs = isinstance(settings.teacher, Path)
         return shaped(AutoConfig.from_pretrained(str(settings.teacher)) if theirs else self.architecture)
+
+    def _stored(self, settings: Branch, tokens: int) -> float:
+        """Bytes of what is stored of a teacher at the labels of one epoch."""
+        teacher = self._teacher(settings) if settings.stored else None
+        if teacher is None:
+            return 0.0
+        likeliest = settings.stored if isinstance(settings.stored, int) else None
+        sizes = teacher.config.get_text_config()
+        record = About(0, sizes.vocab_size, likeliest, sizes.hidden_size).record
+        return (1 - self.of.prompt_share) * tokens / settings.epochs * record.itemsize
 
     def _own(self, settings: Branch, tokens: int) -> Stage:
         """The student's own responses, which it learns from in place of so many of the traces' tokens."""
@@ -229,7 +243,7 @@ class Estimates:
 
     def _fit(self, settings: Branch) -> Fit:
         what = settings.sequence_length, settings.micro_batch, *map(str, (settings.adapter, settings.optimizer))
-        held = self._teachers(settings)
+        held = 0 if settings.stored else self._teachers(settings)
         if (*what, held) not in self._fits:
             self._fits[*what, held] = self._simulated(settings, held)
         return self._fits[*what, held]
@@ -282,7 +296,8 @@ class Estimates:
         known = self.of.tasks.get(task)
         return known.tokens if known else ceil(self.of.response_tokens * (self.config.evaluate.max_new_tokens or 1024))
 
-    def _evaluate(self, name: str) -> Stage:
+    def _evaluate(self, name: str, members: int = 1) -> Stage:
+        """A model on every task, or so many of them that answer together."""
         evaluate = self.config.evaluate
         own = {str(d.task): d.questions for d in self.config.domains.values()}
         tokens = 0
@@ -292,7 +307,7 @@ class Estimates:
             questions = min(questions, evaluate.limit or questions)
             tokens += questions * (evaluate.samples or (known.samples if known else 1)) * self._response(task)
         engine = evaluate.engine.parameters
-        spent = self._generation(tokens, engine, self.parameters)
+        spent = self._generation(tokens, engine, members * self.parameters)
         peak, fits, change = self._serving(engine) if spent.gpus else (0.0, True, None)
         seconds = spent.seconds + self.bytes / self._disk
         return Stage(

@@ -65,7 +65,7 @@ def test_distillation_equals_the_papers_definitions(divergence: str, temperature
     ours = chunked_loss(
         hidden, Head(weight), targets, 3.0, partial(kd, divergence=divergence, temperature=temperature), teacher
     )
-    theirs = plain(hidden @ weight.t(), teacher.logits(0, 700, torch.float64), divergence, temperature) / 3.0
+    theirs = plain(hidden @ weight.t(), teacher.said(0, 700, torch.float64), divergence, temperature) / 3.0
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
     pairs = zip(torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight)), strict=True)
     for mine, expected in pairs:
@@ -93,6 +93,8 @@ def test_generalised_divergence_between_its_limits() -> None:
     torch.testing.assert_close(jsd(beta=0.5), plain(logits, teacher, "jsd", 2.0))
     torch.testing.assert_close(jsd(beta=1e-6) / 1e-6, plain(logits, teacher, "forward", 2.0), rtol=1e-4, atol=0)
     torch.testing.assert_close(jsd(beta=1 - 1e-6) / 1e-6, plain(logits, teacher, "reverse", 2.0), rtol=1e-4, atol=0)
+    between = partial(gkd, targets=targets, teacher=teacher, beta=0.25, temperature=2.0)
+    assert torch.autograd.gradcheck(between, (logits.requires_grad_(),))
 
 
 def test_hard_traces_wait_in_preview_distillation() -> None:
@@ -186,6 +188,12 @@ def test_no_logits_of_a_sequence_exist() -> None:
     with Watching():
         chunked_loss(hidden, head, targets, 1.0, partial(kd, divergence="jsd", temperature=1.0), teacher).backward()
     assert largest == engine.CHUNK * 5000
+
+
+@pytest.mark.parametrize(("entries", "labels"), [(320, 512), (49_152, 512), (65_536, 512), (151_936, 220), (2**26, 1)])
+def test_a_larger_vocabulary_takes_fewer_labels_at_a_time(entries: int, labels: int) -> None:
+    """No more logits exist with 152,000 entries than with 65,536."""
+    assert engine.at_a_time(entries) == labels and (labels * entries <= engine.LOGITS or labels == 1)
 
 
 def test_the_label_loss_is_a_loss_like_any_other(student: Path, traces: list[Traces], tmp_path: Path) -> None:

@@ -91,16 +91,17 @@ def test_equal_prompts_get_responses_of_their_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), (2, 2)])
-@pytest.mark.parametrize("loss", ["opd", "pckd", "rkd"])
+@pytest.mark.parametrize("loss", ["opd", "gkd", "pckd", "rkd"])
 def test_ranks_learn_what_one_process_learns(
     student: Path, teachers: list[Traces], tmp_path: Path, forked: Forked, ranks: int, sequence: int, loss: str
 ) -> None:
     for name, n in (("one", 1), ("several", ranks)):
         (tmp_path / name).mkdir()
         several = {"devices": n, "sequence_parallel": sequence, "launch": forked.launch(n)} if n > 1 else {}
-        settings = opd(loss, **({"own": own(every=2, max_new_tokens=8)} if loss == "opd" else {}))
+        share = {"opd": 1.0, "gkd": 0.5}.get(loss)
+        settings = opd(loss, own=own(every=2, max_new_tokens=8, share=share) if share else None)
         train(student, teachers, settings, trainer(**several), tracker(), "all", "k", tmp_path / name)
     ours, expected = rows(tmp_path / "several"), rows(tmp_path / "one")
-    steps = 2 if loss == "opd" else len(expected)  # later responses may differ in a token
+    steps = 2 if settings.own else len(expected)  # later responses may differ in a token
     for mine, theirs in zip(ours[:steps], expected[:steps], strict=True):
         assert float(mine["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-3)

@@ -27,6 +27,8 @@ class Server(ThreadingHTTPServer):
         self.bill = Counter()
         """Tokens of those responses: `prompt` and `output`."""
         self.message = lambda body: {"content": body["messages"][-1]["content"].upper()}
+        self.tell = None
+        """What a completion says of the tokens of its prompt, from its body."""
         self.finish, self.status, self.usage, self.secret = "stop", None, True, None
 
     @property
@@ -67,8 +69,23 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "silence":
             self.rfile.read(1)  # until the client has gone
             self.close_connection = True
+        elif self.path.endswith("/v1/completions"):
+            self.complete(body)
         else:
             self.stream(body, fault)
+
+    def complete(self, body: dict) -> None:
+        """A token, and vLLM's `prompt_logprobs` beside it."""
+        choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None,
+                  "prompt_logprobs": self.server.tell(body)}  # fmt: skip
+        data = json.dumps(
+            {"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]}
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def stream(self, body: dict, fault: str | None) -> None:
         """Piece by piece; only what is sent to its end is on the bill."""

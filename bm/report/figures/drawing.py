@@ -29,6 +29,7 @@ LIGHT = {
     "mixture": "#17805f",
     "merge": "#c2491d",
     "consolidated": "#8a4fb0",
+    "ensemble": "#866a00",
 }
 DARK = {
     "surface": "#15171a",
@@ -41,6 +42,7 @@ DARK = {
     "mixture": "#4fc49c",
     "merge": "#f28c5f",
     "consolidated": "#c59be6",
+    "ensemble": "#d9b84a",
 }
 """Contrast to `surface`: text colours and kinds at least 4.5 : 1 (WCAG AA). Blue, green and vermilion stay apart for
 colour-blind readers (after Okabe and Ito), and every kind has its own marker."""
@@ -51,10 +53,12 @@ HUES: dict[Kind, str] = {
     "mixture": "green",
     "merge": "red",
     "consolidated": "violet",
+    "ensemble": "gold",
 }
 """What captions call the colour of each kind."""
 
-MARKERS: dict[Kind, str] = {"student": "s", "expert": "^", "mixture": "D", "merge": "o", "consolidated": "P"}
+MARKERS: dict[Kind, str] = {"student": "s", "expert": "^", "mixture": "D", "merge": "o", "consolidated": "P",
+                            "ensemble": "v"}  # fmt: skip
 
 WIDTH = 360
 """Units of every figure's width: about the CSS pixels of a phone, and of a third of a desktop page."""

@@ -15,13 +15,13 @@ from bm.ledger import Cost as Cost
 from bm.statistics import Outcome
 from bm.store import write_json
 
-Kind = Literal["student", "expert", "mixture", "merge", "consolidated"]
+Kind = Literal["student", "expert", "mixture", "merge", "consolidated", "ensemble"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 T = TypeVar("T")
 
 Claim = Literal[
     "expert over student", "merge over student", "merge over mixture", "consolidated over student",
-    "consolidated over mixture", "consolidated over merge",
+    "consolidated over mixture", "consolidated over merge", "ensemble over mixture", "ensemble over merge",
 ]  # fmt: skip
 
 MEAN = "mean"
@@ -66,7 +66,7 @@ class Row:
     order: str | None = None
     base: str | None = None
     domains: tuple[str, ...] = ()
-    """Those that an expert was trained on, or that a merge or a consolidation has experts of; none of others."""
+    """Those that an expert was trained on, or that a merge, a third arm or an ensemble has experts of; else none."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """By domain, nats per token on its held-out traces; empty where they were not measured."""
     distance: float | None = None

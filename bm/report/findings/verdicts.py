@@ -50,7 +50,9 @@ def verdicts(rows: Sequence[Row], subjects: Sequence[Subject], confidence: float
     own = {s.name: s.task for s in subjects if s.kind == "expert" and s.task}
     tasks = sorted(set(own.values())) or sorted({task for row in rows for task in row.scores})
     complete = [row for row in rows if row.scores.keys() >= set(tasks) and row.out_after is None]
-    students, experts, mixtures, merges, finished = ([r for r in complete if r.kind == kind] for kind in KINDS)
+    students, experts, mixtures, merges, finished, together = (
+        [r for r in complete if r.kind == kind] for kind in KINDS
+    )
     pairs: list[tuple[Claim, Row, Row, str]] = []
     pairs += [("expert over student", e, s, own[e.name]) for e in experts if e.name in own for s in students]
     pairs += [("merge over student", m, s, MEAN) for m in merges for s in students]
@@ -58,6 +60,8 @@ def verdicts(rows: Sequence[Row], subjects: Sequence[Subject], confidence: float
     pairs += [("consolidated over student", c, s, MEAN) for c in finished for s in students]
     pairs += [("consolidated over mixture", c, x, MEAN) for c in finished for x in mixtures]
     pairs += [("consolidated over merge", c, m, MEAN) for c in finished for m in merges]
+    pairs += [("ensemble over mixture", e, x, MEAN) for e in together for x in mixtures]
+    pairs += [("ensemble over merge", e, m, MEAN) for e in together for m in merges]
     samples = {s.name: graded(s.evaluation.path) for s in subjects}
     paired = [
         _paired(samples[row.name], samples[other.name], tasks if task == MEAN else [task])

@@ -31,6 +31,8 @@ CLAIMS: dict[Claim, tuple[str, Kind]] = {
     "consolidated over student": ("Third arm over student, mean", "consolidated"),
     "consolidated over mixture": ("Third arm over mixture, mean", "consolidated"),
     "consolidated over merge": ("Third arm over merges, mean", "consolidated"),
+    "ensemble over mixture": ("Ensemble over mixture, mean", "ensemble"),
+    "ensemble over merge": ("Ensemble over merges, mean", "ensemble"),
 }
 FILTERS = (numbers.percent, numbers.points, numbers.span, numbers.duration, numbers.share, numbers.tokens,
            numbers.probability, wording.out, wording.to_decide)  # fmt: skip

@@ -19,6 +19,7 @@ SIGNS: Mapping[Kind, str] = {
     "mixture": "[green]◆[/]",
     "merge": "[dark_orange3]●[/]",
     "consolidated": "[purple]✚[/]",
+    "ensemble": "[gold3]▼[/]",
 }
 """The figures' markers."""
 LONGEST = 40

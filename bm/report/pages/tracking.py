@@ -43,7 +43,7 @@ def metrics(results: Results) -> dict[str, float]:
 def summary(results: Results) -> Mapping[str, float]:
     """The best merge against the mixture and the student, and what the run took: what a grid is sorted by."""
     values: dict[str, float] = {}
-    for kind in ("student", "mixture", "merge", "consolidated"):
+    for kind in ("student", "mixture", "merge", "consolidated", "ensemble"):
         if best := results.best(kind):
             values |= {f"{kind}/{MEAN}": results.mean(best) or 0.0, f"{kind}/seconds": best.cost.seconds}
             if kind == "merge":

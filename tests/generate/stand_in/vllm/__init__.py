@@ -31,6 +31,14 @@ class SamplingParams:
     stop: list[str]
     output_kind: RequestOutputKind
     repetition_penalty: float
+    prompt_logprobs: int | None = None
+
+
+@dataclass
+class Logprob:
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
 
 
 class EngineArgs:
@@ -55,6 +63,7 @@ class RequestOutput:
     request_id: str
     outputs: list[Completion]
     finished: bool = True
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
 
 class LLMEngine:
@@ -63,6 +72,7 @@ class LLMEngine:
     @classmethod
     def from_engine_args(cls, args):
         engine, settings = cls(), args.settings
+        engine.settings, engine.model = settings, None
         assert settings["enable_prefix_caching"]
         config = json.loads((Path(settings["model"]) / "config.json").read_text())
         heads, width = config["num_key_value_heads"], config["hidden_size"] // config["num_attention_heads"]
@@ -96,4 +106,23 @@ class LLMEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)
         said = [*tokens, *(10 + int(d) for d in str(params.seed))]
-        return [RequestOutput(request, [Completion(said, params.max_tokens)])]
+        told = params.prompt_logprobs and self.told(tokens, params.prompt_logprobs)
+        return [RequestOutput(request, [Completion(said, params.max_tokens)], prompt_logprobs=told)]
+
+    def told(self, tokens, k):
+        """By the model itself: of the first token nothing, of the others the k likeliest and their own."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if k > self.settings.get("max_logprobs", 20):
+            raise ValueError(f"Requested prompt logprobs of {k}, which is greater than max allowed: 20")
+        if self.model is None:
+            self.model = AutoModelForCausalLM.from_pretrained(self.settings["model"])
+        with torch.no_grad():
+            log_p = self.model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        said = [None]
+        for place, token in enumerate(tokens[1:]):
+            ranked = log_p[place].argsort(descending=True).tolist()
+            kept = dict.fromkeys([token, *ranked[:k]])
+            said.append({t: Logprob(log_p[place, t].item(), ranked.index(t) + 1, "?") for t in kept})
+        return said
