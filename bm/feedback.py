@@ -11,8 +11,9 @@ from typing import Any
 
 from bm.config import Component, Domain, Experiment, Feedback, overridden
 from bm.errors import UserError
+from bm.ledger import gpus
 from bm.progress import say
-from bm.stages import TRACES, Stages, gpus
+from bm.stages import TRACES, Stages
 from bm.store import Artefact
 
 REJECTED = "rejected.parquet"
