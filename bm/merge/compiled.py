@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from llvmlite import ir  # type: ignore[import-untyped]
+
 from bm.progress import say
 
 
@@ -36,7 +38,7 @@ finally:
     if sys.modules[_BLAS] is None:
         del sys.modules[_BLAS]
 
-__all__ = ["intrinsic", "njit", "types"]
+__all__ = ["bits", "njit", "number"]
 
 
 class _Said(event.Listener):
@@ -54,3 +56,24 @@ class _Said(event.Listener):
 
 
 event.register("numba:compile", _Said())  # type: ignore[no-untyped-call]
+
+
+def _as_number(_, entry):  # type: ignore[no-untyped-def]
+    """A stored entry as float32: from the bits of bfloat16 (uint16) or of float32 (uint32), or as it is."""
+
+    def build(_, builder, __, values):  # type: ignore[no-untyped-def]
+        (value,) = values
+        if entry == types.uint16:
+            value = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return value if entry == types.float32 else builder.bitcast(value, ir.FloatType())
+
+    return types.float32(entry), build
+
+
+def _as_bits(_, number):  # type: ignore[no-untyped-def]
+    """The bits of a float32, uint32."""
+    return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
+
+
+number: Any = intrinsic(_as_number)
+bits: Any = intrinsic(_as_bits)

@@ -8,9 +8,8 @@ file, as numba's cache looks at a function's own file only.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 
-from bm.merge.compiled import intrinsic, njit, types
+from bm.merge.compiled import bits, njit, number
 
 CHUNK = 1024  # entries at work: a few float32 buffers of them stay in the nearest cache
 SUMMED = 512  # entries whose sum is taken in float32
@@ -27,46 +26,21 @@ _fused: Any = njit(fastmath={"contract"}, **_inside)
 _sums: Any = njit(fastmath={"contract", "reassoc", "nnan", "nsz"}, **_inside)
 
 
-def _as_number(_, entry):  # type: ignore[no-untyped-def]
-    """A stored entry as float32: from the bits of bfloat16 (uint16) or of float32 (uint32), or as it is."""
-
-    def build(_, builder, __, values):  # type: ignore[no-untyped-def]
-        (value,) = values
-        if entry == types.uint16:
-            value = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return value if entry == types.float32 else builder.bitcast(value, ir.FloatType())
-
-    return types.float32(entry), build
-
-
-def _as_bits(_, number):  # type: ignore[no-untyped-def]
-    """The bits of a float32, uint32."""
-    return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
-
-
-_number: Any = intrinsic(_as_number)
-_bits: Any = intrinsic(_as_bits)
-
-
 @_exact
 def _most(stored):  # type: ignore[no-untyped-def]
     """The bits of the greatest magnitude."""
     most = np.uint32(0)
     for j in range(len(stored)):
-        size = np.uint32(_bits(_number(stored[j])) & MAGNITUDE)
+        size = np.uint32(bits(number(stored[j])) & MAGNITUDE)
         most = size if size > most else most
     return most
 
 
 @_exact
 def _load(stored, values):  # type: ignore[no-untyped-def]
-    """Stored entries as float32 `values`; the greatest magnitude's bits."""
-    most = np.uint32(0)
+    """Stored entries as float32 `values`."""
     for j in range(len(stored)):
-        values[j] = _number(stored[j])
-        size = np.uint32(_bits(values[j]) & MAGNITUDE)
-        most = size if size > most else most
-    return most
+        values[j] = number(stored[j])
 
 
 @_exact
@@ -75,16 +49,16 @@ def _store(values, out):  # type: ignore[no-untyped-def]
     most = np.uint32(0)
     if out.itemsize == 2:
         for j in range(len(out)):
-            bits = _bits(values[j])
-            odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-            rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd)
+            wide = bits(values[j])
+            odd = np.uint32(np.uint32(wide >> np.uint32(16)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(wide + np.uint32(0x7FFF)) + odd)
             out[j] = np.uint16(rounded >> np.uint32(16))
             size = np.uint32(rounded & HIGH)
             most = size if size > most else most
     else:
         for j in range(len(out)):
             out[j] = values[j]
-            size = np.uint32(_bits(values[j]) & MAGNITUDE)
+            size = np.uint32(bits(values[j]) & MAGNITUDE)
             most = size if size > most else most
     return most
 
@@ -147,9 +121,10 @@ def _divergence(base, other, x, d, e, scale):  # type: ignore[no-untyped-def]
     The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
     """
     n, power = len(x), scale.view(np.float32)
-    top = _number(_load(base, x))
+    top = number(_most(base))
+    _load(base, x)
     for j in range(n):
-        d[j] = _number(other[j]) - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
+        d[j] = number(other[j]) - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
     _powers(x, top if top < np.float32(20) else x.max(), e, scale)
     z, first = np.float64(0), np.float64(0)
     for begin in range(0, n, SUMMED):
@@ -170,14 +145,14 @@ def _far(x, other):  # type: ignore[no-untyped-def]
     """The divergence of a stored row from `x` as it stands, in float64: for rows that are far apart."""
     left, right, zl, zr = np.float64(x.max()), np.float64(-np.inf), np.float64(0), np.float64(0)
     for j in range(len(x)):
-        right = max(right, np.float64(_number(other[j])))
+        right = max(right, np.float64(number(other[j])))
     for j in range(len(x)):
         zl += np.exp(np.float64(x[j]) - left)
-        zr += np.exp(np.float64(_number(other[j])) - right)
+        zr += np.exp(np.float64(number(other[j])) - right)
     left, right = left + np.log(zl), right + np.log(zr)
     total = np.float64(0)
     for j in range(len(x)):
-        log_p = np.float64(_number(other[j])) - right
+        log_p = np.float64(number(other[j])) - right
         total += np.exp(log_p) * (log_p - (np.float64(x[j]) - left))
     return np.float32(total)
 
@@ -187,11 +162,11 @@ def _score(base, other, factor, signed, keys):  # type: ignore[no-untyped-def]
     """The scores |other − base|·factor (or signed) as keys: unsigned numbers in the scores' order."""
     if signed:
         for j in range(len(base)):
-            bits = _bits((_number(other[j]) - _number(base[j])) * factor + np.float32(0))  # −0 becomes 0
-            keys[j] = bits ^ (MAGNITUDE | SIGN if bits & SIGN else SIGN)
+            wide = bits((number(other[j]) - number(base[j])) * factor + np.float32(0))  # −0 becomes 0
+            keys[j] = wide ^ (MAGNITUDE | SIGN if wide & SIGN else SIGN)
     else:
         for j in range(len(base)):
-            keys[j] = _bits(abs(_number(other[j]) - _number(base[j])) * factor) | SIGN
+            keys[j] = bits(abs(number(other[j]) - number(base[j])) * factor) | SIGN
 
 
 @_kernel
@@ -282,22 +257,16 @@ def brackets(base, other, factors, signed, lows, highs, counts, inside):  # type
 
 @_exact
 def _take(base, other, factor, signed, threshold, out, d):  # type: ignore[no-untyped-def]
-    """out = other where its score is above the threshold, else base; `d` float32 what that changes.
-
-    How often it is, and the bits of the greatest magnitudes of base and other.
-    """
-    taken, most_base, most_other = np.uint32(0), np.uint32(0), np.uint32(0)
+    """out = other where its score is above the threshold, else base; `d` float32 what that changes; how often it is."""
+    taken = np.uint32(0)
     for j in range(len(base)):
-        x, y = _number(base[j]), _number(other[j])
-        score = (y - x) * factor
+        change = number(other[j]) - number(base[j])
+        score = change * factor
         above = (score if signed else abs(score)) > threshold
         taken = np.uint32(taken + np.uint32(above))
-        d[j] = y - x if above else np.float32(0)
+        d[j] = change if above else np.float32(0)
         out[j] = other[j] if above else base[j]
-        size_base, size_other = np.uint32(_bits(x) & MAGNITUDE), np.uint32(_bits(y) & MAGNITUDE)
-        most_base = size_base if size_base > most_base else most_base
-        most_other = size_other if size_other > most_other else most_other
-    return taken, most_base, most_other
+    return taken
 
 
 @_kernel
@@ -315,26 +284,25 @@ def select(base, other, factors, signed, threshold, out):  # type: ignore[no-unt
             end = min(begin + CHUNK, n)
             x, y, to = base[r, begin:end], other[r, begin:end], out[r, begin:end]
             if same:
-                more, most_base, most_other = _take(x, y, factors[r], signed, threshold, to, d)
+                taken += int(_take(x, y, factors[r], signed, threshold, to, d))
             else:
-                more, most_base, most_other = _take(x, y, factors[r], signed, threshold, chosen, d)
+                taken += int(_take(x, y, factors[r], signed, threshold, chosen, d))
                 _load(chosen[: end - begin], values)
                 most[2] = max(most[2], _store(values, to))
-            taken, most[0], most[1] = taken + int(more), max(most[0], most_base), max(most[1], most_other)
+            most[0], most[1] = max(most[0], _most(x)), max(most[1], _most(y))
             square += _squares(d, end - begin)
     return taken, square, most
 
 
 @_fused
 def _mix(m, stored, weight, first):  # type: ignore[no-untyped-def]
-    """m = weight·y for the first model's stored entries y, else m + weight·y, rounded once; y's greatest magnitude."""
+    """m = weight·y for the first model's stored entries y, else m + weight·y, rounded once."""
     if first:
         for j in range(len(stored)):
-            m[j] = _number(stored[j]) * weight
+            m[j] = number(stored[j]) * weight
     else:
         for j in range(len(stored)):
-            m[j] = m[j] + _number(stored[j]) * weight
-    return _most(stored)
+            m[j] = m[j] + number(stored[j]) * weight
 
 
 @_kernel
@@ -349,11 +317,12 @@ def average(base, models, weights, total, out):  # type: ignore[no-untyped-def]
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         for k in range(len(models)):
-            most[k] = max(most[k], _mix(m, models[k, begin:end], weights[k], k == 0))
+            _mix(m, models[k, begin:end], weights[k], k == 0)
+            most[k] = max(most[k], _most(models[k, begin:end]))
         kept = before[begin:end]
         for j in range(end - begin):
             m[j] = m[j] / total
-            d[j] = m[j] - _number(kept[j])
+            d[j] = m[j] - number(kept[j])
         square += _squares(d, end - begin)
         most[-1] = max(most[-1], _store(m, out[begin:end]))
     return square, most
@@ -363,26 +332,20 @@ def average(base, models, weights, total, out):  # type: ignore[no-untyped-def]
 def _update(x, stored, own, drawn, u):  # type: ignore[no-untyped-def]
     """u = weight·factor·(y − x), 0 where |y − x| is not in [low, high] or a drawn number is not below the chance.
 
-    `stored` are the entries y, whose greatest magnitude's bits are returned. A number in [0, 1) is the upper 24 of its
-    random bits (`Tensors.uniform`).
+    `stored` are the entries y. A number in [0, 1) is the upper 24 of its random bits (`Tensors.uniform`).
     """
     weight, low, high, chance, rescaled, factor = own[0], own[1], own[2], own[3], own[4], own[5]
-    most = np.uint32(0)
     for j in range(len(u)):
-        y = _number(stored[j])
-        change = y - x[j]
+        change = number(stored[j]) - x[j]
         size = abs(change)
         u[j] = change if (size >= low) & (size <= high) else np.float32(0)
-        magnitude = np.uint32(_bits(y) & MAGNITUDE)
-        most = magnitude if magnitude > most else most
     if len(drawn):
         for j in range(len(u)):
-            number = np.float32(np.int32(drawn[j] >> np.uint32(8))) * np.float32(2**-24)
-            kept = u[j] if number < chance else np.float32(0)
+            share = np.float32(np.int32(drawn[j] >> np.uint32(8))) * np.float32(2**-24)
+            kept = u[j] if share < chance else np.float32(0)
             u[j] = kept / chance if rescaled > 0 else kept
     for j in range(len(u)):
         u[j] = u[j] * factor * weight
-    return most
 
 
 @_kernel
@@ -401,10 +364,12 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # typ
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         n = end - begin
-        most[0] = max(most[0], _load(base[begin:end], x))
+        _load(base[begin:end], x)
+        most[0] = max(most[0], _most(base[begin:end]))
         for k in range(len(models)):
             numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
-            most[k + 1] = max(most[k + 1], _update(x, models[k, begin:end], own[k], numbers, u[k, :n]))
+            _update(x, models[k, begin:end], own[k], numbers, u[k, :n])
+            most[k + 1] = max(most[k + 1], _most(models[k, begin:end]))
         for j in range(n):
             m[j] = u[0, j]
         for k in range(1, len(models)):
