@@ -74,6 +74,9 @@ def _first_cell(stage: str, words: list[str], folders: list[Path]) -> list[str]:
             cell[override.key_or_group] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
         else:
             cell[override.key_or_group] = str(override.input_line)
+    for name, condition in (sweeper.get("when") or {}).items():
+        if not all(cell[other].partition("=")[2] in values for other, values in condition.items()):
+            del cell[name]
     return list(cell.values())
 
 

@@ -87,7 +87,7 @@ def test_it_is_proposed_where_no_number_of_nodes_helps(monkeypatch: pytest.Monke
         return SimpleNamespace(peak=1 if resources.weight_offload else 2)
 
     monkeypatch.setattr("bm.plan.fitting.training_memory", memory)
-    frugal = {"activation_checkpointing": "full", "launch": "torchrun"}
+    frugal = {"accelerator": "gpu", "activation_checkpointing": "full", "launch": "torchrun"}
     change = fit_of(llama(4), branch(), trainer(devices=8, **frugal), LORA, free=1).change
     assert change == "trainer.weight_offload=true"
     assert fit_of(llama(4), branch(), trainer(**frugal), LORA, free=1).change is None

@@ -13,8 +13,8 @@ from bm.cli import conf_dir
 from bm.config import Experiment, Verify, load
 from bm.errors import UserError
 from bm.generate import Sample
-from bm.ledger import Ledger
-from bm.stages import Stages, _engines_gpus
+from bm.ledger import Ledger, engines_gpus
+from bm.stages import Stages
 from bm.store import Artefact, Store
 from bm.verify import JUDGED, Case, Grader, verify
 from tests.conftest import Bm
@@ -97,7 +97,7 @@ def test_the_gpus_of_a_judge_count_where_it_judged(settings):
     grader.verdicts([Case("choice", "B", "B", ""), Case("judge", "<think>cut off", "VERDICT: SAME", "")])
     assert grader.facts() == {}
     grader.verdicts([Case("judge", "one", "VERDICT: SAME", "")])
-    assert grader.facts()["judge"]["gpus"] == _engines_gpus({"teacher": {"gpus": 0}, **grader.facts()}) == 2
+    assert grader.facts()["judge"]["gpus"] == engines_gpus({"teacher": {"gpus": 0}, **grader.facts()}) == 2
 
 
 def doubled(body: dict) -> dict:
