@@ -169,28 +169,28 @@ def _points(values: Sequence[float]) -> TableCell:
 
 def speed_page() -> str:
     """The benchmarks, by processor."""
-    file = "experiments/speed/measured.json"
-    values = json.loads((HOME / file).read_text())
+    values = json.loads((HOME / "experiments/speed/measured.json").read_text())
     rows = [_benchmark(row) for row in values["rows"]]
-    heads = ["benchmark", "ours", "peer", "peer's", "times as fast", "peer's memory / ours", "machine", "command"]
-    day = changed(file) or "at an unknown date"
+    heads = ["benchmark", "ours", "peer", "peer's", "times as fast", "peer's memory / ours", "times a copy", "machine",
+             "measured", "command"]  # fmt: skip
     grown = [_grown(one) for one in values["scaling"]]
-    table = sortable(heads, rows, words=(0, 2, 6, 7))
-    return "\n".join([SPEED.format(day=day), table, "\n## How a merge grows with its models\n", SCALING, *grown, ""])
+    table = sortable(heads, rows, words=(0, 2, 7, 8, 9))
+    return "\n".join([SPEED, table, "\n## How a merge grows with its models\n", SCALING, *grown, ""])
 
 
 def _benchmark(row: Mapping[str, Any]) -> list[TableCell]:
     command = TableCell(f"<code>{escape(row['command'])}</code>", row["command"])
-    name, peer, machine = (TableCell(row[text], row[text]) for text in ("name", "peer_version", "machine"))
+    name, peer, machine, day = (TableCell(row[of], row[of]) for of in ("name", "peer_version", "machine", "date"))
     faster, smaller = (TableCell(f"{row[ratio]:.1f}", row[ratio]) for ratio in ("speedup", "memory_ratio"))
-    return [name, _measure(row["ours"]), peer, _measure(row["peer"]), faster, smaller, machine, command]
+    copies = TableCell(f"{row['copies']:.1f}", row["copies"]) if "copies" in row else NOTHING
+    return [name, _measure(row["ours"]), peer, _measure(row["peer"]), faster, smaller, copies, machine, day, command]
 
 
 def _grown(one: Mapping[str, Any]) -> str:
-    more = [name for name in ("times_the_seconds", "times_the_memory", "limit_gb") if name in one]
+    more = [name for name in ("times_the_seconds", "times_the_memory", "limit_gb", "copies") if name in one]
     told = [f"{one['seconds']:.1f} s", f"{one['peak_rss_gb']:.2f} GB"]
     told += [f"{name.replace('_', ' ')} {one[name]}" for name in more]
-    return f"- `{one['name']}`: {', '.join(told)}"
+    return f"- `{one['name']}`: {', '.join(told)} ({one['machine']}, {one['date']})"
 
 
 def _measure(of: Mapping[str, float]) -> TableCell:
@@ -248,8 +248,8 @@ ignores that merge and mixture answered the same questions. [The law](method/law
 SPEED = """\
 # Speed and memory
 
-From `experiments/speed/measured.json`, recorded {day}. Ours and the peer run in turn on the same machine:
-whole processes from start to exit for merges and training, generation alone for samples.
+From `experiments/speed/measured.json`. Ours, the peer and, for merges, a copy of the same bytes run in turn on the same
+machine: whole processes from start to exit for merges and training, generation alone for samples.
 Seconds, and the peak of resident memory. Run `make bench` for your own; `make bench-merge`, `make bench-branch`,
 `make bench-evaluate`, `make bench-distill` are its parts.
 """

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,12 @@ def machine() -> str:
 
 
 def record(rows: Sequence[dict[str, Any]], under: str = "rows") -> None:
-    """Puts the rows into measured.json in place of those of the same name and machine; the others stay.
+    """Puts the rows, dated today, into measured.json in place of those of the same name and machine; the others stay.
 
     `under` "rows" are comparisons with peers; under "scaling" is what ours needs as the work grows.
     """
     recorded = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    rows = [{**row, "date": date.today().isoformat()} for row in rows]
     new = {(row["name"], row["machine"]) for row in rows}
     kept = [old for old in recorded.get(under, []) if (old["name"], old["machine"]) not in new]
     recorded[under] = sorted([*kept, *rows], key=lambda row: (str(row["name"]), str(row["machine"])))
