@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +66,7 @@ def test_killed_in_on_policy_distillation_the_run_goes_on_to_the_same_bytes(
     shutil.rmtree(folder / "outputs/arms")
     words = ["bm", "run", *SHRUNK, *ARMS, "branch.checkpoint_seconds=0.001"]
     for block in (1, 3):
-        process = forked.start(words, cwd=folder)
-        while not list(folder.glob(f"outputs/store/branch/*.work/own/{block}.json")):
-            assert process.poll() is None, f"the run ended before block {block} of responses was written"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        forked.killed(words, f"[*Path('outputs/store/branch').glob('*.work/own/{block}.json')]", cwd=folder)
         assert not (folder / "outputs/arms/results.json").exists()
     assert forked.run(words, cwd=folder) == 0
     ours, theirs = (home / "outputs/store/branch" / key / "model.safetensors" for home in (folder, arms))
@@ -83,7 +76,7 @@ def test_killed_in_on_policy_distillation_the_run_goes_on_to_the_same_bytes(
 
 
 def test_the_ensemble_is_an_upper_line_with_its_price(arms: Path) -> None:
-    """A row of its own kind, held against merges and mixture; each of its tokens cost a pass of all three experts."""
+    """It has a row of its own kind, compared with merges and mixture; each token costs a pass of all three experts."""
     results = json.loads((arms / "outputs/arms/results.json").read_text())
     (row,) = (row for row in results["rows"] if row["kind"] == "ensemble")
     assert row["scores"].keys() == {"coding", "math", "science"} and sorted(row["domains"]) == [

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,12 +115,7 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_bytes(taught: Path, t
     shutil.rmtree(folder / "outputs/result")
     words = ["bm", "run", *FEEDBACK, "branch.checkpoint_seconds=0.001"]
     for stage in ("distill", "branch"):
-        process = forked.start(words, cwd=folder)
-        while not list(folder.glob(f"outputs/store/{stage}/*.work/*")):
-            assert process.poll() is None, f"the run ended before it could be killed in {stage}"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        forked.killed(words, f"[*Path('outputs/store/{stage}').glob('*.work/*')]", cwd=folder)
     assert forked.run(words, cwd=folder) == 0
     for key in made:
         ours, theirs = (home / "outputs/store/branch" / key / "model.safetensors" for home in (folder, taught))

@@ -39,7 +39,7 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.isolated, self.offload = model, attention == ISOLATED, offload
         self.vocabulary: int | None = None
-        """Of a teacher: the tokens that there are; what its head has beyond them is padding."""
+        """How many tokens a teacher's tokenizer has; rows of its head beyond them are padding."""
 
     def forward(
         self,

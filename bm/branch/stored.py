@@ -40,7 +40,7 @@ class About:
     likeliest: int | None
     """How many tokens a record has; None: it has a hidden state."""
     width: int | None = None
-    """Of a hidden state."""
+    """The width of a hidden state; None where a record has tokens."""
     scale: float = 1.0
     cap: float | None = None
     """How the head's products become logits (`bm.branch.loss.Head`)."""

@@ -184,7 +184,7 @@ def _said(told: Told, part: slice, config: Branch, about: About) -> dict[str, Te
 
 
 def _flops(teacher: Student, documents: Documents) -> float:
-    """Of one forward pass over everything: a third of a training's, whose gradients frozen weights would not count."""
+    """The operations of one forward pass over all texts: a third of a training's that has gradients for all weights."""
     everything: Sequence[Sequence[int]] = [range(len(documents.lengths))]
     flops = Flops(teacher.model.requires_grad_(True)).step(documents, everything, isolate=True) / 3
     teacher.model.requires_grad_(False)

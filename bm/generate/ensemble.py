@@ -1,4 +1,4 @@
-"""Several models that answer as one, token by token: what merging their weights can be held against.
+"""Several models that answer as one, token by token: a reference to compare merged weights with.
 
 An ensemble's folder has the tokenizer and the configuration of its first member, and `ensemble.json`: which folders the
 members are, and how they are averaged. Each token costs a forward pass of every member.
@@ -80,9 +80,9 @@ class Ensemble(nn.Module):
     def forward(self, input_ids: Tensor, past_key_values: DynamicCache | None = None, **more: Any) -> SimpleNamespace:
         """`logits` [rows, tokens, V] in fp32, whose softmax is the members' average; input_ids [rows, tokens].
 
-        `logits`: the mean of the members' logits, which is the geometric mean of their probabilities, normalised: what
-        model soups are held against (arXiv 2203.05482, section 4). `probabilities`: log of the arithmetic mean of the
-        probabilities. Both are the ensembles of Hinton et al., arXiv 1503.02531, section 1.
+        `logits`: the mean of the members' logits, which is the geometric mean of their probabilities, normalised; the
+        paper on model soups compares soups with it (arXiv 2203.05482, section 4). `probabilities`: log of the
+        arithmetic mean of the probabilities. Both are the ensembles of Hinton et al., arXiv 1503.02531, section 1.
         """
         total, start = None, 0
         for model in self.models:

@@ -119,7 +119,7 @@ class Telling(Engine, Protocol):
     """An engine that tells what its model would have said where others have spoken."""
 
     def likeliest(self, texts: Sequence[tuple[list[int], int]], k: int) -> Iterator[list[Likely]]:
-        """Of each text (token ids, and how many of them are its prompt), in batches, as they are ready.
+        """What is told about each text (token ids, and how many of them are its prompt), in batches as they are ready.
 
         UserError if a text is longer than the model's context, or for what keeps the model from answering.
         """

@@ -172,22 +172,24 @@ def test_padded_rows_of_the_teachers_head_are_left_out() -> None:
     assert torch.equal(padded, exact)
 
 
+class Largest(torch.overrides.TorchFunctionMode):
+    """Counts the elements of the largest tensor that is made inside the context."""
+
+    elements = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        self.elements = max(self.elements, result.numel() if isinstance(result, Tensor) else 0)
+        return result
+
+
 def test_no_logits_of_a_sequence_exist() -> None:
     """Over many tokens and a large vocabulary the largest tensor stays a chunk, for student and teacher together."""
     hidden, head = torch.randn(4 * engine.CHUNK, 4, requires_grad=True), Head(torch.randn(5000, 4, requires_grad=True))
     teacher, targets = Told(hidden.detach(), Head(head.weight.detach())), torch.zeros(len(hidden), dtype=torch.int64)
-    largest = 0
-
-    class Watching(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            largest = max(largest, result.numel() if isinstance(result, Tensor) else 0)
-            return result
-
-    with Watching():
+    with Largest() as made:
         chunked_loss(hidden, head, targets, 1.0, partial(kd, divergence="jsd", temperature=1.0), teacher).backward()
-    assert largest == engine.CHUNK * 5000
+    assert made.elements == engine.CHUNK * 5000
 
 
 @pytest.mark.parametrize(("entries", "labels"), [(320, 512), (49_152, 512), (65_536, 512), (151_936, 220), (2**26, 1)])

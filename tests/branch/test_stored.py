@@ -27,7 +27,7 @@ from bm.branch.telling import tell
 from bm.errors import UserError
 from bm.losses import Likeliest, gkd, kd, pckd
 from tests.branch.conftest import branch, trainer
-from tests.branch.test_losses import DIVERGENCES, plain
+from tests.branch.test_losses import DIVERGENCES, Largest, plain
 from tests.branch.test_parallel import close, launched
 from tests.branch.test_training import rows, trained
 from tests.conftest import SHRUNK, command
@@ -114,19 +114,10 @@ def test_no_tensor_of_all_labels_and_tokens_exists(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engine, "CHUNK", 8)
     hidden, head = torch.randn(32, 4, requires_grad=True), Head(torch.randn(5000, 4, requires_grad=True))
     said = Kept(likeliest(torch.randn(32, 5000), 5, 1.0))
-    largest = 0
-
-    class Watching(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            largest = max(largest, result.numel() if isinstance(result, Tensor) else 0)
-            return result
-
-    with Watching():
+    with Largest() as made:
         targets = torch.zeros(32, dtype=torch.int64)
         chunked_loss(hidden, head, targets, 1.0, partial(kd, divergence="reverse", temperature=1.0), said).backward()
-    assert largest == 8 * 5000
+    assert made.elements == 8 * 5000
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +234,7 @@ def test_killed_half_way_it_goes_on_to_the_same_bytes(
 def test_records_of_another_text_are_noticed(
     student: Path, teacher: Path, traces: list[Traces], tmp_path: Path
 ) -> None:
-    """Of as many labels as the trace has, and of another number of them: one line each, and nothing is learned."""
+    """Whether or not they have as many labels as the traces, they are refused in one line, and nothing is learned."""
     settings = {"loss": "kd", "teacher": teacher, "stored": 8}
     math, science = stored(student, traces, tmp_path, **settings)
     with pytest.raises(UserError, match=r"labels of math, which has [\d,]+ here; make it again") as said:

@@ -126,7 +126,7 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
 
 
 APART = {"table2", "domains", "phase", "methods", "arms", "objectives", "adapters_smollm2"}
-"""Experiments with a student, domains or questions of their own, and the one that others are held against."""
+"""Experiments with a student, domains or questions of their own, and table 2, which the others are compared with."""
 
 
 @pytest.mark.parametrize("name", sorted(set(names()) - APART))
