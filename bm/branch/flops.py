@@ -13,29 +13,45 @@ from bm.branch.documents import Documents
 
 
 class Flops:
-    """Operations of one optimiser step of a model, forward and backward, without what checkpointing computes again."""
+    """Operations of one optimiser step of a model, and of a forward pass alone, without what checkpointing computes again."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config, head = model.config, model.get_output_embeddings()  # type: ignore[no-untyped-call]
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
         heads = getattr(config, "num_attention_heads", 0)  # a model that keeps a state attends to no pairs
         width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
-        self._token = float(sum(_operations(m) for m in linear))
-        self._label: float = _operations(head)
-        self._pair: float = 12 * width * heads * config.num_hidden_layers
+        pair = 4.0 * width * heads * config.num_hidden_layers
+        self._forward = (sum(_product(m) for m in linear), _product(head), pair)
+        self._step = (sum(_passes(m) * _product(m) for m in linear), _passes(head) * _product(head), 3 * pair)
 
     def step(self, documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> float:
         """Products with weights at every token, with the head at every label, and n²/2 attended pairs a segment."""
-        lengths = [documents.lengths[list(pack)] for pack in packs]
-        segments = np.concatenate(lengths) if isolate else np.array([part.sum() for part in lengths])
-        pairs = float((segments.astype(np.float64) ** 2).sum()) / 2
-        products = self._token * documents.total(packs) + self._label * documents.supervised(packs)
-        return products + self._pair * pairs
+        return _operations(self._step, documents, packs, isolate)
+
+    def forward(self, documents: Documents, packs: Sequence[Sequence[int]], isolate: bool) -> float:
+        """The same without gradients: a third of a step in which all weights learn."""
+        return _operations(self._forward, documents, packs, isolate)
 
 
-def _operations(product: nn.Linear) -> int:
-    """A multiplication and an addition an entry: forward, for its input's gradient, and if it learns for its own."""
-    return (6 if product.weight.requires_grad else 4) * product.in_features * product.out_features
+def _product(layer: nn.Linear) -> float:
+    """A multiplication and an addition an entry."""
+    return 2.0 * layer.in_features * layer.out_features
+
+
+def _passes(layer: nn.Linear) -> int:
+    """Products in a step: forward, for its input's gradient, and if it learns for its own."""
+    return 3 if layer.weight.requires_grad else 2
+
+
+def _operations(
+    each: tuple[float, float, float], documents: Documents, packs: Sequence[Sequence[int]], isolate: bool
+) -> float:
+    """In all, from the operations of `each` token, label and attended pair."""
+    token, label, pair = each
+    lengths = [documents.lengths[list(pack)] for pack in packs]
+    segments = np.concatenate(lengths) if isolate else np.array([part.sum() for part in lengths])
+    pairs = float((segments.astype(np.float64) ** 2).sum()) / 2
+    return token * documents.total(packs) + label * documents.supervised(packs) + pair * pairs
 
 
 @cache

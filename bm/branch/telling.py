@@ -1,6 +1,6 @@
 """A teacher's forward pass over a domain's traces, once for all trainings that learn from it (`bm.branch.stored`)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,8 @@ def _model(student: Path, teacher: Path, documents: Documents, config: Branch, t
     kind = attention_for(AutoConfig.from_pretrained(teacher), config, trainer)
     model = load_teacher(teacher, kind, int(documents.lengths.max()), trainer, None).to(device)
     head, labels, vocabulary = head_of(model.model), int(_labels(documents).sum()), tokens(student)
-    facts = {"flops": _flops(model, documents), "gpus": int(device.type == "cuda")}
+    texts = [range(len(documents.lengths))]
+    facts = {"flops": Flops(model.model).forward(documents, texts, isolate=True), "gpus": int(device.type == "cuda")}
     if isinstance(config.stored, int):
         about, weight = About(labels, vocabulary, min(config.stored, vocabulary)), None
     else:
@@ -181,11 +182,3 @@ def _said(told: Told, part: slice, config: Branch, about: About) -> dict[str, Te
         others = z.scatter(1, top.indices, -torch.inf).logsumexp(-1, keepdim=True) - z.logsumexp(-1, keepdim=True)
         log_p = torch.cat([log_p, others], 1)
     return {"entries": top.indices, "log_p": log_p}
-
-
-def _flops(teacher: Student, documents: Documents) -> float:
-    """The operations of one forward pass over all texts: a third of a training's that has gradients for all weights."""
-    everything: Sequence[Sequence[int]] = [range(len(documents.lengths))]
-    flops = Flops(teacher.model.requires_grad_(True)).step(documents, everything, isolate=True) / 3
-    teacher.model.requires_grad_(False)
-    return flops

@@ -149,9 +149,11 @@ class Watch(L.Callback):
     def _work(self, data: TraceData, packs: Sequence[Sequence[int]]) -> float:
         """Operations of a step: the student's forward and backward passes, and the forward passes beside them."""
         isolate, documents = data.config.packing != "packing", data.documents
-        student = self.flops.step(documents, packs, isolate) * (4 / 3 if self.objective.looks_ahead else 1)
+        once = self.flops.step(documents, packs, isolate)
+        if self.objective.looks_ahead:
+            once += self.flops.forward(documents, packs, isolate)
         asked = ((t, self.objective.asked(i, packs, documents)) for i, t in enumerate(self.teachers))
-        once = student + sum(teacher.step(documents, theirs, isolate) / 3 for teacher, theirs in asked if theirs)
+        once += sum(teacher.forward(documents, theirs, isolate) for teacher, theirs in asked if theirs)
         return 2 * once if self.twice else once
 
     def _keep(self, module: StudentTraining, epochs: float) -> None:
@@ -169,7 +171,7 @@ class Watch(L.Callback):
         data, done, own = module.data, self.state, module.own
         flops = sum(self._work(data, step.packs) for step in data.plan[data.start : done.step])
         if own:
-            flops += self.flops.step(data.documents, [[i] for i in own.documents], True) / 3
+            flops += self.flops.forward(data.documents, [[i] for i in own.documents], True)
         return {"attention": self.attention, "tokens": done.tokens, "supervised_tokens": done.supervised_tokens,
                 "steps": done.step - data.start, "flops": flops, "final_loss": module.last["loss"],
                 **(own.facts() if own else {}),

@@ -205,7 +205,7 @@ class Estimates:
         if settings.adapter is not None:
             epoch += 6.0 * self._trained(settings) * tokens
         if (teacher := self._teacher(settings)) is not None:  # forward alone, and each trace through one
-            asked = Flops(teacher).step(documents, packs, isolate) / 3
+            asked = Flops(teacher).forward(documents, packs, isolate)
             epoch += asked / settings.epochs if settings.stored else asked  # once for all epochs, if it is stored
         return round(settings.epochs * tokens), settings.epochs * epoch
 

@@ -24,6 +24,8 @@ BM = str(Path(sys.executable).with_name("bm"))
 METHODS = ("arcee_fusion", "ties", "dare_ties", "linear")
 LIMIT_GB = 1.5
 DENSITY = 0.5
+VALUES = 10
+"""Of λ, in the grid; `merge_grid` has them. What it imports would count as its children's memory, so not from there."""
 
 
 def ours(method: str, base: Path, experts: Sequence[Path], output: Path) -> list[str]:
@@ -73,6 +75,13 @@ def copy(inputs: Sequence[Path], output: Path) -> list[str]:
     return ["sh", "-c", f"mkdir {output}; {read} cp {first} {output}; sync {output}/*.safetensors"]
 
 
+def copies(base: Path, expert: Path, count: int, output: Path) -> list[str]:
+    """The expert read, and the base copied `count` times and flushed: what no grid of these models does without."""
+    first, second = (folder / "model.safetensors" for folder in (base, expert))
+    each = f"cp {first} {output}/$i; sync {output}/$i"
+    return ["sh", "-c", f"mkdir {output}; cat {second} > /dev/null; for i in $(seq {count}); do {each}; done"]
+
+
 def inputs(method: str, base: Path, experts: Sequence[Path]) -> list[Path]:
     """What the merge reads."""
     return [base, *experts] if method in ("ties", "dare_ties") else [base, experts[0]]
@@ -92,9 +101,9 @@ def cold(command: Callable[[Path], list[str]], folders: Sequence[Path]) -> Usage
 
 
 def compare(rounds: int) -> list[dict[str, object]]:
-    """The rows of single merges and of the grid."""
+    """The rows of single merges, Arcee Fusion's first."""
     bin_folder, (base, experts) = peer(PEER), models("half_billion", ("expert", "other"))
-    rows, fusion = [], None
+    rows: list[dict[str, object]] = []
     for method in METHODS:
         mine, other, floor, mine_cold, floor_cold = [], [], [], [], []
         read = inputs(method, base, experts)
@@ -105,18 +114,28 @@ def compare(rounds: int) -> list[dict[str, object]]:
             other.append(run(lambda output, m=method: theirs(m, base, experts, output, bin_folder)))
             mine_cold.append(cold(merge, read))
             floor_cold.append(cold(copying, read))
-        fusion = fusion or best(other)
         more = {"copy": asdict(best(floor)), "cold": asdict(best(mine_cold)), "cold_copy": asdict(best(floor_cold)),
                 "copies": round(best(mine).seconds / best(floor).seconds, 2),
                 "cold_copies": round(best(mine_cold).seconds / best(floor_cold).seconds, 2)}  # fmt: skip
         rows.append(row(f"merge/{method}", best(mine), best(other), PEER, f"bm merge merge={method}", **more))
         show("so far", rows)
-    assert fusion is not None
-    tenfold = Usage(10 * fusion.seconds, fusion.peak_rss_gb)
+    return rows
+
+
+def grids(rounds: int, fusion: Usage) -> list[dict[str, object]]:
+    """The rows of ten values of λ in one pass, held to ten times the peer's one `fusion`; on disk to ten copies too."""
+    base, (expert, _) = models("half_billion", ("expert", "other"))
+    peers, rows = Usage(VALUES * fusion.seconds, fusion.peak_rss_gb), []
     for target, name in (("disk", "merge/grid"), ("memory", "merge/grid_memory"), ("digest", "merge/grid_digest")):
-        usage = grid(target, base, experts[0])
-        note = "peer: ten times its measured single merge"
-        rows.append(row(name, usage, tenfold, PEER, f"python -m experiments.speed.merge_grid {target}", note=note))
+        usages, floor = [], []
+        for _ in range(rounds):
+            usages.append(grid(target, base, expert))
+            if target == "disk":
+                floor.append(run(partial(copies, base, expert, VALUES)))
+        more: dict[str, object] = {"note": "peer: ten times its measured single merge"}
+        if floor:
+            more |= {"copy": asdict(best(floor)), "copies": round(best(usages).seconds / best(floor).seconds, 2)}
+        rows.append(row(name, best(usages), peers, PEER, f"python -m experiments.speed.merge_grid {target}", **more))
     return rows
 
 
@@ -197,6 +216,7 @@ def four_billion() -> dict[str, object]:
 def main(rounds: int) -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     rows = compare(rounds)
+    rows += grids(rounds, Usage(**rows[0]["peer"]))
     record(rows)
     show("merging: ours and mergekit's whole processes", rows)
     scaling = [doubled(rounds), *threads(rounds), *many_experts(1), four_billion()]

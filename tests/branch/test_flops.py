@@ -28,6 +28,10 @@ def test_products_are_counted_as_torch_counts_them(student: Path, traces: list[T
     attention = 3 * 2 * 2 * pairs * layers * width  # forward and twice backward; q·k and p·v; 2 a pair
     assert flops.step(data.documents, packs, isolate=True) == products + attention
     assert flops.step(data.documents, packs, isolate=False) > products + attention
+    assert flops.forward(data.documents, packs, isolate=True) == (products + attention) / 3
+    frozen = Flops(model.model.requires_grad_(False))
+    assert frozen.step(data.documents, packs, isolate=True) == products * 2 / 3 + attention
+    assert frozen.forward(data.documents, packs, isolate=True) == (products + attention) / 3
 
 
 def test_the_peak_is_plausible_and_measured_once() -> None:

@@ -28,7 +28,7 @@ def measure(test: str, value: float) -> str:
 
 def span(low: float, high: float, digits: int = 1) -> str:
     """An interval of percentages: `57.1–65.2`."""
-    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}"
+    return f"{100 * low:z.{digits}f}–{100 * high:z.{digits}f}"  # z: what rounds to 0 has no minus
 
 
 def duration(seconds: float) -> str:
