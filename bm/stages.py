@@ -210,15 +210,10 @@ class Stages:
             return facts
 
         inputs = [*self._folders(student.build), *traces.values()]
-        initial = self.make("student", student.name, {"build": student.build}, inputs, build)
-        if not traces:
-            return initial
-        settings = overridden(self.config.branch, student.branch, "student.branch")
-        trained = self._train(student.name, initial, traces, {}, settings)
-        if not student.anneal:
-            return trained
-        last = overridden(replace(settings, keep=(), at=None), student.anneal, "student.anneal")
-        return self._train(student.name, trained, traces, {}, last)
+        made = self.make("student", student.name, {"build": student.build}, inputs, build)
+        for settings in self.config.student_trainings():
+            made = self._train(student.name, made, traces, {}, settings)
+        return made
 
     def expert(
         self, student: Artefact, domain: Domain, traces: Artefact, part: tuple[int, int] = (0, 1),

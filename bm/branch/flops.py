@@ -13,7 +13,7 @@ from bm.branch.documents import Documents
 
 
 class Flops:
-    """Operations of one optimiser step of a model, and of a forward pass alone, without what checkpointing computes again."""
+    """Operations of an optimiser step of a model and of a forward pass alone, without what checkpointing repeats."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config, head = model.config, model.get_output_embeddings()  # type: ignore[no-untyped-call]

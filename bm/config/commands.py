@@ -97,8 +97,17 @@ class Experiment:
                 others = [name for name in self.domains if len(self.domains) > 1]
                 raise ValueError(f"mixture.leave_out: '{out}' is not one of several domains{nearest(out, others)}")
             overridden(self.branch, self.mixture.branch, "mixture.branch")
-        overridden(self.branch, self.student.branch, "student.branch")
+        self.student_trainings()
         return self
+
+    def student_trainings(self) -> list[Branch]:
+        """Of the student, from scratch and annealed; none where it is ready as it is."""
+        if not self.student.domains:
+            return []
+        first = overridden(self.branch, self.student.branch, "student.branch")
+        if not self.student.anneal:
+            return [first]
+        return [first, overridden(replace(first, keep=(), at=None), self.student.anneal, "student.anneal")]
 
     def _check_consolidations(self) -> None:
         """Each has what it begins with, and nobody but them has experts for teachers."""
@@ -129,7 +138,7 @@ class Experiment:
             )
         if overridden(self.branch, self.mixture.branch, "mixture.branch").teacher == "mixture":
             raise ValueError("mixture.branch.teacher: the mixture cannot teach itself; choose mixture=teaching")
-        if self.student.domains and overridden(self.branch, self.student.branch, "student.branch").teacher == "mixture":
+        if any(training.teacher == "mixture" for training in self.student_trainings()):
             raise ValueError("student.branch.teacher: the mixture is made of the student, and cannot teach it")
 
 

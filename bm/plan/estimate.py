@@ -92,12 +92,8 @@ class Estimates:
         yield from (self._distill(domain, f"{name} student") for name, domain in student.domains.items())
         yield from (self._distill(domain, name) for name, domain in config.domains.items())
         yield self._student()
-        if student.domains:
-            settings = overridden(config.branch, student.branch, "student.branch")
-            sets = {name: (d, 1.0) for name, d in student.domains.items()}
-            yield self._branch(student.name, settings, sets)
-            if student.anneal:
-                yield self._branch(student.name, overridden(settings, student.anneal, "student.anneal"), sets)
+        sets = {name: (d, 1.0) for name, d in student.domains.items()}
+        yield from (self._branch(student.name, settings, sets) for settings in config.student_trainings())
         for name, domain in config.domains.items():
             settings = overridden(config.branch, domain.branch, f"domains.{name}.branch")
             yield self._branch(name, settings, {name: (domain, 1.0)})

@@ -111,6 +111,13 @@ def test_tuning_parts_and_consolidations_are_planned() -> None:
     assert merges == ["linear 1/4", "linear 2/4", "linear 3/4", "linear"]
 
 
+def test_a_student_kept_on_the_way_and_annealed_is_planned() -> None:
+    """What anneals it begins with the model that was kept, and so keeps none."""
+    config = compose("recipe=tiny", "student=tiny_taught", "student.branch.at=0.5")
+    first, last = (s for s in planned(config)["stages"] if s["stage"] == "branch" and s["label"] == "tiny_taught")
+    assert last["tokens"] == pytest.approx(first["tokens"] * 0.3 / 5.5, rel=0.01)
+
+
 def test_a_run_begins_with_its_plan(bm: Bm, finished: Path, tmp_path: Path) -> None:
     said = bm("run", *SHRUNK, "output=outputs/result", f"paths.outputs={finished / 'outputs'}", cwd=tmp_path)
     assert "plan     5 trainings, 2 merges, 7 evaluations: about" in said.stderr
