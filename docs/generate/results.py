@@ -249,9 +249,9 @@ SPEED = """\
 # Speed and memory
 
 From `experiments/speed/measured.json`. Ours, the peer and, for merges, a copy of the same bytes run in turn on the same
-machine: whole processes from start to exit for merges and training, generation alone for samples.
-Seconds, and the peak of resident memory. Run `make bench` for your own; `make bench-merge`, `make bench-branch`,
-`make bench-evaluate`, `make bench-distill` are its parts.
+machine: whole processes from start to exit for merges, training alone, with what it generates, for SFT and
+distillation, generation alone for samples. Seconds, and the peak of the process's resident memory. Run `make bench`
+for your own; `make bench-merge`, `make bench-branch`, `make bench-evaluate`, `make bench-distill` are its parts.
 """
 SCALING = """\
 `doubled` merges models of twice the parameters, and its factors are against the single ones; `four_billion` merges
