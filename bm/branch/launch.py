@@ -120,6 +120,6 @@ def fewer_fragments() -> None:
 
 
 def end_with_parent() -> None:
-    """A killed run must not leave ranks behind that write into its work folder: the kernel kills them too, on Linux."""
+    """A killed run must not leave ranks or jobs behind that go on writing: the kernel kills them too, on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

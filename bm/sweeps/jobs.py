@@ -7,6 +7,7 @@ import traceback
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +141,10 @@ def _share_cores(jobs: int | None, sweep: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if jobs is None or _mine:
         return
+    if parent_process() is not None:  # one that joblib started
+        from bm.branch.launch import end_with_parent
+
+        end_with_parent()
     shares = min(len(cores), jobs if jobs > 0 else max(1, len(cores) + 1 + jobs))
     for share in range(shares):
         lock = FileLock(sweep / f".cores-{share}.lock")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,39 @@ def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: P
     assert again.returncode == 1
     assert Counter(job["state"] for job in jobs(trained).values()) == {"kept": 3, "failed": 2}
     assert "\nkept   lam=0.1" in again.stderr
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from joblib import Parallel, delayed
+from bm.sweeps.jobs import _share_cores
+
+def job(number):
+    _share_cores(2, Path("."))
+    Path(f"{number}.pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+Parallel(n_jobs=2)(delayed(job)(number) for number in range(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's promise")
+def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path, forked: Forked) -> None:
+    started = "all(Path(f'{n}.pid').exists() and Path(f'{n}.pid').read_text() for n in range(2))"
+    forked.killed(["-c", WORKER], started, cwd=tmp_path)
+    pids = [int((tmp_path / f"{number}.pid").read_text()) for number in range(2)]
+    while any(runs(pid) for pid in pids):  # forever, and so to the time limit, if one goes on
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process exists and is not only waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_what_is_to_be_made_afresh_is_not_kept(trained: Path, bm: Bm) -> None:
