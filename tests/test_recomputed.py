@@ -78,7 +78,7 @@ def meant(which, rows, cells):
             if wanted and ((row[field] in (None, wanted[1:])) if wanted[0] == "!" else row[field] != wanted):
                 return False
         return (
-            row["kind"] == which["kind"] and row.get("out_after") is None
+            row["kind"] == which["kind"] and row.get("out_after") is None and which.get("name") in (None, row["name"])
             and which.get("domain") in (None, *row["domains"]) and (orders is None or row["order"] in orders)
             and all(row["settings"][setting] == value for setting, value in where.items())
         )  # fmt: skip
@@ -311,10 +311,52 @@ def of_the_law(name):
     }  # fmt: skip
 
 
+ARMS = {
+    "soup": ("merge", "linear"), "RegMean": ("merge", "regmean"), "together": ("ensemble", "ensemble"),
+    "then on-policy": ("consolidated", "opd"), "from the student": ("consolidated", "opd_student"),
+    "soup, then labels": ("consolidated", "sft"), "then an epoch": ("consolidated", "sft"),
+    "mixture": ("mixture", "mixture"), "mixture, an epoch more": ("consolidated", "sft_mixture"),
+}  # fmt: skip
+"""Words of the first column of the tables of arms, those that say more last."""
+
+
+def arm(of_it, against, student, record):
+    """What one model of experiment=arms has more than another, by seed."""
+    pair = [{"kind": kind, "name": name, "where": {"student.branch.at": student}} for kind, name in (of_it, against)]
+    return part({"test": "difference", "of": pair[0], "against": pair[1], "measure": "mean", "above": 0}, record)
+
+
+@pytest.mark.parametrize("file", ["README.md", "experiments/arms/README.md"])
+def test_tables_of_arms_are_those_of_the_rows(file):
+    _, _, text = (HOME / file).read_text().partition("operations, 10¹²")
+    record = of("arms")
+    lines = [line for line in text.partition("\n\n")[0].splitlines()[2:] if " to " in line]
+    assert len(lines) >= 6
+    for line in lines:
+        label = line.split("|")[1]
+        model = ARMS[[words for words in ARMS if words in label][-1]]
+        told = [arm(model, ("mixture", "mixture"), student, record) for student in (2.5, 5.5)]
+        assert re.findall(r"[+−][\d.]+ \([+−][\d.]+ to [+−][\d.]+\)", line) == [
+            f"{points(piece.measured)} ({points(piece.low)} to {points(piece.high)})" for piece in told
+        ]
+
+
+def of_arms(name):
+    """The same of every two models of experiment=arms."""
+    models, record = set(ARMS.values()) if name == "arms" else set(), of(name)
+    told = [arm(a, b, student, record) for a in models for b in models if a != b for student in (2.5, 5.5)]
+    return {
+        (f"{abs(100 * piece.measured):.1f}",
+         *sorted((f"{abs(100 * end):.1f}" for end in (piece.low, piece.high)), key=float))
+        for piece in told
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_interval_in_an_experiments_readme_is_that_of_a_claim(name):
-    """By size, as "17.8 below" is −17.8; or of the law."""
-    known, text = sizes(name) | of_the_law(name), (HOME / f"experiments/{name}/README.md").read_text()
+    """By size, as "17.8 below" is −17.8; or of the law, or of two arms."""
+    known = sizes(name) | of_the_law(name) | of_arms(name)
+    text = (HOME / f"experiments/{name}/README.md").read_text()
     text = re.sub(r"## SmolLM2.*?(?=\n## )", "", text, flags=re.DOTALL)  # recomputed by report/test_abilities.py
     for printed in INTERVAL.finditer(text.replace("\n", " ")):
         m, low, high = (group.lstrip("+−") for group in printed.groups())
