@@ -101,10 +101,10 @@ class Experiment:
         return self
 
     def student_trainings(self) -> list[Branch]:
-        """Of the student, from scratch and annealed; none where it is ready as it is."""
+        """Settings of the student's own trainings in order: from scratch, then annealed; empty if it comes trained."""
+        first = overridden(self.branch, self.student.branch, "student.branch")
         if not self.student.domains:
             return []
-        first = overridden(self.branch, self.student.branch, "student.branch")
         if not self.student.anneal:
             return [first]
         return [first, overridden(replace(first, keep=(), at=None), self.student.anneal, "student.anneal")]

@@ -58,6 +58,7 @@ def perform(stage: str, composed: DictConfig) -> float | None:
     if stops and (sweep / STOPPED).exists():
         record(folder, JobOutcome("stopped", 0.0, str(folder)))
         return None
+    _end_with_sweep()
     _share_cores(hydra.launcher.get("n_jobs"), sweep)
     os.environ[GROUP] = sweep.name  # for the runs of trainings too, whichever process does them
     started = time.monotonic()
@@ -128,6 +129,14 @@ def _line(problem: Exception) -> str:
     return first if isinstance(problem, UserError) else f"{type(problem).__name__}: {first}"
 
 
+def _end_with_sweep() -> None:
+    """A process that joblib started for a sweep ends when the sweep is killed."""
+    if parent_process() is not None:
+        from bm.branch.launch import end_with_parent
+
+        end_with_parent()
+
+
 _mine: list[FileLock] = []
 """The lock on this process's share of the cores, held as long as it lives."""
 
@@ -141,10 +150,6 @@ def _share_cores(jobs: int | None, sweep: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if jobs is None or _mine:
         return
-    if parent_process() is not None:  # one that joblib started
-        from bm.branch.launch import end_with_parent
-
-        end_with_parent()
     shares = min(len(cores), jobs if jobs > 0 else max(1, len(cores) + 1 + jobs))
     for share in range(shares):
         lock = FileLock(sweep / f".cores-{share}.lock")

@@ -24,8 +24,8 @@ BM = str(Path(sys.executable).with_name("bm"))
 METHODS = ("arcee_fusion", "ties", "dare_ties", "linear")
 LIMIT_GB = 1.5
 DENSITY = 0.5
-VALUES = 10
-"""Of λ, in the grid; `merge_grid` has them. What it imports would count as its children's memory, so not from there."""
+LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+"""The values of λ that the grid merges with."""
 
 
 def ours(method: str, base: Path, experts: Sequence[Path], output: Path) -> list[str]:
@@ -125,13 +125,13 @@ def compare(rounds: int) -> list[dict[str, object]]:
 def grids(rounds: int, fusion: Usage) -> list[dict[str, object]]:
     """The rows of ten values of λ in one pass, held to ten times the peer's one `fusion`; on disk to ten copies too."""
     base, (expert, _) = models("half_billion", ("expert", "other"))
-    peers, rows = Usage(VALUES * fusion.seconds, fusion.peak_rss_gb), []
+    peers, rows = Usage(len(LAMBDAS) * fusion.seconds, fusion.peak_rss_gb), []
     for target, name in (("disk", "merge/grid"), ("memory", "merge/grid_memory"), ("digest", "merge/grid_digest")):
         usages, floor = [], []
         for _ in range(rounds):
             usages.append(grid(target, base, expert))
             if target == "disk":
-                floor.append(run(partial(copies, base, expert, VALUES)))
+                floor.append(run(partial(copies, base, expert, len(LAMBDAS))))
         more: dict[str, object] = {"note": "peer: ten times its measured single merge"}
         if floor:
             more |= {"copy": asdict(best(floor)), "copies": round(best(usages).seconds / best(floor).seconds, 2)}

@@ -11,8 +11,8 @@ from bm.merge import merge_grid, merge_many
 from bm.merge.methods import arcee_fusion
 from bm.merge.order import parse
 from bm.merge.sinks import Digest, Memory
+from experiments.speed.merge import LAMBDAS
 
-LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 CONF = Path(__file__).parents[2] / "conf"
 
 

@@ -67,13 +67,13 @@ def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: P
 
 
 WORKER = """
-import os, sys, time
+import os, time
 from pathlib import Path
 from joblib import Parallel, delayed
-from bm.sweeps.jobs import _share_cores
+from bm.sweeps.jobs import _end_with_sweep
 
 def job(number):
-    _share_cores(2, Path("."))
+    _end_with_sweep()
     Path(f"{number}.pid").write_text(str(os.getpid()))
     time.sleep(600)
 
@@ -92,7 +92,7 @@ def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path, forke
 
 
 def runs(pid: int) -> bool:
-    """Whether a process exists and is not only waiting to be buried."""
+    """Whether a process is there and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
