@@ -18,9 +18,9 @@ from bm.config import Branch, Component, Domain, Experiment, Feedback, overridde
 from bm.errors import UserError
 from bm.mixtures import ratios
 from bm.plan.architecture import architecture, heads, shaped
-from bm.plan.fitting import Fit, fit
+from bm.plan.fitting import Fit, fit, taken
 from bm.plan.lengths import of_lengths, packed
-from bm.plan.memory import Memory
+from bm.plan.memory import HOLES, Memory
 
 GIB = 2**30
 SEQUENCES = 8
@@ -28,7 +28,10 @@ SEQUENCES = 8
 SIMULATED = "simulated: two steps of the real module on one of the ranks, every pack full"
 LIBRARIES = 0.84 * GIB
 """What a process on CPUs holds beside the tensors of its training, as metrics.csv of `bm run recipe=tiny` has it."""
-IN_RAM = f"{SIMULATED}; assumed: {LIBRARIES / GIB:g} GiB of libraries beside them, as measured with recipe=tiny"
+IN_RAM = (
+    f"{SIMULATED}; assumed: {LIBRARIES / GIB:g} GiB of libraries beside them, as measured with recipe=tiny, and a heap "
+    f"that leaves {HOLES:.0%} of what a forward pass makes unused, as with recipe=smollm2"
+)
 TRAINED_BYTES = 12
 """Bytes of a checkpoint for each parameter that is trained: fp32, and AdamW's two moments."""
 
@@ -169,7 +172,7 @@ class Estimates:
         seconds = flops / (peak * share) + own.seconds
         known = heads(self.architecture) and not self.small  # no CPU has a state's fast kernels
         fit = self._fit(settings) if known else None
-        peak_bytes = fit.memory.peak if fit else 0.0
+        peak_bytes = taken(fit.memory, trainer) if fit else 0.0
         trained = self._trained(settings)
         disk = self.bytes + 2 * TRAINED_BYTES * trained + self._stored(settings, tokens)
         return Stage(

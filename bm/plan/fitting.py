@@ -40,12 +40,18 @@ def fit(
     instead of all weights; `attention` and `held` as in `training_memory`.
     """
     memory = training_memory(config, branch, trainer, attention, held)
-    if memory.peak <= free:
+    if taken(memory, trainer) <= free:
         return Fit(memory, True, None)
     for change in changes(config, branch, trainer, adapter):
-        if training_memory(config, change.branch, change.trainer, attention, held).peak <= free:
+        then = training_memory(config, change.branch, change.trainer, attention, held)
+        if taken(then, change.trainer) <= free:
             return Fit(memory, False, change.words)
     return Fit(memory, False, None)
+
+
+def taken(memory: Memory, trainer: Trainer) -> float:
+    """Bytes that a training takes at the most of a GPU, or of RAM."""
+    return memory.peak if trainer.accelerator == "gpu" else memory.in_ram
 
 
 def changes(config: PreTrainedConfig, branch: Branch, trainer: Trainer, adapter: Adapter) -> Iterator[Change]:
