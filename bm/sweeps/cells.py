@@ -19,7 +19,7 @@ class Choice:
     value: Any
 
 
-OPTIONAL = ("adapter", "judge", "mixture", "tune")
+OPTIONAL = ("adapter", "feedback", "judge", "mixture", "tune")
 """Groups of which none need be chosen."""
 
 Axes = Mapping[str, Sequence[Choice]]

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
+from bm.cli import conf_dir
 from bm.errors import UserError
-from bm.sweeps.cells import axes, cells
+from bm.sweeps.cells import OPTIONAL, axes, cells
 
 MERGES = ["merge=arcee_fusion,linear", "merge.methods.arcee_fusion.lam=0.5,1.5"]
 SEEDS = ["seed=1,2,3", "branch.seed=range(1,4)"]
@@ -44,6 +46,14 @@ def test_none_of_a_groups_files_is_a_choice_too() -> None:
         ["adapter=lora", "output=null"], ["adapter=lora", "output=there"],
         ["~adapter", "output=null"], ["~adapter", "output=there"],
     ]  # fmt: skip
+
+
+def test_every_group_that_may_be_left_out_can_be_swept_so() -> None:
+    defaults = OmegaConf.load(conf_dir() / "run.yaml").defaults
+    entries = [item for entry in defaults if isinstance(entry, DictConfig) for item in entry.items()]
+    unchosen = {group for group, option in entries if not option}
+    assert unchosen - {"consolidate", "experiment"} <= set(OPTIONAL)  # the one has a list, the other names the sweep
+    assert all((conf_dir() / group).is_dir() for group in OPTIONAL)
 
 
 def test_lists_advance_together() -> None:
