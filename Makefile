@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains phase parts arms adapters objectives
+EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains phase parts arms adapters objectives feedback
 SWEEP ?= hydra/launcher=joblib
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 READY := $(VENV)/.ready

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm.branch import Traces, checkpoint, train
 from bm.branch.launch import Job
-from bm.branch.module import StudentTraining
+from bm.branch.module import StudentTraining, seed
 from bm.branch.schedules import rate
 from bm.branch.watch import checkpoint_interval
 from bm.config import Branch
@@ -195,6 +195,13 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path, monkeypatch: pytest.Mo
     said = bm("branch", *of_math, "domain=math", cwd=tmp_path)
     assert said.returncode == 130, said.stderr
     assert said.stderr.strip().splitlines()[-1].startswith("bm: interrupted") and "Traceback" not in said.stderr
+
+
+def test_a_step_draws_as_after_torchs_own_seed() -> None:
+    seed(7, torch.device("cpu"))
+    drawn = torch.rand(4)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(4))
 
 
 def test_a_negative_seed_is_one_line() -> None:
