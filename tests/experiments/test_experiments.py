@@ -103,7 +103,8 @@ def test_an_experiment_composes(name: str, recipe: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_one_seed_decides_every_draw(name: str) -> None:
     config = settings("recipe=tiny", f"experiment={name}", "seed=7")
-    assert {config.branch.seed, config.merge.seed, config.evaluate.seed, config.student.build.parameters["seed"]} == {7}
+    of_student = config.student.build.parameters.get("seed", 7)  # one that is fetched has none
+    assert {config.branch.seed, config.merge.seed, config.evaluate.seed, of_student} == {7}
 
 
 @pytest.mark.parametrize("name", names())
