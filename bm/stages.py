@@ -166,7 +166,8 @@ class Stages:
         """The part of a source that traces come from; None: all of it, as the task has questions of its own."""
         if domain.questions is None:
             return None
-        return part if domain.name in self.config.student.domains else "student or train"
+        student = self.config.student
+        return part if domain.name in [*student.domains, *student.learned] else "student or train"
 
     def _apart_from(self, settings: Distill) -> tuple[dict[str, Artefact], dict[str, str]]:
         """The tasks that questions are checked against, and those that cannot be read: UserError if that is strict."""

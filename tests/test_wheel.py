@@ -25,6 +25,7 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     for source in (ROOT / "experiments").glob("*/published.yaml"):
         assert f"bm/experiments/{source.parent.name}/published.yaml" in inside
     assert "bm/experiments/phase/law.json" in inside, "what forecasts rest on"
+    assert "bm/student/tiny_ready/model.safetensors" in inside, "the demo's student"
 
     venv.create(tmp_path / "empty", with_pip=True)
     install = [tmp_path / "empty/bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]

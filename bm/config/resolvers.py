@@ -1,6 +1,7 @@
 """What the files in `conf/` may ask for beside what Hydra knows."""
 
 import re
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,4 +11,10 @@ def order_of_domains(order: str, *, _root_: DictConfig) -> str | None:
     return order if set(re.findall(r"[\w.-]+", order)) == set(_root_.domains) else None
 
 
+def packaged(path: str) -> str:
+    """The place of a file or folder that comes with the package."""
+    return str(Path(__file__).parents[1] / path)
+
+
 OmegaConf.register_new_resolver("order_of_domains", order_of_domains, replace=True)
+OmegaConf.register_new_resolver("packaged", packaged, replace=True)

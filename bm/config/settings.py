@@ -152,6 +152,8 @@ class Student:
     """Figures of its config.json, by which a plan knows it before it is built or fetched; null: it is read."""
     domains: Domains
     """Domains it is trained on from scratch, each on its `student` part; empty: the student is ready as it is."""
+    learned: Sequence[Name]
+    """Domains whose `student` part a ready student was trained on elsewhere: its experts get other questions."""
     branch: Mapping[str, Any]
     """Overrides of `branch` for that training."""
     anneal: Mapping[str, Any]

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import bm
+from bm.distill.selection import Question, part_of
 from bm.errors import UserError
+from bm.stages import TRACES, Stages
 from bm.store import Artefact, Store, external
 from bm.student import hf, scratch, smollm2
 
@@ -153,3 +156,34 @@ def test_smollm2_answers(tmp_path: Path) -> None:
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "4" in tokenizer.decode(answer)
     assert tokenizer.tokenize("a   35") == ["a", "ĠĠĠ", "3", "5"]  # its own rule; its architecture's would be ĠĠ, Ġ
+
+
+def test_the_ready_student_is_the_one_that_the_tiny_recipe_builds() -> None:
+    """Its figures are those of student=tiny_able, which trains it, and its experts never meet its questions."""
+    config = bm.compose("recipe=demo")
+    folder = Path(config.student.build.parameters["name"])
+    able = bm.compose("recipe=demo", "student=tiny_able").student
+    figures = json.loads((folder / "config.json").read_text())
+    told = {name: value for name, value in able.architecture.items() if name != "vocab_size"}
+    assert {name: figures[name] for name in told} == told
+    assert figures["vocab_size"] <= able.build.parameters["vocabulary"], "at most that many tokens"
+    assert len(AutoTokenizer.from_pretrained(folder)) == figures["vocab_size"]
+    assert set(config.student.learned) == set(able.domains) == set(config.domains)
+
+
+@pytest.mark.parametrize(("learned", "parts"), [("[jsonl]", {"train"}), ("[]", {"train", "student"})])
+def test_what_a_student_has_learned_is_not_asked_again(
+    learned: str, parts: set[str], built: Path, tmp_path: Path
+) -> None:
+    asked = [(f"What is {n} and {n}?", 2 * n) for n in range(90)]
+    rows = [{"question": question, "answer": str(n), "response": f"<think>add</think>{n}"} for question, n in asked]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = bm.compose(
+        "domain=jsonl", f"domains.jsonl.source.path={tmp_path / 'rows.jsonl'}",
+        "domains.jsonl.source.responses=response", "domains.jsonl.source.verifier=number",
+        "domains.jsonl.distill={near_duplicates: null, decontamination: null}",
+        "teacher=published", "student=hf", f"student.build.name={built}", f"student.learned={learned}",
+    )  # fmt: skip
+    made = Stages(Store(tmp_path / "store"), config).distill(config.domains["jsonl"])
+    prompts = pq.read_table(made.path / TRACES, columns=["prompt"])["prompt"].to_pylist()
+    assert {part_of(Question("", "", "", prompt, "", "", "")) for prompt in prompts} == parts
