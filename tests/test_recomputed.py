@@ -234,7 +234,10 @@ def points(value):
 
 SIGNS = {"supported": "✓ supported", "refuted": "✗ refuted", "undecided": "≈ undecided"}
 README = [
-    ("table2", "match", "A merge matches"),
+    ("phase", "short-fusion", "A merge matches the data mixture"),
+    ("phase", "short", "… the soup | near"),
+    ("phase", "long", "… the soup is below the mixture"),
+    ("table2", "match", "Arcee Fusion matches the mixture"),
     ("table2", "best", "… nor does the best"),
     ("table2", "cost", "… at less than"),
     ("table2", "order-coding", "trade coding"),
@@ -254,7 +257,7 @@ README = [
 
 def claimed():
     """The lines of README's table of claims, without links."""
-    _, _, table = (HOME / "README.md").read_text().partition("| claim | measured")
+    _, _, table = (HOME / "README.md").read_text().partition("| claim | regime |")
     return [re.sub(r"[\[\]]", "", line) for line in table.partition("\n\n")[0].splitlines()[2:]]
 
 
@@ -280,6 +283,32 @@ def test_the_readme_prints_what_the_rows_say(name, claim, words):
     assert re.findall(r"Holm p = ([\d.]+)", line) in ([], [f"{p:.3f}"])
     if verdict == "undecided" and alone(of_it)[0] is not None and alone(of_it)[0] < 0.05:
         assert "Holm p" in line  # an interval beyond the bound, and no verdict: the line says why
+
+
+def gain(name, **settings):
+    """How many points the experts of a grid gain on their own tasks, on the mean of its cells with these settings."""
+    rows = of(name)["rows"]
+    students = [row for row in rows if row["kind"] == "student"]
+    gains = []
+    for row in rows:
+        if row["kind"] == "expert" and settings.items() <= row["settings"].items():
+            (student,) = (
+                s for s in students if s["seed"] == row["seed"] and s["settings"].items() <= row["settings"].items()
+            )
+            gains.append(row["scores"][row["domain"]]["mean"] - student["scores"][row["domain"]]["mean"])
+    return 100 * np.mean(gains)
+
+
+def test_the_readmes_regimes_are_what_the_experts_gain():
+    measured = {"near": gain("phase", **{"branch.at": 0.25}), "middle": gain("phase", **{"branch.at": 4.0}),
+                "far": gain("table2")}  # fmt: skip
+    text = (HOME / "README.md").read_text()
+    printed = {regime: int(n) for n, regime in re.findall(r"(\d+) points? \(\*(\w+)\*", text)}
+    assert printed == {regime: round(points_gained) for regime, points_gained in measured.items()}
+    for name, claim, words in README:
+        (line,) = [line for line in claimed() if words in line]
+        near = claim.startswith("short")
+        assert line.split(" | ")[1] == ("far" if name != "phase" else "near" if near else "middle")
 
 
 NUMBER = r"([+−]?\d+\.\d+)"
