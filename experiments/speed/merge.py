@@ -8,6 +8,7 @@ side by side. `python -m experiments.speed.merge [ROUNDS]`.
 import json
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -162,18 +163,24 @@ def doubled(rounds: int) -> dict[str, object]:
 
 
 def threads(rounds: int) -> list[dict[str, object]]:
-    """Fusion by one and by two threads: whole processes, and the merge alone, which is all that threads can share."""
+    """Fusion by one and by two threads, and twice side by side by one: whole processes, and the merge alone.
+
+    Two processes that share nothing but the machine show what its second core is worth: no two threads gain more.
+    """
     base, experts = models("half_billion", ("expert", "other"))
     rows: list[dict[str, object]] = []
-    for count in (1, 2):
-        usages, alone, output = [], [], WORK / "merged"
+    for name, count, processes in (("threads_1", 1, 1), ("threads_2", 2, 1), ("side_by_side", 1, 2)):
+        usages, alone = [], []
+        outputs = [WORK / f"merged-{number}" for number in range(processes)]
+        commands = [[*ours("arcee_fusion", base, experts, output), f"merge.threads={count}"] for output in outputs]
         for _ in range(rounds):
-            command = [*ours("arcee_fusion", base, experts, output), f"merge.threads={count}"]
-            usages.append(measure(command, WORK / "log"))
-            alone.append(json.loads((output / "manifest.json").read_text())["seconds"])
-            shutil.rmtree(output)
-        rows.append({"name": f"merge/threads_{count}", **asdict(best(usages)), "machine": machine(),
-                     "merge_seconds": min(alone)})  # fmt: skip
+            usages.append(measure(["sh", "-c", f"{' & '.join(map(shlex.join, commands))} & wait"], WORK / "log"))
+            alone.append(max(json.loads((output / "manifest.json").read_text())["seconds"] for output in outputs))
+            for output in outputs:
+                shutil.rmtree(output)
+        rows.append(
+            {"name": f"merge/{name}", **asdict(best(usages)), "machine": machine(), "merge_seconds": min(alone)}
+        )
     return rows
 
 
