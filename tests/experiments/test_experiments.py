@@ -112,6 +112,7 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
     made = jobs(name, "tiny")
     values = {axis: [choice.value for choice in choices] for axis, choices in swept(name).items()}
     values["branch.adapter"] = [config.branch.adapter and config.branch.adapter.name for config in made]
+    values["rounds.feedback"] = [config.rounds.feedback and True for config in made]
     values["domains"] = [", ".join(config.domains) for config in made]
     values["mixture.ratio"] = [", ".join(config.mixture.ratio) or "none" for config in made if config.mixture]
     for claim in published(name).claims:

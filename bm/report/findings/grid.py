@@ -229,8 +229,9 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
     """The settings, by dotted name, in which each config differs from others.
 
     Where some configs have other keys than others, as with merge methods, the keys are the value: `ties, linear`; what
-    stands below a key is then compared among those that have it. What follows the run's seed, or another setting that
-    was named before, is left out; and all that a config's `variant` decides.
+    stands below a key is then compared among those that have it. What is a group of settings in some and null in others
+    is true or None. What follows the run's seed, or another setting that was named before, is left out; and all that a
+    config's `variant` decides.
     """
     differences: list[dict[str, Any]] = [{} for _ in configs]
     seeded, known = dict(enumerate(seeds)), set[frozenset[tuple[int, ...]]]()
@@ -239,8 +240,10 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
     def compare(path: str, values: Mapping[int, Any]) -> None:
         """values: by config, what it has at `path`."""
         nodes = {i: v for i, v in values.items() if isinstance(v, Mapping)}
-        told = {i: _told(v) for i, v in values.items()}
-        alike = len(nodes) == len(values) and len({tuple(v) for v in nodes.values()}) == 1
+        shapes = {tuple(v) for v in nodes.values()}
+        alike = len(nodes) == len(values) and len(shapes) == 1
+        switched = len(shapes) == 1 and {values[i] for i in values.keys() - nodes} == {None}
+        told = {i: _told(v, switched) for i, v in values.items()}
         own = path.endswith("seed") and told == {i: seeded[i] for i in told}  # of what only some configs have
         named = told == seeded or own or _decided(told, variants)
         follows = named or (parts := _parts(told)) in known
@@ -273,10 +276,10 @@ def _parts(values: Mapping[int, Any]) -> frozenset[tuple[int, ...]]:
     return frozenset(map(tuple, having.values()))
 
 
-def _told(value: Any) -> Any:
-    """A setting's value as one number, text, truth or None."""
+def _told(value: Any, switched: bool) -> Any:
+    """A setting's value as one number, text, truth or None; switched: it is a group of settings or null."""
     if isinstance(value, Mapping):
-        return str(value["name"]) if "name" in value else ", ".join(map(str, value)) or "none"
+        return str(value["name"]) if "name" in value else switched or ", ".join(map(str, value)) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 

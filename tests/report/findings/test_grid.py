@@ -131,6 +131,15 @@ def test_the_seed_of_an_adapter_follows_the_runs() -> None:
     ]
 
 
+def test_a_group_of_settings_or_null_is_a_switch() -> None:
+    groups = [{"epochs": 1, "head": None}, None, {"epochs": 2, "head": None}]
+    assert differing([{"feedback": group} for group in groups], [1, 1, 1]) == [
+        {"feedback": True, "feedback.epochs": 1},
+        {"feedback": None},
+        {"feedback": True, "feedback.epochs": 2},
+    ]
+
+
 def test_a_variant_is_named_in_place_of_all_that_it_decides() -> None:
     cells = [("sft", None, 1), ("kd", "m", 1), ("opd", "m", 1), ("sft", None, 2), ("kd", "m", 2), ("opd", "m", 2)]
     configs = [{"branch": {"teacher": teacher, "at": at}, "variant": name} for name, teacher, at in cells]
