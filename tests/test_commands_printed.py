@@ -151,8 +151,9 @@ def shrunk(words: list[str], folder: Path, number: int | str) -> list[str]:
     if stage in ("merge", "verify", "report", "plan", "doctor"):
         return [stage, *words]
     chosen = next((re.findall(r"\w+", w.partition("=")[2]) for w in words if w.startswith("domain=")), None)
-    left = [d for d in ("math", "coding", "science") if chosen is not None and d not in chosen]
-    fewer = [word for word in SHRUNK if not word.startswith(tuple(f"domains.{domain}." for domain in left))]
+    left = [f"domains.{d}." for d in ("math", "coding", "science") if chosen is not None and d not in chosen]
+    left += ["student."] * ("recipe=demo" in words)  # whose student is ready
+    fewer = [word for word in SHRUNK if not word.startswith(tuple(left))]
     swept = ["seed=42"] * any(word.startswith("experiment=") for word in words)
     fewer += ["domains.jsonl.questions=12", "domains.jsonl.traces=48"] * (chosen == ["jsonl"])
     trials = ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in words)

@@ -30,7 +30,7 @@ HOLES = 0.5
 """What the heap of a CPU process leaves unused between tensors, as a share of what a forward pass makes: with SmolLM2
 0.4 for all weights, 0.65 for LoRA at 256 and 512 tokens, and 0.73 at 1,024. glibc's aligned allocation cannot reuse the
 room that a tensor of the same size left, and tensors made later keep that room from being joined."""
-DEPTHS = 4, 8
+DEPTHS = 3, 5
 """Layers of the two shallow copies of a deep model: memory is linear in the number of equal layers."""
 
 
