@@ -120,7 +120,11 @@ def apart(claim, row, rivals, domains):
         return None
     score = {r["key"]: np.array([r["scores"][task]["mean"] for task in about]) for r in (row, *rivals)}
     others = [score[r["key"]] for r in rivals]
-    other = max(others, key=np.mean) if claim["against"].get("best") else np.mean(others, axis=0)
+    other = (
+        max(others, key=lambda shares: round(np.mean(shares), 12))
+        if claim["against"].get("best")
+        else np.mean(others, axis=0)
+    )
     questions = np.array([row["scores"][task]["questions"] for task in about])
     share = np.minimum(np.abs(score[row["key"]] - other) + 1 / questions, 1 - 1 / questions)
     return (score[row["key"]] - other).mean(), (share * (1 - share) / questions).sum() / len(about) ** 2
@@ -137,7 +141,7 @@ def part(claim, record):
             continue
         here = []
         for row in (r for r in rows if r["seed"] == seed):
-            near = [r for r in rivals if r["seed"] == seed and r["key"] != row["key"]
+            near = [r for r in rivals if r["seed"] == seed and (r["key"], r["name"]) != (row["key"], row["name"])
                     and (not alone or r["settings"] == row["settings"])
                     and not (r["kind"] == row["kind"] == "expert" and r["domains"] != row["domains"])]  # fmt: skip
             (domains,) = [c["domains"] for c in cells if c["seed"] == seed and c["settings"] == row["settings"]]

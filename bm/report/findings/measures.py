@@ -67,7 +67,7 @@ def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Mea
     """Each model that is meant, with what it is compared with in runs of the same seed."""
     rivals = _chosen(claim.against, cells)
     for cell, row in _chosen(claim.of, cells):
-        near = [(c, r) for c, r in rivals if c.seed == cell.seed and r.key != row.key and _comparable(row, r)]
+        near = [(c, r) for c, r in rivals if c.seed == cell.seed and _comparable(row, r)]
         against = [(c, r) for c, r in near if claim.against.where is not None or c is cell]
         measured = _difference(claim, cell, row, against) if isinstance(claim, Difference) else None
         measured = measured if isinstance(claim, Difference) else _ratio(claim, row, [r for _, r in against])
@@ -76,8 +76,12 @@ def _measured(claim: Difference | Ratio, cells: Sequence[Cell]) -> Iterator[_Mea
 
 
 def _comparable(row: Row, rival: Row) -> bool:
-    """Two experts only where they are of the same domain; anything else with anything."""
-    return not row.kind == rival.kind == "expert" or row.domains == rival.domains
+    """Nothing with itself, and two experts only where they are of the same domain.
+
+    A model under two names is two: a merge whose tuning ends at its defaults is level with them.
+    """
+    itself = (row.key, row.name) == (rival.key, rival.name)
+    return not itself and (not row.kind == rival.kind == "expert" or row.domains == rival.domains)
 
 
 def _difference(claim: Difference, cell: Cell, row: Row, against: Sequence[Placed]) -> tuple[float, float] | None:
@@ -87,7 +91,7 @@ def _difference(claim: Difference, cell: Cell, row: Row, against: Sequence[Place
     if not tasks or not others or not row.scores.keys() >= set(tasks):
         return None
     if claim.against.best:
-        others = [max(others, key=lambda other: fmean(other.scores[task].mean for task in tasks))]
+        others = [max(others, key=lambda other: round(fmean(other.scores[task].mean for task in tasks), 12))]
     apart = {task: row.scores[task].mean - fmean(other.scores[task].mean for other in others) for task in tasks}
     noise = sum(_noise(apart[task], row.scores[task].questions) for task in tasks) / len(tasks) ** 2
     return fmean(apart.values()), noise
