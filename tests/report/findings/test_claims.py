@@ -134,6 +134,16 @@ def test_the_best_other_is_never_the_model_itself() -> None:
     assert of_grid(best, grid).measured == pytest.approx(0.1)
 
 
+def test_a_model_under_two_names_is_level_with_itself() -> None:
+    """As a tuned merge is that ends at its defaults; a seed in which it does so counts like the others."""
+    runs = [cell(seed, {"fusion": (0.5, 0.5), "tuned": (0.5 + gain, 0.5 + gain)}) for seed, gain in enumerate((0, 0.3))]
+    default, tuned = runs[0].results.rows
+    same = replace(runs[0].results, rows=(default, replace(tuned, key=default.key)))
+    grid = [replace(runs[0], results=same), runs[1]]
+    judged = of_grid(difference(Models(kind="merge", method="tuned"), MERGE, "mean", above=0), grid)
+    assert (judged.seeds, judged.measured) == (2, pytest.approx(0.15))
+
+
 def test_verdicts_allow_for_the_number_of_claims() -> None:
     """Three seeds a little above 0: supported alone, not among twenty claims."""
     claim = difference(MERGE, STUDENT, "mean", above=0)
