@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+from statistics import fmean
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -13,6 +16,8 @@ from bm.report.pages.record import recorded
 from bm.report.pages.tables import claimed, contested, tabled
 from bm.report.pages.terminal import show_grid
 from tests.docs.blocks import HOME, blocks
+from tests.test_recomputed import README, of
+from tests.test_recomputed import claimed as lines_of_claims
 
 BLOCKS = {block.language: block.code for block in blocks(HOME / "README.md")}
 
@@ -29,3 +34,29 @@ def test_it_prints_what_the_rows_say() -> None:
     printed = [line.rstrip() for line in console.export_text().splitlines()]
     shown = BLOCKS["text"].splitlines()
     assert len(shown) > 10 and printed[: len(shown)] == shown
+
+
+def gain(name: str, **settings: Any) -> float:
+    """How many points the experts of a grid gain on their own tasks, on the mean of its cells with these settings."""
+    rows = of(name)["rows"]
+    students = [row for row in rows if row["kind"] == "student"]
+    gains = []
+    for row in rows:
+        if row["kind"] == "expert" and settings.items() <= row["settings"].items():
+            (student,) = (
+                s for s in students if s["seed"] == row["seed"] and s["settings"].items() <= row["settings"].items()
+            )
+            gains.append(row["scores"][row["domain"]]["mean"] - student["scores"][row["domain"]]["mean"])
+    return 100 * fmean(gains)
+
+
+def test_the_readmes_regimes_are_what_the_experts_gain() -> None:
+    measured = {"near": gain("phase", **{"branch.at": 0.25}), "middle": gain("phase", **{"branch.at": 4.0}),
+                "far": gain("table2")}  # fmt: skip
+    text = (HOME / "README.md").read_text()
+    printed = {regime: int(n) for n, regime in re.findall(r"(\d+) points? \(\*(\w+)\*", text)}
+    assert printed == {regime: round(points) for regime, points in measured.items()}
+    for name, claim, words in README:
+        (line,) = [line for line in lines_of_claims() if words in line]
+        near = claim.startswith("short")
+        assert line.split(" | ")[1] == ("far" if name != "phase" else "near" if near else "middle")

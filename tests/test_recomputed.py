@@ -289,32 +289,6 @@ def test_the_readme_prints_what_the_rows_say(name, claim, words):
         assert "Holm p" in line  # an interval beyond the bound, and no verdict: the line says why
 
 
-def gain(name, **settings):
-    """How many points the experts of a grid gain on their own tasks, on the mean of its cells with these settings."""
-    rows = of(name)["rows"]
-    students = [row for row in rows if row["kind"] == "student"]
-    gains = []
-    for row in rows:
-        if row["kind"] == "expert" and settings.items() <= row["settings"].items():
-            (student,) = (
-                s for s in students if s["seed"] == row["seed"] and s["settings"].items() <= row["settings"].items()
-            )
-            gains.append(row["scores"][row["domain"]]["mean"] - student["scores"][row["domain"]]["mean"])
-    return 100 * np.mean(gains)
-
-
-def test_the_readmes_regimes_are_what_the_experts_gain():
-    measured = {"near": gain("phase", **{"branch.at": 0.25}), "middle": gain("phase", **{"branch.at": 4.0}),
-                "far": gain("table2")}  # fmt: skip
-    text = (HOME / "README.md").read_text()
-    printed = {regime: int(n) for n, regime in re.findall(r"(\d+) points? \(\*(\w+)\*", text)}
-    assert printed == {regime: round(points_gained) for regime, points_gained in measured.items()}
-    for name, claim, words in README:
-        (line,) = [line for line in claimed() if words in line]
-        near = claim.startswith("short")
-        assert line.split(" | ")[1] == ("far" if name != "phase" else "near" if near else "middle")
-
-
 NUMBER = r"([+−]?\d+\.\d+)"
 INTERVAL = re.compile(rf"{NUMBER}[^()\d]{{0,40}}?\(?,? ?\(?{NUMBER} to {NUMBER}")
 """As prose has it: `+4.4, 2.6 to 6.3` or `17.8 points below it (14.3 to 21.2)`."""

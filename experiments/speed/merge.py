@@ -174,7 +174,7 @@ def threads(rounds: int) -> list[dict[str, object]]:
         outputs = [WORK / f"merged-{number}" for number in range(processes)]
         commands = [[*ours("arcee_fusion", base, experts, output), f"merge.threads={count}"] for output in outputs]
         for _ in range(rounds):
-            usages.append(measure(["sh", "-c", f"{' & '.join(map(shlex.join, commands))} & wait"], WORK / "log"))
+            usages.append(measure(["sh", "-c", f"{' & '.join(map(shlex.join, commands))} && wait"], WORK / "log"))
             alone.append(max(json.loads((output / "manifest.json").read_text())["seconds"] for output in outputs))
             for output in outputs:
                 shutil.rmtree(output)

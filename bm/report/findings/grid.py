@@ -242,7 +242,7 @@ def differing(configs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> lis
         nodes = {i: v for i, v in values.items() if isinstance(v, Mapping)}
         shapes = {tuple(v) for v in nodes.values()}
         alike = len(nodes) == len(values) and len(shapes) == 1
-        switched = len(shapes) == 1 and {values[i] for i in values.keys() - nodes} == {None}
+        switched = len(shapes) == 1 and not alike and all(v is None for i, v in values.items() if i not in nodes)
         told = {i: _told(v, switched) for i, v in values.items()}
         own = path.endswith("seed") and told == {i: seeded[i] for i in told}  # of what only some configs have
         named = told == seeded or own or _decided(told, variants)

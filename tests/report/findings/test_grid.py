@@ -140,6 +140,10 @@ def test_a_group_of_settings_or_null_is_a_switch() -> None:
     ]
 
 
+def test_a_group_of_settings_or_a_list_is_no_switch() -> None:
+    assert differing([{"order": {"a": 1}}, {"order": ["b"]}], [1, 1]) == [{"order": "a"}, {"order": "b"}]
+
+
 def test_a_variant_is_named_in_place_of_all_that_it_decides() -> None:
     cells = [("sft", None, 1), ("kd", "m", 1), ("opd", "m", 1), ("sft", None, 2), ("kd", "m", 2), ("opd", "m", 2)]
     configs = [{"branch": {"teacher": teacher, "at": at}, "variant": name} for name, teacher, at in cells]
