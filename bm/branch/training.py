@@ -25,6 +25,7 @@ from bm.branch.teacher import check_teacher
 from bm.branch.tracking import about
 from bm.branch.watch import Watch
 from bm.config import Branch, Component, Trainer
+from bm.garbage import set_aside
 from bm.track import Reference, lineage, tracked
 
 
@@ -42,10 +43,13 @@ def train(
     check_adapter(config.adapter, trainer.devices * trainer.nodes)
     fewer_fragments()
     job = Job(student, tuple(traces), config, trainer, tracker, name, key, work, part)
-    try:
-        return run(job) if alone(trainer) else launch(job)
-    finally:
-        gc.collect()  # Lightning's trainer, module and optimiser refer to each other: 16 bytes a parameter would stay
+    if not alone(trainer):
+        return launch(job)
+    with set_aside():
+        try:
+            return run(job)
+        finally:
+            gc.collect()  # Lightning's trainer, module and optimiser refer to each other: 16 bytes per parameter
 
 
 def run(job: Job) -> dict[str, Any]:

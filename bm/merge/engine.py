@@ -1,7 +1,6 @@
 """Runs merges: tiles are read, merged and written by worker threads, tensor after tensor in the order of the output."""
 
 import ctypes
-import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from bm.errors import UserError
+from bm.garbage import set_aside
 from bm.merge.arrays import Array, from_torch, stored
 from bm.merge.checkpoint import Entry, layout
 from bm.merge.fused import beyond
@@ -110,12 +110,12 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor
     One thread does both.
     """
     _keep_freed_memory()
-    gc.freeze()  # imported modules are no garbage, and each full collection would walk them while all threads wait
     patience = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
     count = count or run.threads
     try:
         with (
+            set_aside(),  # all threads wait for each collection
             single_threaded(),
             ThreadPoolExecutor(count, "tile", alone) as workers,
             ThreadPoolExecutor(AHEAD if count > 1 else 1, "ahead", alone) as ahead,
@@ -123,7 +123,6 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor
             yield replace(run, workers=workers if count > 1 else None), ahead
     finally:
         sys.setswitchinterval(patience)
-        gc.unfreeze()
 
 
 def _ordered(inputs: Iterable[I], work: Callable[[I], O], pool: Executor) -> Iterator[O]:
