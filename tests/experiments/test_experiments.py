@@ -127,7 +127,8 @@ def test_claims_hold_rows_against_each_other_that_the_sweep_has(name: str) -> No
                 assert value in (*values[setting], "lowest", "highest"), (claim.id, setting)
 
 
-APART = {"table2", "domains", "phase", "methods", "arms", "objectives", "feedback", "adapters_smollm2", "arms_smollm2"}
+APART = {"table2", "domains", "phase", "methods", "arms", "objectives", "feedback", "adapters_smollm2", "arms_smollm2",
+         "phase_smollm2"}  # fmt: skip
 """Experiments with a student, domains or questions of their own, and table 2, which the others are compared with."""
 
 

@@ -71,13 +71,15 @@ def report_grid(
 
 
 def redraw(folder: Path) -> None:
-    """Draw the figures of a record again, and write its tables, from its measured.json; a figure of what older records
-    lack stays as it is.
+    """Draw the figures of a record again, and write its tables and law, from its measured.json; a figure of what older
+    records lack stays as it is.
     """
     grid = recorded(json.loads((folder / FILE).read_text()))
-    paper = published(grid.experiment)
+    paper, told = published(grid.experiment), _law(grid)
+    if told[1]:
+        write_json(folder / LAW, law.as_json(*told))
     with style():
-        drawn = [*phase(grid, *_law(grid)), *charts(grid, paper)]
+        drawn = [*phase(grid, *told), *charts(grid, paper)]
         export(drawn, {"models": tabled(grid, paper), "contest": contested(grid)}, folder / "figures", rasters=False)
 
 

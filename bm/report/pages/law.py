@@ -19,12 +19,12 @@ from bm.statistics import Interval
 def beside(method: str) -> dict[str, Regime]:
     """What was measured elsewhere: in the paper, and on SmolLM2 with the same method or else the soup."""
     known = {"TinyR1-32B, the paper": of_the_paper()}
-    record = experiments_dir() / "smollm2" / FILE
-    if record.is_file():
-        for cell in recorded(json.loads(record.read_text())).cells:
+    for experiment, student in (("smollm2", "SmolLM2"), ("phase_smollm2", "SmolLM2, taught")):
+        record = experiments_dir() / experiment / FILE
+        for cell in recorded(json.loads(record.read_text())).cells if record.is_file() else ():
             made = {regime.method: regime for regime in regimes(cell.results)}
             if regime := made.get(method) or made.get("linear"):
-                known[f"SmolLM2, seed {cell.seed}"] = regime
+                known[f"{student}, seed {cell.seed}"] = regime
     return known
 
 
