@@ -50,7 +50,7 @@ test: $(READY) ## the tests, in minutes: a process per core, and one for while o
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadgroup --no-loadscope-reorder -m slow
 
 coverage: $(READY) ## the lines of bm/ that the tests run, slow ones too, in all processes; at least 90 %
 	@$(BIN)/coverage erase

@@ -63,8 +63,10 @@ Bm = Callable[..., Said]
 LONGEST = [
     f"tests/{name}.py"
     for name in (
+        "test_wheel", "branch/test_compiling", "docs/test_first_hour", "test_run", "plan/test_ram", "test_mishaps",
+        "test_notebooks", "docs/test_executed", "branch/test_kinds", "branch/test_parallel",  # slow
         "verify/test_sandbox", "sweeps/test_sweep", "test_errors", "verify/test_math", "experiments/test_experiments",
-        "test_run", "test_commands_printed", "distill/test_answers", "plan/test_plan", "verify/test_programs",
+        "test_commands_printed", "distill/test_answers", "plan/test_plan", "verify/test_programs",
         "test_rounds", "branch/test_training", "distill/test_worked", "test_keys", "distill/test_traces",
         "branch/test_background", "plan/test_memory", "report/pages/test_experiment",
     )

@@ -21,6 +21,7 @@ from bm.generate import Sampling
 from tests.conftest import SHRUNK, command
 from tests.forked import Forked
 
+TOGETHER = pytest.mark.xdist_group("feedback")  # one worker makes the run for all of them
 TEMPLATE = "{prompt}\nWrong: {response}\nAgain:"
 FEEDBACK = [
     *(word for word in SHRUNK if not word.startswith("domains.science")),
@@ -60,6 +61,8 @@ def ids(folder: Path, manifest: dict[str, Any], *files: str) -> set[str]:
     return {i for file in files for i in pq.read_table(home / f"{file}.parquet")["id"].to_pylist()}
 
 
+@TOGETHER
+@pytest.mark.slow
 def test_each_expert_is_trained_again_on_what_it_got_wrong_and_merged_then(taught: Path) -> None:
     merged = {i["key"] for m in manifests(taught, "merge", "linear") for i in m["inputs"]}
     for domain in ("math", "coding"):
@@ -71,6 +74,8 @@ def test_each_expert_is_trained_again_on_what_it_got_wrong_and_merged_then(taugh
         assert second["key"] in merged and first["key"] not in merged
 
 
+@TOGETHER
+@pytest.mark.slow
 def test_mistakes_are_of_new_questions_and_their_traces_are_the_teachers(taught: Path) -> None:
     for domain in ("math", "coding"):
         (trained,) = manifests(taught, "distill", f"{domain} train")
@@ -85,6 +90,8 @@ def test_mistakes_are_of_new_questions_and_their_traces_are_the_teachers(taught:
             assert row["prompt"] == said[row["id"]]["prompt"] and row["response"] != said[row["id"]]["response"]
 
 
+@TOGETHER
+@pytest.mark.slow
 def test_acceptance_is_foreseen_on_questions_apart(taught: Path) -> None:
     for domain in ("math", "coding"):
         (made,) = manifests(taught, "foresight", domain)
@@ -93,6 +100,8 @@ def test_acceptance_is_foreseen_on_questions_apart(taught: Path) -> None:
             assert 0 <= seen["ece"] <= 1 and 0 <= seen["brier"] <= 1 and 20 <= seen["responses"] <= 28
 
 
+@TOGETHER
+@pytest.mark.slow
 def test_again_makes_nothing_and_costs_are_those_of_both_stages(taught: Path) -> None:
     before = sorted(str(p) for p in taught.glob("outputs/store/*/*/manifest.json"))
     assert command("run", *FEEDBACK, "output=outputs/again", cwd=taught).returncode == 0
@@ -104,6 +113,7 @@ def test_again_makes_nothing_and_costs_are_those_of_both_stages(taught: Path) ->
         assert rows[domain]["total"]["tokens"] >= sum(tokens)
 
 
+@TOGETHER
 @pytest.mark.slow
 def test_killed_in_its_second_stage_it_goes_on_to_the_same_bytes(taught: Path, tmp_path: Path, forked: Forked) -> None:
     folder = Path(shutil.copytree(taught, tmp_path / "killed"))

@@ -27,6 +27,7 @@ from tests.forked import Forked
 from tests.plan.test_memory import LORA, llama
 
 
+@pytest.mark.slow
 def test_ranks_train_the_same_expert(student: Path, traces: list[Traces], tmp_path: Path, forked: Forked) -> None:
     """To the bit, with all that reads weights: an average, held-out losses, checkpoints, models kept, moments."""
     config = branch(epochs=1.0, ema=0.8, keep=[0.5], second_moments=True, checkpoint_seconds=0.001)

@@ -68,6 +68,7 @@ def test_operations_are_those_that_a_training_counts(student: Path, traces: list
     assert flops == pytest.approx(counted, rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_with_the_smallest_change() -> None:
     config = compose("recipe=tinyr1", "student=r1-distill-qwen-1.5b", "trainer=gpu", "plan.gpu=RTX4090",
                      "branch.sequence_length=4096", "domain=[openthoughts_code]")  # fmt: skip

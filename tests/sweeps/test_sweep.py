@@ -38,6 +38,7 @@ def results(folder: Path) -> set[Path]:
     return set(folder.glob("outputs/runs/*/results.json"))
 
 
+@pytest.mark.slow
 def test_killed_a_sweep_goes_on_and_two_bad_cells_leave_three_results(trained: Path, bm: Bm, forked: Forked) -> None:
     forked.killed(["bm", *FIVE], "[*Path('outputs/runs').glob('*/done.json')]", cwd=trained)
     before = {path.parent: path.stat().st_mtime_ns for path in trained.glob("outputs/runs/*/done.json")}
@@ -99,6 +100,7 @@ def runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_what_is_to_be_made_afresh_is_not_kept(trained: Path, bm: Bm) -> None:
     words = ["run", "-m", *CHEAP, "seed=42"]
     assert "1 jobs, 1 to run" in bm(*words, cwd=trained).stderr
@@ -133,10 +135,10 @@ def test_a_mistake_in_every_cell_is_one_line(tmp_path: Path, bm: Bm) -> None:
     assert not (tmp_path / "outputs/store").exists()
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_other_processes_run_jobs_and_tell_of_failures(trained: Path, bm: Bm, launcher: str) -> None:
-    seeds = {"joblib": "2,3", "submitit_local": "4,5"}[launcher]  # two merges: neither job finds the other's made
-    words = [f"hydra/launcher={launcher}", f"merge.seed={seeds}", "merge.device=cpu,cuda:99",
+    words = [f"hydra/launcher={launcher}", "merge.seed=2,3", "merge.device=cpu,cuda:99",
              "hydra.sweeper.zip=[[merge.seed,merge.device]]"]  # fmt: skip
     runs, sweeps = results(trained), set(trained.glob("outputs/sweeps/*"))
     said = bm("run", "-m", *CHEAP, *words, cwd=trained)

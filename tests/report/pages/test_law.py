@@ -12,6 +12,8 @@ from bm.report.findings import forecast as forecasting
 from bm.report.pages import wording
 from tests.report import grids
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("law")]  # one worker draws the page for all of them
+
 STRENGTHS, LENGTHS, SEEDS = (0.5, 1.0, 2.0), (0.25, 1.0, 4.0), (1, 2, 3)
 
 
