@@ -74,6 +74,11 @@ LONGEST = [
 """Files that compute or wait for the longest."""
 
 
+def slow(*values: Any) -> Any:
+    """A parameter whose test is slow: a quick one has another of the same kind."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files begin first, so that no worker is left alone with one of them in the end."""
     places = {file: place for place, file in enumerate(LONGEST)}

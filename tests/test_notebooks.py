@@ -6,10 +6,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.conftest import slow
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
-TRAINING = [pytest.param(name, marks=pytest.mark.slow) for name in ("tour", "merge", "method")]
+TRAINING = [slow(name) for name in ("tour", "merge", "method")]
 
 
 @pytest.mark.parametrize("name", [*TRAINING, "grid", "law"])

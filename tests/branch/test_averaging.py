@@ -14,6 +14,7 @@ from bm.errors import UserError
 from bm.optimizers import sam
 from tests.branch.conftest import branch
 from tests.branch.test_training import trained, weights
+from tests.conftest import slow
 
 
 def walk(model: nn.Linear, average: Averaging, steps: int) -> list[torch.Tensor]:
@@ -60,7 +61,7 @@ def test_an_expert_is_the_mean_of_its_steps(student: Path, traces: list[Traces],
         torch.testing.assert_close(value.double(), exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"ema": 0.8}, {"optimizer": "sam"}], ids=["ema", "sam"])
+@pytest.mark.parametrize("settings", [{"ema": 0.8}, slow({"optimizer": "sam"})], ids=["ema", "sam"])
 def test_killed_and_gone_on_is_bit_equal(
     settings: dict[str, object], student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from bm.errors import UserError
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_parallel import close, launched
 from tests.branch.test_training import largest_file, rows, trained, weights
+from tests.conftest import slow
 from tests.forked import Forked, request
 
 OFTEN = {"checkpoint_seconds": 0.001}
@@ -82,7 +83,7 @@ def killed_while_it_writes(
     return checkpoint.reached(work).step
 
 
-@pytest.mark.parametrize("moment", ["data", "whole", "renamed"])
+@pytest.mark.parametrize("moment", [slow("data"), slow("whole"), "renamed"])
 def test_killed_while_it_writes_is_bit_equal(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, moment: str
 ) -> None:
@@ -116,7 +117,7 @@ def in_background(student: Path, traces: list[Traces], work: Path, **settings: A
     return train(student, traces, branch(**settings), resources, tracker(), "math", "0123456789abcdef", work)
 
 
-@pytest.mark.parametrize(("full", "resumes"), [(1, "from the beginning"), (3, "after step")])
+@pytest.mark.parametrize(("full", "resumes"), [slow(1, "from the beginning"), (3, "after step")])
 def test_a_full_disk_is_one_line(
     student: Path, traces: list[Traces], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: int, resumes: str
 ) -> None:

@@ -21,6 +21,7 @@ from bm.branch.moments import FILE, MOMENTS
 from bm.errors import UserError
 from tests.branch.conftest import branch, tracker, trainer
 from tests.branch.test_training import rows
+from tests.conftest import slow
 from tests.forked import Forked, processes
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
@@ -85,7 +86,7 @@ def alive(word: str) -> bool:
     return any(word in command for _, command in processes("cmdline"))
 
 
-@pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("ranks", "sequence"), [(2, 1), slow(4, 2)])
 def test_ranks_train_as_one(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, ranks: int, sequence: int
 ) -> None:
@@ -106,7 +107,7 @@ def test_one_domain_is_exported_from_ranks(student: Path, traces: list[Traces], 
     assert both["tokens"] == alone["tokens"]
 
 
-@pytest.mark.parametrize("average", [{"ema": 0.8}, {"tail": 0.5}], ids=["ema", "tail"])
+@pytest.mark.parametrize("average", [{"ema": 0.8}, slow({"tail": 0.5})], ids=["ema", "tail"])
 def test_ranks_average_as_one(
     student: Path, traces: list[Traces], tmp_path: Path, forked: Forked, average: dict[str, float]
 ) -> None:

@@ -30,7 +30,7 @@ from tests.branch.conftest import branch, trainer
 from tests.branch.test_losses import DIVERGENCES, Largest, plain
 from tests.branch.test_parallel import close, launched
 from tests.branch.test_training import rows, trained
-from tests.conftest import SHRUNK, command
+from tests.conftest import SHRUNK, command, slow
 from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def stored(student: Path, traces: list[Traces], folder: Path, **settings: Any) -
 
 @pytest.mark.parametrize(
     ("loss", "kept"),
-    [("kd", VOCABULARY), ("kd", "hidden"), ("gkd", VOCABULARY), ("pckd", VOCABULARY), ("rkd", "hidden")],
+    [("kd", VOCABULARY), ("rkd", "hidden"), slow("kd", "hidden"), slow("gkd", VOCABULARY), slow("pckd", VOCABULARY)],
 )
 def test_training_by_what_is_stored_is_training_with_the_teacher(
     student: Path, teacher: Path, traces: list[Traces], tmp_path: Path, loss: str, kept: Any

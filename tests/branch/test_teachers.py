@@ -13,6 +13,7 @@ from bm.errors import UserError
 from tests.branch.conftest import branch
 from tests.branch.test_stored import stored
 from tests.branch.test_training import rows, trained
+from tests.conftest import slow
 
 
 def copied(model: Path, folder: Path, moved: float = 0.0, padding: int = 0) -> Path:
@@ -30,8 +31,10 @@ def copied(model: Path, folder: Path, moved: float = 0.0, padding: int = 0) -> P
     return folder
 
 
-@pytest.mark.parametrize("kept", [None, 400, "hidden"])
-@pytest.mark.parametrize("loss", ["kd", "gkd"])
+@pytest.mark.parametrize(
+    ("loss", "kept"),
+    [("kd", None), ("gkd", 400), ("kd", "hidden"), slow("gkd", None), slow("kd", 400), slow("gkd", "hidden")],
+)
 def test_padded_rows_of_both_heads_are_no_tokens(
     student: Path, traces: list[Traces], tmp_path: Path, loss: str, kept: int | str | None
 ) -> None:

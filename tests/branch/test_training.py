@@ -23,7 +23,7 @@ from bm.branch.watch import checkpoint_interval
 from bm.config import Branch
 from bm.errors import UserError
 from tests.branch.conftest import branch, sums, tracker, trainer, write
-from tests.conftest import SHRUNK, Bm
+from tests.conftest import SHRUNK, Bm, slow
 from tests.forked import Forked
 
 
@@ -148,7 +148,7 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize(("checkpoints", "size"), [(0.001, 40_000), (600, 40_000), (600, 300)])
+@pytest.mark.parametrize(("checkpoints", "size"), [(0.001, 40_000), slow(600, 40_000), slow(600, 300)])
 def test_a_full_disk_is_one_line(
     student: Path, traces: list[Traces], tmp_path: Path, checkpoints: float, size: int
 ) -> None:

@@ -14,6 +14,7 @@ from bm.config import Adapter
 from bm.plan import memory
 from bm.plan.memory import training_memory
 from tests.branch.conftest import branch, settings, trainer
+from tests.conftest import slow
 
 LORA = settings(Adapter, "adapter/lora.yaml", seed=0)
 
@@ -55,7 +56,7 @@ def test_the_simulated_peak_is_the_allocators(adapter: Adapter | None, checkpoin
         assert needs.gradients == needs.parameters and needs.optimizer == pytest.approx(2 * needs.parameters, rel=1e-3)
 
 
-@pytest.mark.parametrize("ranks", [1, 8])
+@pytest.mark.parametrize("ranks", [slow(1), 8])
 def test_memory_continues_over_depth(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     of, resources = (
         branch(sequence_length=256),
