@@ -94,8 +94,8 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
     _beside(axes, beside)
     axes.set_xlabel("what the experts gained over their student on their own tasks, points", labelpad=2)
     axes.set_ylabel("merge − mixture, points", labelpad=2)
-    axes.text(0.995, 0.6 - 100 * MARGIN, f"not inferior: within {100 * MARGIN:.0f} points of the mixture", ha="right",
-              transform=axes.get_yaxis_transform(), fontsize=SMALL, color=LIGHT["mixture"])  # fmt: skip
+    axes.text(0.995, 0.985, f"not inferior: at most {100 * MARGIN:.0f} points below the mixture", ha="right", va="top",
+              transform=axes.transAxes, fontsize=SMALL, color=LIGHT["mixture"])  # fmt: skip
     gaps = [100 * (merge.regime.gap or 0) for merge in of] + [100 * (r.gap or 0) for r in beside.values()]
     axes.set_ylim(min(gaps) - 3, max(*gaps, 4) + 3)
     axes.grid(axis="y")
@@ -104,7 +104,7 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
 
 
 def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
-    furthest = axes.get_xlim()[1]
+    furthest = max(axes.get_xlim()[1], *(100 * (regime.gain or 0) for regime in beside.values()))
     for name, regime in beside.items():
         if regime.gain is not None and regime.gap is not None:
             x, y = 100 * regime.gain, 100 * regime.gap
