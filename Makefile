@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 EXPERIMENTS ?= table2 table1 table3 figure2 mechanism lambda fusion_variants methods equal_compute mixture_ratios distance domains phase parts arms adapters objectives feedback
 SWEEP ?= hydra/launcher=joblib
-WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -46,11 +46,11 @@ reproduce: $(READY) ## the paper's tables and figures, and what it left out, at 
 		$(BIN)/bm report recipe=tiny experiment=$$name record=true || exit 1; \
 	done
 
-test: $(READY) ## the tests, in minutes: a process per core, and one for while others wait
+test: $(READY) ## the tests, in minutes: a process per core, and two for while others wait
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY) ## what takes longer: the wheel, kills in every stage, many processes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadgroup --no-loadscope-reorder -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m slow
 
 coverage: $(READY) ## the lines of bm/ that the tests run, slow ones too, in all processes; at least 90 %
 	@$(BIN)/coverage erase
