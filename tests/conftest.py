@@ -17,6 +17,7 @@ from unittest.mock import patch
 import hypothesis
 import pytest
 from filelock import FileLock
+from joblib.externals.loky import get_reusable_executor
 
 from bm.cli import main
 from tests.forked import Forked, started
@@ -106,6 +107,8 @@ def command(*words: str, cwd: Path) -> Said:
         except Exception:
             traceback.print_exc()
             status = 1
+    if "hydra/launcher=joblib" in words:  # joblib keeps its processes for the next sweep, and they stand in this folder
+        get_reusable_executor().shutdown(wait=True)
     return Said(status, out.getvalue(), err.getvalue())
 
 
