@@ -60,3 +60,23 @@ def test_the_readmes_regimes_are_what_the_experts_gain() -> None:
         (line,) = [line for line in lines_of_claims() if words in line]
         near = claim.startswith("short")
         assert line.split(" | ")[1] == ("far" if name != "phase" else "near" if near else "middle")
+
+
+def test_smollm2_stands_where_the_readme_says() -> None:
+    """What its experts gain, how far its merges are below the mixture, and what the law's line says at that gain."""
+    law = json.loads((HOME / "experiments/phase/law.json").read_text())
+    (line,) = (fitted for fitted in law["laws"] if fitted["method"] == "linear")
+    means = {(row["seed"], row["method"] or row["kind"]): fmean(score["mean"] for score in row["scores"].values())
+             for row in of("phase_smollm2")["rows"] if row["kind"] in ("merge", "mixture")}  # fmt: skip
+    gains = [law["elsewhere"][f"SmolLM2, taught, seed {seed}"]["gain"] for seed in (42, 43)]
+    soup, regmean = (
+        [means[seed, "mixture"] - means[seed, method] for seed in (42, 43)] for method in ("linear", "regmean")
+    )
+    says = [-line["intercept"]["mean"] - line["slope"]["mean"] * gain for gain in gains]
+    one, two, three, four = (
+        " and ".join(f"{100 * value:.{digits}f}" for value in values)
+        for values, digits in ((gains, 0), (soup, 1), (says, 1), (regmean, 1))
+    )
+    words = " ".join((HOME / "README.md").read_text().split())
+    assert f"gain {one} points in two seeds, the soup is {two} below the mixture, where the law says {three}" in words
+    assert f"RegMean is {four} below" in words

@@ -104,7 +104,7 @@ def _drawn(of: Sequence[Observation], laws: Sequence[Law], beside: Mapping[str, 
 
 
 def _beside(axes: "Axes", beside: Mapping[str, Regime]) -> None:
-    furthest = max(axes.get_xlim()[1], *(100 * (regime.gain or 0) for regime in beside.values()))
+    furthest = max([axes.get_xlim()[1], *(100 * (regime.gain or 0) for regime in beside.values())])
     for name, regime in beside.items():
         if regime.gain is not None and regime.gap is not None:
             x, y = 100 * regime.gain, 100 * regime.gap
