@@ -4,6 +4,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_within = False
+"""Whether something is set aside; to ask the collector, which counts all of it, takes longer than a small training."""
+
 
 @contextmanager
 def set_aside() -> Iterator[None]:
@@ -11,11 +14,14 @@ def set_aside() -> Iterator[None]:
 
     What has been set aside before stays so in the end.
     """
-    first = gc.get_freeze_count() == 0
-    if first:
-        gc.freeze()
+    global _within
+    if _within:
+        yield
+        return
+    gc.freeze()
+    _within = True
     try:
         yield
     finally:
-        if first:
-            gc.unfreeze()
+        _within = False
+        gc.unfreeze()

@@ -14,13 +14,7 @@ LIBRARIES = ("torch", "transformers", "lightning", "lm_eval", "reasoning-gym", "
 
 def origin() -> dict[str, Any]:
     """Where and with which versions."""
-    installed = {}
-    for library in LIBRARIES:
-        try:
-            installed[library] = version(library)
-        except ImportError:
-            continue
-    return {"versions": installed, "git_commit": _git_commit(), "python": platform.python_version(),
+    return {"versions": _versions(), "git_commit": _git_commit(), "python": platform.python_version(),
             "hardware": hardware(), "command": sys.argv}  # fmt: skip
 
 
@@ -30,6 +24,17 @@ def hardware() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
     return {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": round(memory, 1), "gpus": gpus}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    installed = {}
+    for library in LIBRARIES:
+        try:
+            installed[library] = version(library)
+        except ImportError:
+            continue
+    return installed
 
 
 @cache

@@ -8,7 +8,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from filelock import FileLock
 from joblib.externals.loky import get_reusable_executor
 
 from bm.cli import main
+from bm.garbage import set_aside
 from tests.forked import Forked, started
 
 BM = Path(sys.executable).with_name("bm")
@@ -86,10 +87,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
+IMPORTED = ExitStack()
+"""What was imported is no garbage: each full collection, and each training ends in one, would walk it for 0.5 s."""
+
+
 def pytest_collection_finish() -> None:
-    """What was imported is no garbage: each full collection, and each training ends in one, would walk it for 0.5 s."""
     gc.collect()
-    gc.freeze()
+    IMPORTED.enter_context(set_aside())
 
 
 def command(*words: str, cwd: Path) -> Said:

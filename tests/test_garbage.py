@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from bm.garbage import set_aside
+from tests.conftest import IMPORTED
 
 
 class Circle:
@@ -19,9 +20,9 @@ class Circle:
 @pytest.fixture(autouse=True)
 def nothing_set_aside() -> Iterator[None]:
     """As in a process of a user: the tests set aside what they have imported."""
-    gc.unfreeze()
+    IMPORTED.close()
     yield
-    gc.freeze()
+    IMPORTED.enter_context(set_aside())
 
 
 def test_only_what_is_made_within_is_collected() -> None:

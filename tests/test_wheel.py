@@ -27,8 +27,8 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     assert "bm/experiments/phase/law.json" in inside, "what forecasts rest on"
     assert "bm/student/tiny_ready/model.safetensors" in inside, "the demo's student"
 
-    venv.create(tmp_path / "empty", with_pip=True)
-    install = [tmp_path / "empty/bin/pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
-    subprocess.run(install, check=True)
+    venv.create(tmp_path / "empty")
+    pip = [sys.executable, "-m", "pip", "--python", tmp_path / "empty/bin/python", "install", "-q", "--no-compile"]
+    subprocess.run([*pip, "-c", ROOT / "constraints.txt", wheel], check=True)
     subprocess.run([tmp_path / "empty/bin/bm", "run", *SHRUNK, "output=here"], cwd=tmp_path, check=True)
     assert len(json.loads((tmp_path / "here/results.json").read_text())["rows"]) == 7

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bm.losses import Likeliest, sft
+from bm.losses import Likeliest, cross_entropy, sft
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 CHUNK = 512
@@ -154,6 +154,8 @@ def _differentiated(
     products: Tensor, targets: Tensor, head: Head, loss: Loss, taught: Tensor | Likeliest | None
 ) -> tuple[Tensor, Tensor]:
     """A chunk's loss and its gradient with respect to the products [S, V] of hidden states and weight."""
+    if loss is sft and head.plain:
+        return cross_entropy(products, targets)
     with torch.enable_grad():
         logits = head.of(products.requires_grad_())
         if taught is None:

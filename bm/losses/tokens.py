@@ -18,17 +18,21 @@ def sft(logits: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """The gradient softmax(z) − 1[y] is made with the loss, in place of the logits."""
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`sft` and its gradient softmax(z) − 1[y], which takes the place of the logits."""
+    label = targets[:, None]
+    logits -= logits.amax(-1, keepdim=True)
+    chosen = logits.gather(1, label)
+    sums = logits.exp_().sum(-1, keepdim=True)
+    error = logits.div_(sums).scatter_add_(1, label, logits.new_full(label.shape, -1.0))
+    return (sums.log() - chosen).sum(), error
 
+
+class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        label = targets[:, None]
-        logits -= logits.amax(-1, keepdim=True)
-        chosen = logits.gather(1, label)
-        sums = logits.exp_().sum(-1, keepdim=True)
-        ctx.error = logits.div_(sums).scatter_add_(1, label, logits.new_full(label.shape, -1.0))
-        return (sums.log() - chosen).sum()
+        loss, ctx.error = cross_entropy(logits, targets)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -14,7 +14,7 @@ from tests.forked import Forked
 
 LARGE = [
     "recipe=tiny", "domain=[math]", "domains.math.traces=60", "tracker.mode=disabled",
-    *(f"student.domains.{domain}.traces=40" for domain in ("math", "coding", "science")),
+    *(f"student.domains.{domain}.traces=12" for domain in ("math", "coding", "science")),
     *(f"student.build.{name}={value}" for name, value in
       {"hidden": 768, "intermediate": 2304, "layers": 8, "heads": 12, "kv_heads": 12}.items()),
     "student.branch.epochs=0.5", "branch.epochs=1", "branch.held_out=4", "student.branch.held_out=4",
