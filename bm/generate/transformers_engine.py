@@ -37,6 +37,9 @@ PADDING = 256
 LOGITS = 1 << 28
 """Logits of continuations made at a time: 1 GiB in float32."""
 
+SCORED = {"cpu": 64}
+"""Continuations scored together at most, where more of them would only leave the processor's cache."""
+
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
@@ -134,6 +137,7 @@ class TransformersEngine:
         while order:
             longest = max(len(pairs[k][1]) for k in order)
             most = LOGITS // (longest * self.model.config.get_text_config().vocab_size)
+            most = min(most, SCORED.get(self.model.device.type, most))
             size = max(1, min(most, self._rows(len(begins[order[0]]) + longest)))
             asked, order = order[:size], order[size:]
             scored = self._likelihoods([list(begins[k]) for k in asked], [pairs[k][1] for k in asked])
@@ -142,16 +146,16 @@ class TransformersEngine:
 
     def _likelihoods(self, begins: Sequence[list[int]], ends: Sequence[list[int]]) -> list[tuple[float, bool]]:
         """The same of one batch: a prefill gives the logits of first tokens, one more pass those of all others."""
-        first: dict[tuple[int, ...], int] = {}
-        rows = [first.setdefault(tuple(begin), k) for k, begin in enumerate(begins)]
-        decoding, device = _Decoding(self.model, begins, rows), self.model.device
+        row = {prompt: k for k, prompt in enumerate(dict.fromkeys(map(tuple, begins)))}
+        rows = [row[tuple(begin)] for begin in begins]
+        decoding, device = _Decoding(self.model, [list(prompt) for prompt in row], range(len(row))), self.model.device
         heads = torch.tensor([end[:1] for end in ends], device=device)
-        chosen, greedy = (x[:, 0].tolist() for x in _told(decoding.logits[:, None], heads))
+        chosen, greedy = (x[:, 0].tolist() for x in _told(decoding.logits[rows][:, None], heads))
         further = [k for k, end in enumerate(ends) if len(end) > 1]
         if further:
             width = max(map(len, ends))
             padded = torch.tensor([ends[k] + [0] * (width - len(ends[k])) for k in further], device=device)
-            decoding.keep(further)
+            decoding.keep([rows[k] for k in further])
             more, same = (x.tolist() for x in _told(decoding.extend(padded[:, :-1]), padded[:, 1:]))
             for place, k in enumerate(further):
                 own = len(ends[k]) - 1
