@@ -4,7 +4,7 @@
 
 Makes runs, stores and finished sweeps in a temporary folder: valid files as bm writes them, with scores from a seeded
 draw, so that nothing has to be trained. Prints a table and writes `measured.json` and `figures/` beside this file; with
-SMALLER, the factor by which every size is divided, it only prints. About ten minutes on two idle cores.
+SMALLER, the factor by which every size is divided, it only prints. Two to ten minutes on two cores.
 """
 
 import json
