@@ -12,7 +12,7 @@ _within = False
 def set_aside() -> Iterator[None]:
     """Collections within walk only what is made within: imported modules alone take half a second, each time.
 
-    What has been set aside before stays so in the end.
+    What an outer `set_aside` has set aside stays so in the end.
     """
     global _within
     if _within:

@@ -80,3 +80,24 @@ def test_smollm2_stands_where_the_readme_says() -> None:
     words = " ".join((HOME / "README.md").read_text().split())
     assert f"gain {one} points in two seeds, the soup is {two} below the mixture, where the law says {three}" in words
     assert f"RegMean is {four} below" in words
+
+
+SPEEDS = re.compile(r"\| (\S+) s, (\S+) GB \| [^|]+: (\S+) s, (\S+) GB \| (\S+) \| (\S+) \|")
+"""A row of the table of speeds: seconds and memory of ours and the peer's, and their ratios."""
+
+
+def test_the_readmes_speeds_are_measured() -> None:
+    rows = json.loads((HOME / "experiments/speed/measured.json").read_text())["rows"]
+    measured = {(f"{row['ours']['seconds']:.1f}", f"{row['ours']['peak_rss_gb']:.2f}", f"{row['peer']['seconds']:.1f}",
+                 f"{row['peer']['peak_rss_gb']:.2f}", f"{row['speedup']:.1f}", f"{row['memory_ratio']:.1f}")
+                for row in rows}  # fmt: skip
+    printed = SPEEDS.findall((HOME / "README.md").read_text())
+    assert len(printed) == 14 and not set(printed) - measured
+
+
+def test_what_grows_is_measured() -> None:
+    text = (HOME / "experiments/scaling/README.md").read_text()
+    rows = json.loads((HOME / "experiments/scaling/measured.json").read_text())["rows"]
+    for what in {row["what"]: None for row in rows}:
+        seconds = [row["cpu_seconds"] for row in rows if row["what"] == what]
+        assert ", ".join(f"{s:.2f}" if s < 1 else f"{s:.1f}" for s in seconds) in text, what

@@ -137,7 +137,7 @@ class TransformersEngine:
         while order:
             longest = max(len(pairs[k][1]) for k in order)
             most = LOGITS // (longest * self.model.config.get_text_config().vocab_size)
-            most = min(most, SCORED.get(self.model.device.type, most))
+            most = min(most, SCORED.get(self.model.device.type, self.batch))
             size = max(1, min(most, self._rows(len(begins[order[0]]) + longest)))
             asked, order = order[:size], order[size:]
             scored = self._likelihoods([list(begins[k]) for k in asked], [pairs[k][1] for k in asked])
