@@ -147,6 +147,7 @@ def _write(
 ) -> tuple[Item, Sequence[Root]]:
     """Merges a tensor into every sink; hands back what it was given."""
     tiling = Tiling.of(item.shape, run.tile_size)
+    forgetting = [root for root in roots if isinstance(root, Forgetting)]
 
     def block(tiles: range) -> None:
         start, stop = tiling.span(tiles)
@@ -160,9 +161,8 @@ def _write(
             else:
                 values = from_torch(root.read(start, stop).to(item.dtype.torch))
             sink.write(item.name, start, values)
-        for root in roots:
-            if isinstance(root, Forgetting):
-                root.forget(start, stop)
+        for root in forgetting:
+            root.forget(start, stop)
         bar.advance((stop - start) * item.dtype.itemsize)
 
     run.map(block, tiling.blocks(run.block_tiles))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bm.errors import UserError
-from bm.merge import kernels
+from bm.merge import native
 from bm.merge.arrays import Array, as_float, held, stored, to_torch, widened
 from bm.merge.dtypes import Dtype
 from bm.merge.lazy import Tensor
+from bm.merge.native import CHUNK
 from bm.merge.scores import Change
 from bm.merge.sources import Source
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bm.merge.tensors import Tensors
 
 STACKED = 1 << 18  # entries of all models together that are at work at once
+TOP = 1 << 16  # values of the upper or lower half of a score's bits
 SAMPLE = 1 << 17  # scores of which all are held
 SIGMAS = 6  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
@@ -46,7 +48,6 @@ class Fused:
         base, other = self.rows(self.tensors.base, block), self.rows(self.tensors.models[k], block)
         if base.dtype != other.dtype:
             base, other = as_float(base), as_float(other)
-        base.flags.writeable = other.flags.writeable = False  # as a file's are: kernels are compiled for one kind
         return base, other
 
     def factors(self, score: Change) -> Array:
@@ -89,8 +90,9 @@ class Fused:
         def look(block: range) -> None:
             start, stop = self.tiling.span(block)
             out = keys[-(-start // step) : -(-stop // step)]
-            kernels.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
-                           -start % step, step, out)  # fmt: skip
+            work = _work(4, self.tiling.columns)
+            native.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
+                          -start % step, step, out, work, work.view(np.int32))  # fmt: skip
             self.tensors.forget(start, stop)
 
         self.run.map(look, self._blocks)
@@ -105,26 +107,28 @@ class Fused:
         lows, highs = brackets
         factors, room = self.factors(score), [COLLECTED]
 
-        def look(block: range) -> tuple[Array, Array]:
-            counts, (base, other) = np.zeros((len(ranks), 3), np.int64), self.pair(score.k, block)
-            inside = held("inside", base.size, np.uint32)
-            held_inside = kernels.brackets(
-                base, other, self._of(factors, block), score.signed, lows, highs, counts, inside
-            )
+        def look(block: range) -> tuple[Array, Array, int]:
+            (base, other), counts = self.pair(score.k, block), np.zeros((len(ranks), 2), np.int64)
+            inside, number, work = held("inside", base.size, np.uint32), np.zeros(1, np.int64), _work(2, CHUNK)
+            keys, marks, eights = work[0].view(np.uint32), work[1].view(np.uint8), work[1].view(np.uint64)
+            native.brackets(base, other, self._of(factors, block), score.signed, lows, highs, counts, inside, number,
+                            keys, marks, eights)  # fmt: skip
             self.tensors.forget(*self.tiling.span(block))
-            room[0] -= held_inside
-            return counts, inside[: held_inside if room[0] > 0 else 0].copy()
+            found = int(number[0])
+            room[0] -= found
+            return counts, inside[: found if room[0] > 0 else 0].copy(), found
 
         parts = self.run.map(look, self._blocks)
-        keys = np.concatenate([inside for _, inside in parts])
-        total = sum((counts for counts, _ in parts), start=np.zeros((len(ranks), 3), np.int64))
-        by_rank = {}
-        for rank, low, high, (below, up_to, between) in zip(ranks, lows, highs, total.tolist(), strict=True):
-            own = keys[(keys > low) & (keys < high)]
-            if below <= rank < up_to:
-                by_rank[rank] = int(low)
-            elif up_to <= rank < up_to + between and len(own) == between:  # all of them were held
-                by_rank[rank] = int(np.partition(own, rank - up_to)[rank - up_to])
+        keys = np.concatenate([inside for _, inside, _ in parts])
+        whole = len(keys) == sum(found for _, _, found in parts)
+        below, up_to = sum((counts for counts, _, _ in parts), start=np.zeros((len(ranks), 2), np.int64)).T
+        by_rank = {rank: int(lows[i]) for i, rank in enumerate(ranks) if below[i] <= rank < up_to[i]}
+        if whole:
+            places = np.array(ranks) - up_to + [np.count_nonzero(keys <= low) for low in lows]
+            within = np.flatnonzero((np.array(ranks) >= up_to) & (places < len(keys)))
+            for i, key in zip(within.tolist(), _smallest(keys, places[within]).tolist(), strict=True):
+                if key < highs[i]:  # all keys between the low and the high were held
+                    by_rank[ranks[i]] = key
         return by_rank
 
     def _counted(self, score: Change, ranks: Sequence[int]) -> list[int]:
@@ -132,7 +136,7 @@ class Fused:
         counted = self._counts(score, 1, np.zeros(0, np.int8))[0].cumsum()
         highs = np.searchsorted(counted, ranks, side="right")
         wanted, own = np.unique(highs, return_inverse=True)
-        place = np.full(kernels.TOP, -1, np.int8)
+        place = np.full(TOP, -1, np.int8)
         place[wanted] = np.arange(len(wanted))
         within = self._counts(score, len(wanted), place).cumsum(1)
         before = [int(counted[high - 1]) if high else 0 for high in highs]
@@ -149,9 +153,10 @@ class Fused:
             try:
                 counts = idle.pop()
             except IndexError:
-                counts = np.zeros((places, kernels.TOP), np.int64)
+                counts = np.zeros((places, TOP), np.int64)
                 used.append(counts)
-            kernels.count(*self.pair(score.k, block), self._of(factors, block), score.signed, place, counts)
+            native.count(*self.pair(score.k, block), self._of(factors, block), score.signed,
+                         place, counts, _work(1, self.tiling.columns).view(np.uint32))  # fmt: skip
             idle.append(counts)
             self.tensors.forget(*self.tiling.span(block))
 
@@ -163,10 +168,11 @@ class Fused:
         """Merges a block's rows into `out` (uint16 or float32): how many entries were taken, Σ (merged − base)²."""
         base, other = self.pair(score.k, block)
         factors = self._of(self.factors(score), block)
-        taken, square, most = kernels.select(base, other, factors, score.signed, np.float32(threshold),
-                                             out.reshape(base.shape))  # fmt: skip
-        self.check(most, ["the base", self.tensors.names[score.k]])
-        return taken, square
+        found, work = np.empty(5), _work(3, CHUNK)
+        native.select(base, other, factors, score.signed, threshold, out.reshape(base.shape), found, work[:2],
+                      work[2].view(base.dtype))  # fmt: skip
+        self.check(found[2:], ["the base", self.tensors.names[score.k]])
+        return int(found[1]), float(found[0])
 
     def average(self, weights: Sequence[float], total: float, block: range, out: Array) -> float:
         """Σ_k w_k·θ_k / total into `out`; Σ (merged − base)², the last model in place of a base."""
@@ -175,11 +181,11 @@ class Fused:
         for start, stop, part in self._parts(block, out, len(models)):
             entries = self._stack((*models, *base), start, stop)
             kept = entries[-1] if base else entries[0, :0]
-            more, most = kernels.average(
-                kept, entries[: len(models)], np.array(weights, np.float32), np.float32(total), part
-            )
-            self.check(most, self.tensors.names)
-            square += more
+            found = np.empty(len(models) + 2)
+            native.average(kept, entries[: len(models)], np.array(weights, np.float32), float(total), part,
+                           found, _work(2, CHUNK))  # fmt: skip
+            self.check(found[1:], self.tensors.names)
+            square += float(found[0])
         return square
 
     def combine(self, added: "Sum", block: range, out: Array) -> float:
@@ -197,10 +203,11 @@ class Fused:
             for update, row in zip(updates, numbers, strict=True):
                 if update.chance < 1:
                     row[:] = self.tensors.random_bits(update.k, start, stop)
-            more, most = kernels.combine(entries[0], entries[1:], own, numbers, added.elect, added.normalize,
-                                         np.float32(added.total), np.float32(added.lam), part)  # fmt: skip
-            self.check(most, ["the base", *(self.tensors.names[u.k] for u in updates)])
-            square += more
+            found = np.empty(len(updates) + 3)
+            native.combine(entries[0], entries[1:], own, numbers, added.elect, added.normalize, float(added.total),
+                           float(added.lam), part, found, _work(len(updates) + 5, CHUNK))  # fmt: skip
+            self.check(found[1:], ["the base", *(self.tensors.names[u.k] for u in updates)])
+            square += float(found[0])
         return square
 
     def _parts(self, block: range, out: Array, models: int) -> Iterator[tuple[int, int, Array]]:
@@ -221,11 +228,18 @@ class Fused:
 
     def check(self, most: Array, names: Sequence[str]) -> None:
         """UserError when the greatest magnitude in a model's entries, or last in the merged ones, is not finite."""
-        for name, bits in zip([*names, None], most, strict=True):
-            if bits >= kernels.INFINITE and name is not None:
-                raise UserError(f"{self.tensors.name}: NaN or infinity in {name}; it cannot be merged")
-            if bits >= kernels.INFINITE:
-                raise beyond(self.tensors.name)
+        for name, size in zip([*names, None], most.tolist(), strict=True):
+            if not math.isfinite(size):
+                raise (
+                    UserError(f"{self.tensors.name}: NaN or infinity in {name}; it cannot be merged")
+                    if name
+                    else beyond(self.tensors.name)
+                )
+
+
+def _work(buffers: int, entries: int) -> Array:
+    """Room for what a kernel has at work, float32 [buffers, entries]."""
+    return held("work", buffers * entries, np.float32).reshape(buffers, -1)
 
 
 def beyond(name: str) -> UserError:

@@ -1,25 +1,23 @@
-"""The hot loops of merging on a CPU: one pass over memory each, compiled by numba, run without the interpreter's lock.
+"""The hot loops of merging on a CPU: one pass over memory each, compiled by numba, called through `bm.merge.native`.
 
 Entries come as they are stored, bfloat16 as its bits (uint16) or float32, are float32 at work, and go out as either.
-Every formula is that of the torch path, which GPUs take; the tests hold both to one float64 oracle. All are in one
-file, as numba's cache looks at a function's own file only.
+Every formula is that of the torch path, which GPUs take; the tests hold both to one float64 oracle. Kernels have no
+memory of their own, and raise nothing: `work` is float32 [buffers, entries at work], `words` the same memory in another
+type, and what they found goes into an array as well.
 """
 
 from typing import Any
 
 import numpy as np
 
-from bm.merge.compiled import bits, njit, number
+from bm.merge.compiling import bits, njit, number
+from bm.merge.native import CHUNK
 
-CHUNK = 1024  # entries at work: a few float32 buffers of them stay in the nearest cache
 SUMMED = 512  # entries whose sum is taken in float32
-TOP = 1 << 16  # values of the upper or lower half of a score's bits
 INFINITE, MAGNITUDE, SIGN = np.uint32(0x7F800000), np.uint32(0x7FFFFFFF), np.uint32(0x80000000)
 HIGH = np.uint32(0x7FFF0000)
 _NEAR = np.float32(2**-10)  # (2⁻⁵)², of the greatest deviation in a row whose divergence is summed by cumulants
 
-_kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
-"""What is called from Python; all else is inlined: a kernel from the cache is the same code as one just compiled."""
 _inside: dict[str, Any] = {"forceinline": True, "error_model": "numpy"}
 _exact: Any = njit(**_inside)
 _fused: Any = njit(fastmath={"contract"}, **_inside)
@@ -34,6 +32,21 @@ def _most(stored):  # type: ignore[no-untyped-def]
         size = np.uint32(bits(number(stored[j])) & MAGNITUDE)
         most = size if size > most else most
     return most
+
+
+@_exact
+def _greatest(found, place, most):  # type: ignore[no-untyped-def]
+    """The greater of what was found at a place and the magnitude of these bits, NaN as infinity."""
+    found[place] = max(found[place], np.float64(number(min(most, INFINITE))))
+
+
+@_exact
+def _top(x):  # type: ignore[no-untyped-def]
+    """The greatest of float32 numbers."""
+    top = np.float32(-np.inf)
+    for j in range(len(x)):
+        top = x[j] if x[j] > top else top
+    return top
 
 
 @_exact
@@ -114,18 +127,17 @@ def _moments(d, e, shift):  # type: ignore[no-untyped-def]
 
 
 @_exact
-def _divergence(base, other, x, d, e, scale):  # type: ignore[no-untyped-def]
-    """KL(softmax(other) ‖ softmax(base)) of stored rows; `x`, `d`, `e` and `scale` (int32) are buffers of their length.
+def _divergence(base, other, x, d, e, power, scale):  # type: ignore[no-untyped-def]
+    """KL(softmax(other) ‖ softmax(base)) of stored rows; `x`, `d`, `e` and `power`, whose bits `scale` is, are buffers.
 
     max |x| keeps e^x from overflowing as well as max x does where it is small.
     The cumulants of `bm.merge.scores.divergence`, with sums of float32 over some entries and of float64 over those.
     """
-    n, power = len(x), scale.view(np.float32)
-    top = number(_most(base))
+    n, top = len(x), number(_most(base))
     _load(base, x)
     for j in range(n):
         d[j] = number(other[j]) - x[j]  # here, where sums may not be reordered, and close numbers lose nothing
-    _powers(x, top if top < np.float32(20) else x.max(), e, scale)
+    _powers(x, top if top < np.float32(20) else _top(x), e, scale)
     z, first = np.float64(0), np.float64(0)
     for begin in range(0, n, SUMMED):
         end = min(begin + SUMMED, n)
@@ -143,7 +155,7 @@ def _divergence(base, other, x, d, e, scale):  # type: ignore[no-untyped-def]
 @_exact
 def _far(x, other):  # type: ignore[no-untyped-def]
     """The divergence of a stored row from `x` as it stands, in float64: for rows that are far apart."""
-    left, right, zl, zr = np.float64(x.max()), np.float64(-np.inf), np.float64(0), np.float64(0)
+    left, right, zl, zr = np.float64(_top(x)), np.float64(-np.inf), np.float64(0), np.float64(0)
     for j in range(len(x)):
         right = max(right, np.float64(number(other[j])))
     for j in range(len(x)):
@@ -158,58 +170,65 @@ def _far(x, other):  # type: ignore[no-untyped-def]
 
 
 @_exact
-def _score(base, other, factor, signed, keys):  # type: ignore[no-untyped-def]
-    """The scores |other − base|·factor (or signed) as keys: unsigned numbers in the scores' order."""
-    if signed:
-        for j in range(len(base)):
-            wide = bits((number(other[j]) - number(base[j])) * factor + np.float32(0))  # −0 becomes 0
-            keys[j] = wide ^ (MAGNITUDE | SIGN if wide & SIGN else SIGN)
-    else:
-        for j in range(len(base)):
-            keys[j] = bits(abs(number(other[j]) - number(base[j])) * factor) | SIGN
-
-
-@_kernel
-def sample(base, other, factors, measure, signed, first, step, out):  # type: ignore[no-untyped-def]
-    """Into `out` uint32 the keys of every `step`-th score from `first` on, over the rows' ends.
-
-    Stored rows [rows, columns] in, float32 factors [rows]: with `measure` these become the rows' divergences before.
-    """
-    n, place, found = base.shape[1], first, 0
-    x, d, e = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    scale = np.empty(n, np.int32)
-    for r in range(base.shape[0]):
-        if measure:
-            factors[r] = _divergence(base[r], other[r], x, d, e, scale)
-        picked = max(0, (n - 1 - place) // step + 1)
-        _score(base[r, place::step], other[r, place::step], factors[r], signed, out[found : found + picked])
-        found, place = found + picked, place + picked * step - n
-
-
-@_kernel
-def count(base, other, factors, signed, place, counts):  # type: ignore[no-untyped-def]
-    """Adds to `counts` int64 [places, 65536] the scores' keys by their upper 16 bits where `place` is empty, else by
-    the lower ones those whose upper ones have a place ≥ 0: int8 [65536]."""
-    keys = np.empty(base.shape[1], np.uint32)
-    for r in range(base.shape[0]):
-        _score(base[r], other[r], factors[r], signed, keys)
-        for key in keys:
-            high = key >> np.uint32(16)
-            if len(place) == 0:
-                counts[0, high] += 1
-            elif place[high] >= 0:
-                counts[place[high], key & np.uint32(0xFFFF)] += 1
+def _key(base, other, factor, signed):  # type: ignore[no-untyped-def]
+    """The score |other − base|·factor (or signed) of stored entries as a key: unsigned numbers in the scores' order."""
+    change = (number(other) - number(base)) * factor
+    wide = bits(change + np.float32(0))  # −0 becomes 0
+    return wide ^ (MAGNITUDE | SIGN if wide & SIGN else SIGN) if signed else bits(abs(change)) | SIGN
 
 
 @_exact
-def _around(keys, low, high):  # type: ignore[no-untyped-def]
-    """How many keys are below `low`, up to it, and below `high`."""
-    below, up_to, above = np.uint32(0), np.uint32(0), np.uint32(0)
+def _score(base, other, factor, signed, keys):  # type: ignore[no-untyped-def]
+    """The keys of stored entries."""
+    if signed:  # asked once, not for each entry
+        for j in range(len(base)):
+            keys[j] = _key(base[j], other[j], factor, True)
+    else:
+        for j in range(len(base)):
+            keys[j] = _key(base[j], other[j], factor, False)
+
+
+@_exact
+def sample(base, other, factors, measure, signed, first, step, out, work, words):  # type: ignore[no-untyped-def]
+    """Into `out` uint32 the keys of every `step`-th score from `first` on, over the rows' ends.
+
+    Stored rows [rows, columns] in, float32 factors [rows]: with `measure` these become the rows' divergences before.
+    Work [4, columns], words int32.
+    """
+    n, place, found = base.shape[1], first, 0
+    for r in range(base.shape[0]):
+        if measure:
+            factors[r] = _divergence(base[r], other[r], work[0], work[1], work[2], work[3], words[3])
+        picked = max(0, (n - 1 - place) // step + 1)
+        for i in range(picked):
+            j = place + i * step
+            out[found + i] = _key(base[r, j], other[r, j], factors[r], signed)
+        found, place = found + picked, place + picked * step - n
+
+
+@_exact
+def count(base, other, factors, signed, place, counts, words):  # type: ignore[no-untyped-def]
+    """Adds to `counts` int64 [places, 65536] the scores' keys by their upper 16 bits where `place` is empty, else by
+    the lower ones those whose upper ones have a place ≥ 0: int8 [65536]. Words uint32 [1, columns]."""
+    keys = words[0]
+    for r in range(base.shape[0]):
+        _score(base[r], other[r], factors[r], signed, keys)
+        for j in range(len(keys)):
+            high = keys[j] >> np.uint32(16)
+            if len(place) == 0:
+                counts[0, high] += 1
+            elif place[high] >= 0:
+                counts[place[high], keys[j] & np.uint32(0xFFFF)] += 1
+
+
+@_exact
+def _around(keys, low):  # type: ignore[no-untyped-def]
+    """How many keys are below `low`, and how many up to it."""
+    below, up_to = np.uint32(0), np.uint32(0)
     for j in range(len(keys)):
         below = np.uint32(below + np.uint32(keys[j] < low))  # else numba's sum of two uint32 has 64 bits
         up_to = np.uint32(up_to + np.uint32(keys[j] <= low))
-        above = np.uint32(above + np.uint32(keys[j] < high))
-    return below, up_to, above
+    return below, up_to
 
 
 @_exact
@@ -227,32 +246,30 @@ def _mark(keys, low, high, marks, first):  # type: ignore[no-untyped-def]
             marks[j] |= np.uint8(np.uint32(keys[j] - after) < width)
 
 
-@_kernel
-def brackets(base, other, factors, signed, lows, highs, counts, inside):  # type: ignore[no-untyped-def]
+@_exact
+def brackets(base, other, factors, signed, lows, highs, counts, inside, held, work, marks, words):  # type: ignore[no-untyped-def]
     """Where the keys of stored rows [rows, columns] lie around brackets: `lows` and `highs`, uint32 [brackets].
 
-    Adds to `counts` int64 [brackets, 3] how many are below each low, up to it, and
-    strictly between it and the high; puts the last into `inside`, uint32 [entries], and returns their number.
+    Adds to `counts` int64 [brackets, 2] how many are below each low and up to it; puts those strictly between a low and
+    its high into `inside`, uint32 [entries], and their number into `held`, int64 [1]. Work uint32 [CHUNK], marks uint8
+    [CHUNK] and words, the same memory in uint64.
     """
     n, found = base.shape[1], 0
-    work, marks = np.empty(CHUNK, np.uint32), np.zeros(CHUNK, np.uint8)
-    words = marks.view(np.uint64)
     for r in range(base.shape[0]):
         for begin in range(0, n, CHUNK):
             end = min(begin + CHUNK, n)
             keys = work[: end - begin]
             _score(base[r, begin:end], other[r, begin:end], factors[r], signed, keys)
             for i in range(len(lows)):
-                below, up_to, above = _around(keys, lows[i], highs[i])
+                below, up_to = _around(keys, lows[i])
                 counts[i, 0], counts[i, 1] = counts[i, 0] + below, counts[i, 1] + up_to
-                counts[i, 2] += max(np.int64(above) - np.int64(up_to), 0)
                 _mark(keys, lows[i], highs[i], marks, i == 0)
             for word in range((len(keys) + 7) // 8):
                 if words[word]:  # of eight marks; each key is written, and kept by moving on if it is marked
                     for j in range(8 * word, min(8 * word + 8, len(keys))):
                         inside[found] = keys[j]
                         found += marks[j]
-    return found
+    held[0] = found
 
 
 @_exact
@@ -269,16 +286,17 @@ def _take(base, other, factor, signed, threshold, out, d):  # type: ignore[no-un
     return taken
 
 
-@_kernel
-def select(base, other, factors, signed, threshold, out):  # type: ignore[no-untyped-def]
+@_exact
+def select(base, other, factors, signed, threshold, out, found, work, chosen):  # type: ignore[no-untyped-def]
     """out = other where its score is above the threshold, else base; stored rows in and out.
 
-    How many were taken, Σ (out − base)², the bits of the greatest magnitudes of base, other and, if it is of another
-    type, out.
+    Into `found` float64 [5] Σ (out − base)², how many were taken, and the greatest magnitudes of base, other and, if it
+    is of another type, out, else 0. Work [2, CHUNK], chosen [CHUNK] as stored.
     """
-    n, d, same = base.shape[1], np.empty(CHUNK, np.float32), out.itemsize == base.itemsize
-    chosen, values = np.empty(CHUNK, base.dtype), np.empty(CHUNK, np.float32)
-    taken, square, most = 0, np.float64(0), np.zeros(3, np.uint32)
+    n, same = base.shape[1], out.itemsize == base.itemsize
+    d, values = work[0], work[1]
+    taken, square = 0, np.float64(0)
+    left, right, made = np.uint32(0), np.uint32(0), np.uint32(0)
     for r in range(base.shape[0]):
         for begin in range(0, n, CHUNK):
             end = min(begin + CHUNK, n)
@@ -288,10 +306,10 @@ def select(base, other, factors, signed, threshold, out):  # type: ignore[no-unt
             else:
                 taken += int(_take(x, y, factors[r], signed, threshold, chosen, d))
                 _load(chosen[: end - begin], values)
-                most[2] = max(most[2], _store(values, to))
-            most[0], most[1] = max(most[0], _most(x)), max(most[1], _most(y))
+                made = max(made, _store(values, to))
+            left, right = max(left, _most(x)), max(right, _most(y))
             square += _squares(d, end - begin)
-    return taken, square, most
+    found[0], found[1], found[2], found[3], found[4] = square, taken, number(left), number(right), number(made)
 
 
 @_fused
@@ -305,27 +323,28 @@ def _mix(m, stored, weight, first):  # type: ignore[no-untyped-def]
             m[j] = m[j] + number(stored[j]) * weight
 
 
-@_kernel
-def average(base, models, weights, total, out):  # type: ignore[no-untyped-def]
-    """out = Σ_k w_k·θ_k / total: stored [models, entries] in, [entries] out; float32 weights.
+@_exact
+def average(base, models, weights, total, out, found, work):  # type: ignore[no-untyped-def]
+    """out = Σ_k w_k·θ_k / total: stored [models, entries] in, [entries] out; float32 weights. Work [2, CHUNK].
 
-    Σ (out − base)², the last model in place of an empty base; the bits of the greatest magnitudes of models and out.
+    Into `found` float64 [models + 2] Σ (out − base)², the last model in place of an empty base, and the greatest
+    magnitudes of the models and out.
     """
-    m, d = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    square, most = np.float64(0), np.zeros(len(models) + 1, np.uint32)
+    m, d = work[0], work[1]
+    for i in range(len(found)):
+        found[i] = 0
     before = base if len(base) else models[-1]
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         for k in range(len(models)):
             _mix(m, models[k, begin:end], weights[k], k == 0)
-            most[k] = max(most[k], _most(models[k, begin:end]))
+            _greatest(found, k + 1, _most(models[k, begin:end]))
         kept = before[begin:end]
         for j in range(end - begin):
             m[j] = m[j] / total
             d[j] = m[j] - number(kept[j])
-        square += _squares(d, end - begin)
-        most[-1] = max(most[-1], _store(m, out[begin:end]))
-    return square, most
+        found[0] += _squares(d, end - begin)
+        _greatest(found, len(found) - 1, _store(m, out[begin:end]))
 
 
 @_exact
@@ -348,28 +367,27 @@ def _update(x, stored, own, drawn, u):  # type: ignore[no-untyped-def]
         u[j] = u[j] * factor * weight
 
 
-@_kernel
-def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # type: ignore[no-untyped-def]
+@_exact
+def combine(base, models, own, drawn, elect, normalize, total, lam, out, found, work):  # type: ignore[no-untyped-def]
     """out = base + λ·(Σ_k u_k) / total, the u_k those of `_update`; with `elect` only what has the elected sign is
     added, over the weights that agree if `normalize`: the formulas of `Sum` in `bm.merge.methods.updates`.
 
     Stored [entries], [models, entries] in, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
-    to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0].
-    Σ (out − base)², and the bits of the greatest magnitudes of the base, each model and out.
+    to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0]. Work [models + 5, CHUNK].
+    Into `found` float64 [models + 3] Σ (out − base)² and the greatest magnitudes of the base, each model and out.
     """
-    x, m, d = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    u = np.empty((len(models), CHUNK), np.float32)
-    sign, agreed = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32)
-    square, most = np.float64(0), np.zeros(len(models) + 2, np.uint32)
+    x, m, d, sign, agreed, u = work[0], work[1], work[2], work[3], work[4], work[5:]
+    for i in range(len(found)):
+        found[i] = 0
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         n = end - begin
         _load(base[begin:end], x)
-        most[0] = max(most[0], _most(base[begin:end]))
+        _greatest(found, 1, _most(base[begin:end]))
         for k in range(len(models)):
             numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
             _update(x, models[k, begin:end], own[k], numbers, u[k, :n])
-            most[k + 1] = max(most[k + 1], _most(models[k, begin:end]))
+            _greatest(found, k + 2, _most(models[k, begin:end]))
         for j in range(n):
             m[j] = u[0, j]
         for k in range(1, len(models)):
@@ -394,6 +412,5 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out):  # typ
                 m[j] = x[j] + m[j] / total * lam
         for j in range(n):
             d[j] = m[j] - x[j]
-        square += _squares(d, n)
-        most[-1] = max(most[-1], _store(m, out[begin:end]))
-    return square, most
+        found[0] += _squares(d, n)
+        _greatest(found, len(found) - 1, _store(m, out[begin:end]))

@@ -184,6 +184,7 @@ class Tensors:
         self._scores: dict[Hashable, Tensor] = {}
         self._rows: dict[Hashable, tuple[Tensor, list[bool]]] = {}
         self._lock = threading.Lock()
+        self._forgetting = [source.forget for source in (base, *self.models) if isinstance(source, Forgetting)]
 
     @classmethod
     def held(cls, base: Tensor | None, models: Sequence[Tensor], name: str = "tensor", **options: Any) -> "Tensors":
@@ -327,9 +328,8 @@ class Tensors:
 
     def forget(self, start: int, stop: int) -> None:
         """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models."""
-        for source in (self.base, *self.models):
-            if isinstance(source, Forgetting):
-                source.forget(start, stop)
+        for forget in self._forgetting:
+            forget(start, stop)
 
     def release(self) -> None:
         """Gives back what is held of scores, here and in earlier steps of the merge."""

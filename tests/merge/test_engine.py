@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import engine, kernels, merge, merge_folders, merge_grid, merge_in_memory, merge_many, orders, tiling
+from bm.merge import engine, merge, merge_folders, merge_grid, merge_in_memory, merge_many, native, orders, tiling
 from bm.merge.dtypes import Dtype
 from bm.merge.methods import dare_linear, fisher, nuslerp, task_arithmetic
 from bm.merge.order import parse
@@ -114,8 +114,8 @@ def test_many_merges_in_one_pass_equal_each_alone(experts, tmp_path, small_tiles
 
 
 def test_a_sweep_scores_once(experts, monkeypatch):
-    scored, sample = [], kernels.sample
-    monkeypatch.setattr(kernels, "sample", lambda base, *rest: scored.append(base.size) or sample(base, *rest))
+    scored, sample = [], native.sample
+    monkeypatch.setattr(native, "sample", lambda base, *rest: scored.append(base.size) or sample(base, *rest))
     methods = [partial(FUSION, lam=lam) for lam in range(10)]
     merge_many(parse("math & coding", list(experts)), methods, experts, None, Settings(), [Digest() for _ in methods])
     assert sum(scored) == sum(tensor.numel() for tensor in load(experts["math"]).values())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bm.errors import UserError
-from bm.merge import kernels
+from bm.merge import native
 from bm.merge.methods import arcee_fusion
 from bm.merge.scores import divergence
 from bm.merge.tensors import Compute, Tensors
@@ -63,8 +63,9 @@ def test_masks_agree_with_float64_where_naive_arithmetic_does_not(sigma):
 
 
 def by_kernel(left, right):
-    rows = np.empty(len(left), np.float32)
-    kernels.sample(left.numpy(), right.numpy(), rows, True, False, 0, left.numel(), np.empty(1, np.uint32))
+    rows, work = np.empty(len(left), np.float32), np.empty((4, left.shape[1]), np.float32)
+    native.sample(left.numpy(), right.numpy(), rows, True, False, 0, left.numel(), np.empty(1, np.uint32), work,
+                  work.view(np.int32))  # fmt: skip
     return torch.from_numpy(rows)
 
 

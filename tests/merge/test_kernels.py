@@ -1,6 +1,5 @@
 """The compiled kernels: the bits of the torch path, for every type that is stored, and exact order statistics."""
 
-import os
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bm.errors import UserError
-from bm.merge import kernels
+from bm.merge import native
 from bm.merge.arrays import from_torch, to_torch
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.fused import Fused
@@ -128,7 +127,8 @@ def test_bfloat16_is_rounded_to_nearest_even():
     numbers = np.array([1.00390625, 1.01171875, 1.0039063, -3.4e38, 1e-40], np.float32)
     out = np.empty(len(numbers), np.uint16)
     stack = numbers[None]
-    kernels.average(stack[0, :0], stack, np.ones(1, np.float32), np.float32(1), out)
+    found, work = np.empty(3), np.empty((2, native.CHUNK), np.float32)
+    native.average(stack[0, :0], stack, np.ones(1, np.float32), 1.0, out, found, work)
     assert torch.equal(to_torch(out, Dtype.bfloat16), torch.from_numpy(numbers).bfloat16())
 
 
@@ -162,15 +162,15 @@ def test_brackets_find_quantiles_of_rows_that_differ():
 def test_what_is_compiled_beforehand_is_all_that_merges_of_folders_need(dtype, student, experts, tmp_path):
     """Else the first merge after `make install` waits for the compiler."""
     compile_all()
-    every = [getattr(kernels, name) for name in ("sample", "count", "brackets", "select", "average", "combine")]
-    before = [kernel.signatures[:] for kernel in every]
+    every = [native.sample, native.count, native.brackets, native.select, native.average, native.combine]
+    before = [set(kernel.ready) for kernel in every]
     for method in ("arcee_fusion", "linear", "ties", "dare_ties"):
         base = [] if method == "linear" else [f"base={student}"]
         models = [experts["math"]] if method == "arcee_fusion" else list(experts.values())
         words = [f"merge={method}", *base, f"models=[{','.join(map(str, models))}]", f"merge.out_dtype={dtype}"]
         said = command("merge", *words, f"output={tmp_path / method}", cwd=tmp_path)
         assert said.returncode == 0, said.stderr
-    assert [kernel.signatures for kernel in every] == before
+    assert [set(kernel.ready) for kernel in every] == before
 
 
 def test_random_numbers_are_their_bits():
@@ -194,16 +194,42 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code, *folders], check=True)
 
 
-def test_compiling_is_said_once_and_kept(tmp_path):
-    code = (
-        "import numpy as np; from bm.merge import kernels; one = np.ones((1, 4), np.float32); "
-        "kernels.sample(one, one, np.empty(1, np.float32), True, False, 0, 1, np.empty(4, np.uint32))"
-    )
-    said = []
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        said.append(done.stderr.count("compiling the merge kernels"))
-    assert said == [1, 0]
+CALL = """
+import sys
+from pathlib import Path
+import numpy as np
+from bm.merge import native
+native.FOLDERS = tuple(map(Path, sys.argv[1:]))
+ones, numbers, work = np.ones((1, 4), np.float32), np.empty(4, np.uint32), np.empty((4, 4), np.float32)
+native.sample(ones, ones, np.empty(1, np.float32), True, False, 0, 1, numbers, work, work.view(np.int32))
+print(numbers.tolist(), "numba" in sys.modules)
+"""
+
+
+def called(*folders):
+    """What a kernel gives in a process of its own, whether that loaded numba, and how often it spoke of compiling."""
+    done = subprocess.run([sys.executable, "-c", CALL, *folders], capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr.count("compiling the merge kernels")
+
+
+def test_machine_code_is_made_once_said_and_kept(tmp_path):
+    keys = [1 << 31] * 4
+    assert [called(tmp_path), called(tmp_path)] == [(f"{keys} True", 1), (f"{keys} False", 0)]
+
+
+def test_machine_code_that_is_not_whole_or_not_ones_own_is_made_anew(tmp_path):
+    keys = [1 << 31] * 4
+    called(tmp_path / "mine")
+    (file,) = (tmp_path / "mine").iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert called(tmp_path / "mine") == (f"{keys} True", 1)
+    assert called(tmp_path / "mine") == (f"{keys} False", 0)
+    (tmp_path / "mine").chmod(0o777)  # anyone may have put it there
+    assert called(tmp_path / "mine", tmp_path / "other") == (f"{keys} True", 1)
+    assert len(list((tmp_path / "other").iterdir())) == 1
+    assert called("/proc/nowhere") == (f"{keys} True", 1)
+
+
+def test_an_array_that_is_not_in_order_is_refused():
+    with pytest.raises(ValueError, match="not in C order"):
+        native.count(np.ones((4, 4), np.float32).T)

@@ -1,0 +1,115 @@
+"""The merge kernels made into machine code by numba. Imported where a kernel is compiled, and nowhere else."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+
+_BLAS = "scipy.linalg.cython_blas"
+if (
+    _BLAS not in sys.modules
+):  # numba asks for it while it loads, 0.15 s, to speed up a convolution that nobody here uses
+    sys.modules[_BLAS] = None  # type: ignore[assignment]
+try:
+    import numba.np.arraymath  # noqa: F401  # which asks
+    from numba import cfunc, njit, types
+    from numba.extending import intrinsic
+    from numba.np.arrayobj import make_array, populate_array
+finally:
+    if sys.modules[_BLAS] is None:
+        del sys.modules[_BLAS]
+
+__all__ = ["bits", "machine_code", "njit", "number"]
+
+WORD = ir.IntType(64)
+
+
+def _as_number(_, entry):  # type: ignore[no-untyped-def]
+    """A stored entry as float32: from the bits of bfloat16 (uint16) or of float32 (uint32), or as it is."""
+
+    def build(_, builder, __, values):  # type: ignore[no-untyped-def]
+        (value,) = values
+        if entry == types.uint16:
+            value = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return value if entry == types.float32 else builder.bitcast(value, ir.FloatType())
+
+    return types.float32(entry), build
+
+
+def _as_bits(_, number):  # type: ignore[no-untyped-def]
+    """The bits of a float32, uint32."""
+    return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
+
+
+number: Any = intrinsic(_as_number)
+bits: Any = intrinsic(_as_bits)
+
+
+def machine_code(kernel: Any, kinds: Sequence[str]) -> tuple[str, bytes]:
+    """A kernel for arguments of these kinds (`bm.merge.native`), as an object file: the name of its entry, its bytes.
+
+    The entry takes the address of the arguments' words and returns nothing.
+    """
+    arguments = _arguments([_type(kind) for kind in kinds])
+
+    def entry(words):  # type: ignore[no-untyped-def]
+        kernel(*arguments(words))
+
+    compiled: Any = cfunc(types.void(types.CPointer(types.int64)), error_model="numpy")(entry)  # type: ignore[no-untyped-call]
+    _, _, (code, _) = compiled._library.serialize_using_object_code()
+    if b"\0numba_" in code or b"\0NRT_" in code:
+        raise RuntimeError("a kernel that may raise, or makes arrays, needs numba where it runs")
+    return compiled.native_name, code
+
+
+def _type(kind: str) -> Any:
+    """`int64`, or `uint16[2]` for an array of two dimensions."""
+    name, _, dimensions = kind.rstrip("]").partition("[")
+    own = getattr(types, name)
+    return types.Array(own, int(dimensions), "C") if dimensions else own
+
+
+def _arguments(wanted: Sequence[Any]) -> Any:
+    """A function of the address of words that gives a tuple of these types."""
+
+    def read(_, words):  # type: ignore[no-untyped-def]
+        own = types.Tuple(wanted)  # type: ignore[no-untyped-call]
+
+        def build(context, builder, _, values):  # type: ignore[no-untyped-def]
+            words = _words(builder, values[0])
+            return context.make_tuple(builder, own, [_argument(context, builder, kind, words) for kind in wanted])
+
+        return own(words), build
+
+    return intrinsic(read)
+
+
+def _words(builder: Any, address: Any) -> Iterator[Any]:
+    """The words from an address on, each loaded when it is asked for."""
+    place = 0
+    while True:
+        yield builder.load(builder.gep(address, [ir.Constant(WORD, place)]))
+        place += 1
+
+
+def _argument(context: Any, builder: Any, kind: Any, words: Iterator[Any]) -> Any:
+    """One argument from its words: an array's address and lengths, a float64's bits for a float32, or an integer."""
+    if not isinstance(kind, types.Array):
+        word = next(words)
+        as_it_is: dict[Any, Callable[[], Any]] = {
+            types.int64: lambda: word,
+            types.boolean: lambda: builder.trunc(word, ir.IntType(1)),
+            types.float32: lambda: builder.fptrunc(builder.bitcast(word, ir.DoubleType()), ir.FloatType()),
+        }
+        return as_it_is[kind]()
+    entry = context.get_data_type(kind.dtype)
+    data, shape = builder.inttoptr(next(words), entry.as_pointer()), [next(words) for _ in range(kind.ndim)]
+    size = ir.Constant(WORD, context.get_abi_sizeof(entry))
+    strides = [size]
+    for length in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    array = make_array(kind)(context, builder)  # type: ignore[no-untyped-call]
+    parts = {"data": data, "shape": shape, "strides": strides, "itemsize": size, "meminfo": None}
+    populate_array(array, **parts)  # type: ignore[no-untyped-call]
+    return array._getvalue()
