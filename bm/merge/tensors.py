@@ -184,7 +184,8 @@ class Tensors:
         self._scores: dict[Hashable, Tensor] = {}
         self._rows: dict[Hashable, tuple[Tensor, list[bool]]] = {}
         self._lock = threading.Lock()
-        self._forgetting = [source.forget for source in (base, *self.models) if isinstance(source, Forgetting)]
+        sources: tuple[object, ...] = (base, *self.models)
+        self._forgetting = [source.forget for source in sources if isinstance(source, Forgetting)]
 
     @classmethod
     def held(cls, base: Tensor | None, models: Sequence[Tensor], name: str = "tensor", **options: Any) -> "Tensors":
