@@ -142,6 +142,11 @@ class Shard:
     offsets: Mapping[str, int]
     size: int
 
+    def spans(self) -> list[tuple[str, int, int]]:
+        """Each tensor's name and the bytes [start, end) of its data."""
+        ends = [*list(self.offsets.values())[1:], self.size]
+        return [(name, start, end) for (name, start), end in zip(self.offsets.items(), ends, strict=True)]
+
 
 def layout(entries: list[Entry], max_shard_size: int) -> list[Shard]:
     """Entries in order, in files of at most `max_shard_size` bytes of data; a larger tensor has its own file."""

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,11 @@ from bm.errors import UserError
 from bm.merge.arrays import Array, from_torch
 from bm.merge.checkpoint import INDEX, Shard, index_json
 from bm.merge.lazy import Tensor, torch
+from bm.merge.ordered import File, Ordered
 from bm.progress import quantity
 
 JOURNAL = ".merged.jsonl"
 FLUSH_BYTES = 128 << 20
-_WAITING = 16  # blocks that may wait for their turn to be hashed
 
 Rows = list[dict[str, Any]]
 
@@ -48,55 +48,13 @@ class Sink(Protocol):
         """The merge cannot be made: leaves nothing behind."""
 
 
-class Digests:
-    """SHA-256 of the shards, fed with pieces in any order near the right one.
-
-    A thread of its own hashes, or where there is one thread only, the one that feeds.
-    """
-
-    def __init__(self, shards: Sequence[Shard], threads: int) -> None:
-        self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
-        self._hash = {shard.name: hashlib.sha256(shard.header) for shard in shards}
-        self._next = {shard.name: len(shard.header) for shard in shards}
-        self._waiting: dict[tuple[str, int], memoryview] = {}
-        self._thread = ThreadPoolExecutor(1, "hash") if threads > 1 else None
-
-    def feed(self, name: str, byte: int, piece: memoryview) -> None:
-        """`piece` of tensor `name` from byte `byte` on. Where many wait, so does whoever brings one more."""
-        shard, offset = self.at[name]
-        self._waiting[shard, offset + byte] = piece
-        if self._thread is None:
-            self._hash_ready(shard)
-            return
-        hashed = self._thread.submit(self._hash_ready, shard)
-        if len(self._waiting) > _WAITING:
-            hashed.result()
-
-    def _hash_ready(self, shard: str) -> None:
-        """Hashes what follows on what has been hashed."""
-        while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
-            self._hash[shard].update(ready)
-            self._next[shard] += len(ready)
-
-    def result(self) -> dict[str, str]:
-        if self._thread:
-            self._thread.shutdown()
-        if self._waiting:
-            raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
-        return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
-
-    def abandon(self) -> None:
-        if self._thread:
-            self._thread.shutdown(cancel_futures=True)
-
-
 def _size(count: int) -> str:
     """Bytes as a message names them."""
     return quantity(count / 1e9, "GB") if count >= 1e8 else quantity(count / 1e6, "MB")
 
 
-def _bytes(values: Array) -> memoryview:
-    return values.view(np.uint8).data
+def _bytes(values: Array) -> Array:
+    return values.view(np.uint8)
 
 
 class Folder:
@@ -108,15 +66,15 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[str, FileIO] = {}
-        self._unflushed: list[str] = []
+        self._files: dict[str, File] = {}
+        self._unlisted: deque[tuple[File, int, str]] = deque()
+        """Tensors that are done: the file, the byte at which they end, and the journal's line."""
         self._unflushed_bytes = 0
-        self._background = ThreadPoolExecutor(1, "flush")
+        self._writer, self._background = ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "flush")
         self._flushes: list[Future[None]] = []
 
     def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
         self.shards = list(shards)
-        self.digests = Digests(shards, threads)
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in shards:  # a run killed while it named its files
             if (self.folder / JOURNAL).exists() and (self.folder / shard.name).exists():
@@ -124,12 +82,12 @@ class Folder:
         self._check_space()
         finished = self._journal()
         for shard in shards:
-            file = FileIO(os.open(self._part(shard), os.O_RDWR | os.O_CREAT, 0o644), "r+")
-            if os.fstat(file.fileno()).st_size != shard.size:
-                os.truncate(file.fileno(), shard.size)
-            os.pwrite(file.fileno(), shard.header, 0)
-            self._files |= dict.fromkeys(shard.offsets, file)
-            self._rehash(shard, file, finished)
+            begin = max((end for name, _, end in shard.spans() if name in finished), default=0)
+            self._files[shard.name] = File(self._part(shard), shard.size, begin, self._writer)
+        self._ends = {name: end for shard in shards for name, _, end in shard.spans()}
+        self.ordered = Ordered(shards, threads, self._files)
+        for shard in shards:
+            self._read_again(shard, finished)
         return finished
 
     def _part(self, shard: Shard) -> Path:
@@ -154,50 +112,42 @@ class Folder:
             lacking = f"the merged model needs {_size(need)}, and {_size(free)} are free"
             raise UserError(f"{self.folder}: {lacking}; make room, then rerun the command")
 
-    def _rehash(self, shard: Shard, file: FileIO, finished: Mapping[str, Rows]) -> None:
-        ends = [*list(shard.offsets.values())[1:], shard.size]
-        for (name, offset), end in zip(shard.offsets.items(), ends, strict=True):
-            if name in finished:
-                for start in range(offset, end, 1 << 24):
+    def _read_again(self, shard: Shard, finished: Mapping[str, Rows]) -> None:
+        """Hashes what an interrupted run has finished."""
+        with self._part(shard).open("rb") as file:
+            for name, offset, end in shard.spans():
+                for start in range(offset, end, 1 << 24) if name in finished else ():
                     piece = os.pread(file.fileno(), min(1 << 24, end - start), start)
-                    self.digests.feed(name, start - offset, memoryview(piece))
+                    self.ordered.feed(name, start - offset, np.frombuffer(piece, np.uint8))
 
     def write(self, name: str, start: int, values: Array) -> None:
-        data = _bytes(values)
-        byte = start * values.itemsize
-        file, position, written = self._files[name], self.digests.at[name][1] + byte, 0
-        while written < len(data):
-            written += os.pwrite(file.fileno(), data[written:], position + written)
-        self.digests.feed(name, byte, data)
-        self._unflushed_bytes += len(data)
+        self.ordered.feed(name, start * values.itemsize, _bytes(values))
+        self._unflushed_bytes += values.nbytes
 
     def done(self, name: str, rows: Rows) -> None:
-        self._unflushed.append(json.dumps([name, rows]) + "\n")
+        shard, _ = self.ordered.at[name]
+        self._unlisted.append((self._files[shard], self._ends[name], json.dumps([name, rows]) + "\n"))
         if self._unflushed_bytes >= FLUSH_BYTES:
-            self._flush()
+            self._unflushed_bytes = 0
+            self._flushes.append(self._background.submit(self._flush))
 
     def _flush(self) -> None:
-        """Data to the disk first, then the journal's lines about it; in the background, one after the other."""
-        lines, self._unflushed, self._unflushed_bytes = "".join(self._unflushed), [], 0
-
-        def flush() -> None:
-            for file in set(self._files.values()):
-                os.fdatasync(file.fileno())
-            with (self.folder / JOURNAL).open("a") as journal:
-                journal.write(lines)
-
-        self._flushes.append(self._background.submit(flush))
+        """Data to the disk first, then the journal's lines about it."""
+        reached = {file: file.written for file in self._files.values()}
+        for file in reached:
+            os.fdatasync(file.number)
+        with (self.folder / JOURNAL).open("a") as journal:
+            while self._unlisted and self._unlisted[0][1] <= reached[self._unlisted[0][0]]:
+                journal.write(self._unlisted.popleft()[2])
 
     def close(self) -> dict[str, str]:
-        self._flush()
+        digests = self.ordered.result()
         for flush in self._flushes:
             flush.result()
-        self._background.shutdown()
-        for file in set(self._files.values()):
-            file.close()
+        self._flush()
+        self._shut()
         for shard in self.shards:
             os.replace(self._part(shard), self.folder / shard.name)
-        digests = self.digests.result()
         if len(self.shards) > 1:
             text = index_json(self.shards)
             (self.folder / INDEX).write_text(text)
@@ -205,11 +155,15 @@ class Folder:
         (self.folder / JOURNAL).unlink()
         return digests
 
+    def _shut(self) -> None:
+        for thread in (self._writer, self._background):
+            thread.shutdown(cancel_futures=True)
+        for file in self._files.values():
+            os.close(file.number)
+
     def abandon(self) -> None:
-        self.digests.abandon()
-        self._background.shutdown(cancel_futures=True)
-        for file in set(self._files.values()):
-            file.close()
+        self.ordered.abandon()
+        self._shut()
         for shard in self.shards:
             self._part(shard).unlink(missing_ok=True)
         (self.folder / JOURNAL).unlink()
@@ -246,17 +200,17 @@ class Digest:
     """Only the SHA-256 that the files would have."""
 
     def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
-        self.digests = Digests(shards, threads)
+        self.ordered = Ordered(shards, threads)
         return {}
 
     def write(self, name: str, start: int, values: Array) -> None:
-        self.digests.feed(name, start * values.itemsize, _bytes(values))
+        self.ordered.feed(name, start * values.itemsize, _bytes(values))
 
     def done(self, name: str, rows: Rows) -> None:
         pass
 
     def close(self) -> dict[str, str]:
-        return self.digests.result()
+        return self.ordered.result()
 
     def abandon(self) -> None:
-        self.digests.abandon()
+        self.ordered.abandon()

@@ -1,0 +1,141 @@
+"""Pieces that arrive in any order near the right one become files: hashed and written from front to back."""
+
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from bm.merge.arrays import Array
+from bm.merge.checkpoint import Shard
+
+LARGE = 64 << 20  # bytes of a file from which on it is written past the page cache
+PAGE = mmap.PAGESIZE
+BUFFER = 2 << 20  # bytes that are written at once
+BUFFERS = 3  # of them, in one of which bytes are collected
+_WAITING = 16  # pieces that may wait for their turn
+
+
+class File:
+    """A file of known size, written in whole buffers by another thread, while the next one is filled.
+
+    Past the page cache, if it is large and its file system can (O_DIRECT): a merge would copy each byte once more, throw
+    out of memory what others read, and stop whenever the kernel writes. `begin`: what stands before it stays.
+    """
+
+    def __init__(self, path: Path, size: int, begin: int, writer: Executor) -> None:
+        self.number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if os.fstat(self.number).st_size != size:
+            os.truncate(self.number, size)
+        self.written = begin // PAGE * PAGE
+        """Bytes from the front that the kernel has taken."""
+        self._size, self._writer = size, writer
+        self._skipped, self._place, self._filled = self.written, self.written, 0
+        self._buffer, self._full = _buffer(), deque[Future[Array]]()
+        self._direct(size >= LARGE)
+
+    def _direct(self, wanted: bool) -> None:
+        """O_DIRECT takes whole pages, so what is left at the end goes without."""
+        flags, direct = fcntl.fcntl(self.number, fcntl.F_GETFL), getattr(os, "O_DIRECT", 0)
+        try:
+            fcntl.fcntl(self.number, fcntl.F_SETFL, flags | direct if wanted else flags & ~direct)
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+
+    def append(self, piece: Array) -> None:
+        """Bytes, uint8, that follow on those before."""
+        skipped = min(len(piece), self._skipped)
+        self._skipped -= skipped
+        piece = piece[skipped:]
+        while len(piece):
+            count = min(len(piece), BUFFER - self._filled)
+            self._buffer[self._filled : self._filled + count] = piece[:count]
+            self._filled += count
+            piece = piece[count:]
+            if self._filled == BUFFER:
+                self._next()
+
+    def _next(self) -> None:
+        """Hands on what is filled, and waits for a buffer that is empty."""
+        self._full.append(self._writer.submit(self._write, self._buffer, self._filled, self._place))
+        self._place, self._filled = self._place + self._filled, 0
+        self._buffer = _buffer() if len(self._full) < BUFFERS else self._full.popleft().result()
+
+    def _write(self, buffer: Array, size: int, place: int) -> Array:
+        if size % PAGE:
+            self._direct(False)
+        done = 0
+        while done < size:
+            done += os.pwrite(self.number, buffer[done:size].data, place + done)
+        self.written = place + size
+        return buffer
+
+    def finish(self) -> None:
+        """Writes what is left."""
+        if self._filled:
+            self._next()
+        for full in self._full:
+            full.result()
+
+
+def _buffer() -> Array:
+    """Room for `BUFFER` bytes that begins with a page."""
+    return np.frombuffer(mmap.mmap(-1, BUFFER), np.uint8)
+
+
+class Ordered:
+    """SHA-256 of the shards, and their files, from pieces. A thread of its own works on them, or where there is one
+    thread only, the one that feeds."""
+
+    def __init__(self, shards: Sequence[Shard], threads: int, files: Mapping[str, File] | None = None) -> None:
+        self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
+        self._files = files or {}
+        self._hash = {shard.name: hashlib.sha256() for shard in shards}
+        self._next = {shard.name: 0 for shard in shards}
+        self._waiting: dict[tuple[str, int], Array] = {}
+        self._thread = ThreadPoolExecutor(1, "hash") if threads > 1 else None
+        for shard in shards:
+            self._feed(shard.name, 0, np.frombuffer(shard.header, np.uint8))
+
+    def feed(self, name: str, byte: int, piece: Array) -> None:
+        """`piece` of tensor `name`, uint8, from byte `byte` on. Where many wait, so does whoever brings one more."""
+        shard, offset = self.at[name]
+        self._feed(shard, offset + byte, piece)
+
+    def _feed(self, shard: str, byte: int, piece: Array) -> None:
+        self._waiting[shard, byte] = piece
+        if self._thread is None:
+            self._take(shard)
+            return
+        taken = self._thread.submit(self._take, shard)
+        if len(self._waiting) > _WAITING:
+            taken.result()
+
+    def _take(self, shard: str) -> None:
+        """Takes what follows on what has been taken."""
+        while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
+            self._hash[shard].update(ready.data)
+            if shard in self._files:
+                self._files[shard].append(ready)
+            self._next[shard] += len(ready)
+
+    def result(self) -> dict[str, str]:
+        """All pieces were fed: the digests."""
+        if self._thread:
+            self._thread.shutdown()
+        if self._waiting:
+            raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
+        for file in self._files.values():
+            file.finish()
+        return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
+
+    def abandon(self) -> None:
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
