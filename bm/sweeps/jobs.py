@@ -1,5 +1,6 @@
 """One job of a sweep, in whatever process its launcher runs it: done, or failed with its traceback in its folder."""
 
+import gc
 import json
 import os
 import time
@@ -98,6 +99,7 @@ def _command(stage: str, composed: DictConfig) -> tuple[float | None, Path | Non
     from bm import commands
 
     began, config = time.time(), settings(stage, composed)
+    gc.enable()
     result = getattr(commands, stage)(config)
     if stage != "run":
         return result, None
