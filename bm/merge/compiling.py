@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 
 _BLAS = "scipy.linalg.cython_blas"
@@ -13,7 +14,7 @@ if (
     sys.modules[_BLAS] = None  # type: ignore[assignment]
 try:
     import numba.np.arraymath  # noqa: F401  # which asks
-    from numba import cfunc, njit, types
+    from numba import cfunc, from_dtype, njit, types
     from numba.extending import intrinsic
     from numba.np.arrayobj import make_array, populate_array
 finally:
@@ -46,12 +47,12 @@ number: Any = intrinsic(_as_number)
 bits: Any = intrinsic(_as_bits)
 
 
-def machine_code(kernel: Any, kinds: Sequence[str]) -> tuple[str, bytes]:
+def machine_code(kernel: Any, kinds: Sequence[tuple[str, int]]) -> tuple[str, bytes]:
     """A kernel for arguments of these kinds (`bm.merge.native`), as an object file: the name of its entry, its bytes.
 
     The entry takes the address of the arguments' words and returns nothing.
     """
-    arguments = _arguments([_type(kind) for kind in kinds])
+    arguments = _arguments([_type(*kind) for kind in kinds])
 
     def entry(words):  # type: ignore[no-untyped-def]
         kernel(*arguments(words))
@@ -63,11 +64,9 @@ def machine_code(kernel: Any, kinds: Sequence[str]) -> tuple[str, bytes]:
     return compiled.native_name, code
 
 
-def _type(kind: str) -> Any:
-    """`int64`, or `uint16[2]` for an array of two dimensions."""
-    name, _, dimensions = kind.rstrip("]").partition("[")
-    own = getattr(types, name)
-    return types.Array(own, int(dimensions), "C") if dimensions else own
+def _type(letter: str, dimensions: int) -> Any:
+    own = from_dtype(np.dtype(letter))
+    return types.Array(own, dimensions, "C") if dimensions else own
 
 
 def _arguments(wanted: Sequence[Any]) -> Any:

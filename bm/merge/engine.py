@@ -57,7 +57,7 @@ def execute(
     by_name = {item.name: item for item in items}
     ordered = [by_name[entry.name] for shard in shards for entry in shard.entries]
     threads = threads or run.threads
-    finished = [sink.open(shards, threads) for sink in sinks]
+    finished = [sink.open(shards) for sink in sinks]
     todo = [item for item in ordered if not all(item.name in done for done in finished)]
     layers = 1 + max((Place.of(item.name).layer for item in items), default=-1)
     rows: list[dict[str, Rows]] = [dict(done) for done in finished]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import llvmlite  # type: ignore[import-untyped]
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -28,6 +28,8 @@ FOLDERS = (
     Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "bm" / "kernels",
     Path(tempfile.gettempdir()) / f"bm-kernels-{os.getuid()}",
 )
+Kind: TypeAlias = tuple[str, int]
+"""Of an argument: numpy's letter for its type, and the dimensions of an array, 0 for a number."""
 _loading = threading.RLock()
 
 
@@ -40,31 +42,31 @@ class Kernel:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ready: dict[tuple[str, ...], Callable[[Any], None]] = {}
+        self.ready: dict[tuple[Kind, ...], Callable[[Any], None]] = {}
         """The code by the kinds of its arguments."""
 
     def __call__(self, *arguments: Any) -> None:
-        kinds: list[str] = []
+        kinds: list[Kind] = []
         words: list[int] = []
         for argument in arguments:
             if isinstance(argument, np.ndarray):
                 if not argument.flags.c_contiguous:
                     raise ValueError(f"{self.name}: an array is not in C order")
-                kinds.append(f"{argument.dtype}[{argument.ndim}]")
+                kinds.append((argument.dtype.char, argument.ndim))
                 words += (argument.__array_interface__["data"][0], *argument.shape)
             elif isinstance(argument, bool):
-                kinds.append("boolean")
+                kinds.append(("?", 0))
                 words.append(argument)
             elif isinstance(argument, int):
-                kinds.append("int64")
+                kinds.append(("l", 0))
                 words.append(argument)
             else:
-                kinds.append("float32")
+                kinds.append(("f", 0))
                 words += struct.unpack("<q", struct.pack("<d", argument))
         code = self.ready.get(tuple(kinds)) or self._load(tuple(kinds))
         code((ctypes.c_int64 * len(words))(*words))
 
-    def _load(self, kinds: tuple[str, ...]) -> Callable[[Any], None]:
+    def _load(self, kinds: tuple[Kind, ...]) -> Callable[[Any], None]:
         with _loading:
             if kinds not in self.ready:
                 symbol, code = _kept(self.name, kinds) or _compiled(self.name, kinds)
@@ -86,13 +88,13 @@ def _made_of() -> "hashlib._Hash":
     return made_of
 
 
-def _file(name: str, kinds: Sequence[str]) -> str:
+def _file(name: str, kinds: Sequence[Kind]) -> str:
     own = _made_of().copy()
-    own.update("\0".join(kinds).encode())
+    own.update(repr(kinds).encode())
     return f"{name}-{own.hexdigest()[:16]}.o"
 
 
-def _kept(name: str, kinds: Sequence[str]) -> tuple[str, bytes] | None:
+def _kept(name: str, kinds: Sequence[Kind]) -> tuple[str, bytes] | None:
     """The entry's name and the code, if they are kept, whole, in a folder into which none but its owner writes."""
     for folder in FOLDERS:
         try:
@@ -110,7 +112,7 @@ def _safe(folder: Path) -> bool:
     return there.st_uid in (0, os.getuid()) and not there.st_mode & 0o002
 
 
-def _compiled(name: str, kinds: Sequence[str]) -> tuple[str, bytes]:
+def _compiled(name: str, kinds: Sequence[Kind]) -> tuple[str, bytes]:
     _say_so()
     from bm.merge import compiling, kernels
 

@@ -5,9 +5,10 @@ import fcntl
 import hashlib
 import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +92,19 @@ def _buffer() -> Array:
 
 
 class Ordered:
-    """SHA-256 of the shards, and their files, from pieces. A thread of its own works on them, or where there is one
-    thread only, the one that feeds."""
+    """SHA-256 of the shards, and their files, from pieces that any thread brings.
 
-    def __init__(self, shards: Sequence[Shard], threads: int, files: Mapping[str, File] | None = None) -> None:
+    Whoever brings a piece takes all that are next in its shard, unless another thread is about it: what has just been
+    made is still in its core's cache, and there are no more threads at work than cores.
+    """
+
+    def __init__(self, shards: Sequence[Shard], files: Mapping[str, File] | None = None) -> None:
         self.at = {name: (shard.name, offset) for shard in shards for name, offset in shard.offsets.items()}
         self._files = files or {}
         self._hash = {shard.name: hashlib.sha256() for shard in shards}
         self._next = {shard.name: 0 for shard in shards}
+        self._turn = {shard.name: threading.Lock() for shard in shards}
         self._waiting: dict[tuple[str, int], Array] = {}
-        self._thread = ThreadPoolExecutor(1, "hash") if threads > 1 else None
         for shard in shards:
             self._feed(shard.name, 0, np.frombuffer(shard.header, np.uint8))
 
@@ -111,12 +115,11 @@ class Ordered:
 
     def _feed(self, shard: str, byte: int, piece: Array) -> None:
         self._waiting[shard, byte] = piece
-        if self._thread is None:
-            self._take(shard)
-            return
-        taken = self._thread.submit(self._take, shard)
-        if len(self._waiting) > _WAITING:
-            taken.result()
+        if self._turn[shard].acquire(blocking=len(self._waiting) > _WAITING):
+            try:
+                self._take(shard)
+            finally:
+                self._turn[shard].release()
 
     def _take(self, shard: str) -> None:
         """Takes what follows on what has been taken."""
@@ -128,14 +131,10 @@ class Ordered:
 
     def result(self) -> dict[str, str]:
         """All pieces were fed: the digests."""
-        if self._thread:
-            self._thread.shutdown()
+        for shard in self._next:
+            self._take(shard)  # what came as the last one before it was about to leave
         if self._waiting:
             raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
         for file in self._files.values():
             file.finish()
         return {shard: digest.hexdigest() for shard, digest in self._hash.items()}
-
-    def abandon(self) -> None:
-        if self._thread:
-            self._thread.shutdown(cancel_futures=True)

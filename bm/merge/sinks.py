@@ -29,11 +29,8 @@ Rows = list[dict[str, Any]]
 class Sink(Protocol):
     """Takes one merge, tensor by tensor in the order of the shards, each tensor in blocks that arrive in any order."""
 
-    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
-        """Called first; the tensors which an interrupted run has finished, and what was measured of them.
-
-        With one thread the sink computes in those that call it.
-        """
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        """Called first; the tensors which an interrupted run has finished, and what was measured of them."""
 
     def write(self, name: str, start: int, values: Array) -> None:
         """Flat elements from `start` of a tensor as they are to be stored; called by many threads."""
@@ -73,7 +70,7 @@ class Folder:
         self._writer, self._background = ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "flush")
         self._flushes: list[Future[None]] = []
 
-    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
         self.shards = list(shards)
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in shards:  # a run killed while it named its files
@@ -85,7 +82,7 @@ class Folder:
             begin = max((end for name, _, end in shard.spans() if name in finished), default=0)
             self._files[shard.name] = File(self._part(shard), shard.size, begin, self._writer)
         self._ends = {name: end for shard in shards for name, _, end in shard.spans()}
-        self.ordered = Ordered(shards, threads, self._files)
+        self.ordered = Ordered(shards, self._files)
         for shard in shards:
             self._read_again(shard, finished)
         return finished
@@ -162,7 +159,6 @@ class Folder:
             os.close(file.number)
 
     def abandon(self) -> None:
-        self.ordered.abandon()
         self._shut()
         for shard in self.shards:
             self._part(shard).unlink(missing_ok=True)
@@ -177,7 +173,7 @@ class Memory:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
-    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
         for shard in shards:
             for entry in shard.entries:
                 self.tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype.torch)
@@ -199,8 +195,8 @@ class Memory:
 class Digest:
     """Only the SHA-256 that the files would have."""
 
-    def open(self, shards: Sequence[Shard], threads: int) -> Mapping[str, Rows]:
-        self.ordered = Ordered(shards, threads)
+    def open(self, shards: Sequence[Shard]) -> Mapping[str, Rows]:
+        self.ordered = Ordered(shards)
         return {}
 
     def write(self, name: str, start: int, values: Array) -> None:
@@ -213,4 +209,4 @@ class Digest:
         return self.ordered.result()
 
     def abandon(self) -> None:
-        self.ordered.abandon()
+        pass
