@@ -22,7 +22,7 @@ from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Compute, Source, Tensors, Tiling
 from bm.progress import Bar, progress
 
-AHEAD = 2  # threads that take tensors through the stages: the steps between passes over one leave no core idle
+AHEAD = 4  # threads that take tensors through the stages: the steps between passes over one leave no core idle
 COMING = 8  # tensors in work beside one, at either stage: small ones keep the cores busy while a large one is taken up
 
 Root: TypeAlias = Step | Source
