@@ -21,7 +21,7 @@ finally:
     if sys.modules[_BLAS] is None:
         del sys.modules[_BLAS]
 
-__all__ = ["bits", "machine_code", "njit", "number"]
+__all__ = ["bits", "entries", "machine_code", "njit", "number"]
 
 WORD = ir.IntType(64)
 
@@ -43,8 +43,21 @@ def _as_bits(_, number):  # type: ignore[no-untyped-def]
     return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
 
 
+def _at_address(_, address, begin, end, like):  # type: ignore[no-untyped-def]
+    """Entries [begin, end) of what begins at an address and is stored as `like`, an array of one dimension."""
+    kind = types.Array(like.dtype, 1, "C")
+
+    def build(context, builder, __, values):  # type: ignore[no-untyped-def]
+        place, begin, end, _ = values
+        data = builder.inttoptr(place, context.get_data_type(kind.dtype).as_pointer())
+        return _array(context, builder, kind, builder.gep(data, [begin]), [builder.sub(end, begin)])
+
+    return kind(address, types.int64, types.int64, like), build
+
+
 number: Any = intrinsic(_as_number)
 bits: Any = intrinsic(_as_bits)
+entries: Any = intrinsic(_at_address)
 
 
 def machine_code(kernel: Any, kinds: Sequence[tuple[str, int]]) -> tuple[str, bytes]:
@@ -102,9 +115,13 @@ def _argument(context: Any, builder: Any, kind: Any, words: Iterator[Any]) -> An
             types.float32: lambda: builder.fptrunc(builder.bitcast(word, ir.DoubleType()), ir.FloatType()),
         }
         return as_it_is[kind]()
-    entry = context.get_data_type(kind.dtype)
-    data, shape = builder.inttoptr(next(words), entry.as_pointer()), [next(words) for _ in range(kind.ndim)]
-    size = ir.Constant(WORD, context.get_abi_sizeof(entry))
+    data = builder.inttoptr(next(words), context.get_data_type(kind.dtype).as_pointer())
+    return _array(context, builder, kind, data, [next(words) for _ in range(kind.ndim)])
+
+
+def _array(context: Any, builder: Any, kind: Any, data: Any, shape: Sequence[Any]) -> Any:
+    """An array in C order over memory that is another's."""
+    size = ir.Constant(WORD, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
     strides = [size]
     for length in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], length))

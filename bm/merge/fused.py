@@ -14,7 +14,7 @@ from bm.merge import native
 from bm.merge.arrays import Array, as_float, held, stored, to_torch, widened
 from bm.merge.dtypes import Dtype
 from bm.merge.lazy import Tensor
-from bm.merge.native import CHUNK
+from bm.merge.native import CHUNK, addresses
 from bm.merge.scores import Change
 from bm.merge.sources import Source
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bm.merge.methods.updates import Sum
     from bm.merge.tensors import Tensors
 
-STACKED = 1 << 18  # entries of all models together that are at work at once
+AT_ONCE = 1 << 18  # entries of all models together that are at work at once
 TOP = 1 << 16  # values of the upper or lower half of a score's bits
 SAMPLE = 1 << 17  # scores of which all are held
 SIGMAS = 4  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
@@ -179,10 +179,10 @@ class Fused:
         square, models = 0.0, self.tensors.models
         base = () if self.tensors.base is None else (self.tensors.base,)
         for start, stop, part in self._parts(block, out, len(models)):
-            entries = self._stack((*models, *base), start, stop)
-            kept = entries[-1] if base else entries[0, :0]
+            entries = self._entries((*models, *base), start, stop)
+            kept = entries[-1] if base else entries[0][:0]
             found = np.empty(len(models) + 2)
-            native.average(kept, entries[: len(models)], np.array(weights, np.float32), float(total), part,
+            native.average(kept, addresses(entries[: len(models)]), np.array(weights, np.float32), float(total), part,
                            found, _work(2, CHUNK))  # fmt: skip
             self.check(found[1:], self.tensors.names)
             square += float(found[0])
@@ -198,33 +198,30 @@ class Fused:
         drawn = any(update.chance < 1 for update in updates)
         sources = (base, *(self.tensors.models[u.k] for u in updates))
         for start, stop, part in self._parts(block, out, len(updates)):
-            entries = self._stack(sources, start, stop)
+            entries = self._entries(sources, start, stop)
             numbers = held("drawn", len(updates) * (stop - start) * drawn, np.uint32).reshape(len(updates), -1)
             for update, row in zip(updates, numbers, strict=True):
                 if update.chance < 1:
                     row[:] = self.tensors.random_bits(update.k, start, stop)
             found = np.empty(len(updates) + 3)
-            native.combine(entries[0], entries[1:], own, numbers, added.elect, added.normalize, float(added.total),
-                           float(added.lam), part, found, _work(len(updates) + 5, CHUNK))  # fmt: skip
+            native.combine(entries[0], addresses(entries[1:]), own, numbers, added.elect, added.normalize,
+                           float(added.total), float(added.lam), part, found, _work(len(updates) + 5, CHUNK))  # fmt: skip
             self.check(found[1:], ["the base", *(self.tensors.names[u.k] for u in updates)])
             square += float(found[0])
         return square
 
     def _parts(self, block: range, out: Array, models: int) -> Iterator[tuple[int, int, Array]]:
-        """A block's entries in runs whose stacked models stay in a cache: start, stop, and that part of `out`."""
+        """A block's entries in runs whose random numbers stay in a cache: start, stop, and that part of `out`."""
         first, last = self.tiling.span(block)
-        length = max(1 << 12, STACKED // models)
+        length = max(1 << 12, AT_ONCE // models)
         for start in range(first, last, length):
             stop = min(start + length, last)
             yield start, stop, out[start - first : stop - first]
 
-    def _stack(self, sources: Sequence[Source], start: int, stop: int) -> Array:
-        """Stored elements of each source, [sources, elements] of one type."""
+    def _entries(self, sources: Sequence[Source], start: int, stop: int) -> list[Array]:
+        """Stored elements of each source, [elements], all of one type."""
         parts = [widened(stored(source, start, stop)) for source in sources]
-        if len({part.dtype for part in parts}) > 1:
-            parts = [as_float(part) for part in parts]
-        stack = held("stack", len(parts) * (stop - start), parts[0].dtype).reshape(len(parts), -1)
-        return np.stack(parts, out=stack)
+        return [as_float(part) for part in parts] if len({part.dtype for part in parts}) > 1 else parts
 
     def check(self, most: Array, names: Sequence[str]) -> None:
         """UserError when the greatest magnitude in a model's entries, or last in the merged ones, is not finite."""

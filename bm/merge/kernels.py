@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bm.merge.compiling import bits, njit, number
+from bm.merge.compiling import bits, entries, njit, number
 from bm.merge.native import CHUNK
 
 SUMMED = 512  # entries whose sum is taken in float32
@@ -325,7 +325,7 @@ def _mix(m, stored, weight, first):  # type: ignore[no-untyped-def]
 
 @_exact
 def average(base, models, weights, total, out, found, work):  # type: ignore[no-untyped-def]
-    """out = Σ_k w_k·θ_k / total: stored [models, entries] in, [entries] out; float32 weights. Work [2, CHUNK].
+    """out = Σ_k w_k·θ_k / total: the addresses of stored models, [entries] each, in; float32 weights. Work [2, CHUNK].
 
     Into `found` float64 [models + 2] Σ (out − base)², the last model in place of an empty base, and the greatest
     magnitudes of the models and out.
@@ -333,12 +333,13 @@ def average(base, models, weights, total, out, found, work):  # type: ignore[no-
     m, d = work[0], work[1]
     for i in range(len(found)):
         found[i] = 0
-    before = base if len(base) else models[-1]
+    before = base if len(base) else entries(models[-1], 0, len(out), base)
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         for k in range(len(models)):
-            _mix(m, models[k, begin:end], weights[k], k == 0)
-            _greatest(found, k + 1, _most(models[k, begin:end]))
+            stored = entries(models[k], begin, end, base)
+            _mix(m, stored, weights[k], k == 0)
+            _greatest(found, k + 1, _most(stored))
         kept = before[begin:end]
         for j in range(end - begin):
             m[j] = m[j] / total
@@ -372,7 +373,7 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out, found, 
     """out = base + λ·(Σ_k u_k) / total, the u_k those of `_update`; with `elect` only what has the elected sign is
     added, over the weights that agree if `normalize`: the formulas of `Sum` in `bm.merge.methods.updates`.
 
-    Stored [entries], [models, entries] in, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
+    Stored [entries], the addresses of stored models, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
     to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0]. Work [models + 5, CHUNK].
     Into `found` float64 [models + 3] Σ (out − base)² and the greatest magnitudes of the base, each model and out.
     """
@@ -386,8 +387,9 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out, found, 
         _greatest(found, 1, _most(base[begin:end]))
         for k in range(len(models)):
             numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
-            _update(x, models[k, begin:end], own[k], numbers, u[k, :n])
-            _greatest(found, k + 2, _most(models[k, begin:end]))
+            stored = entries(models[k], begin, end, base)
+            _update(x, stored, own[k], numbers, u[k, :n])
+            _greatest(found, k + 2, _most(stored))
         for j in range(n):
             m[j] = u[0, j]
         for k in range(1, len(models)):

@@ -20,6 +20,7 @@ import llvmlite  # type: ignore[import-untyped]
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 
+from bm.merge.arrays import Array
 from bm.progress import say
 
 CHUNK = 1 << 10  # entries in a kernel's buffers: a few of them stay in the nearest cache
@@ -72,6 +73,11 @@ class Kernel:
                 symbol, code = _kept(self.name, kinds) or _compiled(self.name, kinds)
                 self.ready[kinds] = _linked(symbol, code)
         return self.ready[kinds]
+
+
+def addresses(arrays: Sequence[Array]) -> Array:
+    """Where arrays of one type and length, in C order, begin, int64 [arrays]; they must live while this is in use."""
+    return np.array([array.__array_interface__["data"][0] for array in arrays], np.int64)
 
 
 sample, count, brackets = Kernel("sample"), Kernel("count"), Kernel("brackets")
