@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,11 +241,13 @@ def merge(config: MergeFolders) -> None:
     """Any Hugging Face folders into one, or a mergekit config as it is."""
     if config.mergekit and (config.base or config.models):
         raise UserError("mergekit: the file names its own base and models; leave out base and models")
-    made = _merge_config(config, config.mergekit) if config.mergekit else _merge_folders(config)
+    with ThreadPoolExecutor(1) as beside:
+        predicted = None if config.mergekit else beside.submit(_predicted, config)
+        made = _merge_config(config, config.mergekit) if config.mergekit else _merge_folders(config)
     kept = made.facts.get("kept_share")
     share = "" if kept is None else f", {kept:.1%} taken from the merged models"
     say(f"{made.path} ({made.manifest['seconds']:.1f} s{share})")
-    if line := None if config.mergekit else _predicted(config):
+    if predicted and (line := predicted.result()):
         say(line)
 
 

@@ -43,16 +43,16 @@ def _as_bits(_, number):  # type: ignore[no-untyped-def]
     return types.uint32(number), lambda _, builder, __, values: builder.bitcast(values[0], ir.IntType(32))
 
 
-def _at_address(_, address, begin, end, like):  # type: ignore[no-untyped-def]
-    """Entries [begin, end) of what begins at an address and is stored as `like`, an array of one dimension."""
-    kind = types.Array(like.dtype, 1, "C")
+def _at_address(_, address, begin, end, of):  # type: ignore[no-untyped-def]
+    """Entries [begin, end) of what begins at an address, numbers `of` a type."""
+    kind = types.Array(of.dtype, 1, "C")
 
     def build(context, builder, __, values):  # type: ignore[no-untyped-def]
         place, begin, end, _ = values
         data = builder.inttoptr(place, context.get_data_type(kind.dtype).as_pointer())
         return _array(context, builder, kind, builder.gep(data, [begin]), [builder.sub(end, begin)])
 
-    return kind(address, types.int64, types.int64, like), build
+    return kind(address, types.int64, types.int64, of), build
 
 
 number: Any = intrinsic(_as_number)

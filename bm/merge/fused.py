@@ -195,17 +195,13 @@ class Fused:
             raise UserError(f"{self.tensors.name}: this merge method needs a base model")
         own = np.array([(w, u.low, u.high, u.chance, u.rescaled, u.factor)
                         for u, w in zip(updates, added.weights, strict=True)], np.float32)  # fmt: skip
-        drawn = any(update.chance < 1 for update in updates)
         sources = (base, *(self.tensors.models[u.k] for u in updates))
         for start, stop, part in self._parts(block, out, len(updates)):
             entries = self._entries(sources, start, stop)
-            numbers = held("drawn", len(updates) * (stop - start) * drawn, np.uint32).reshape(len(updates), -1)
-            for update, row in zip(updates, numbers, strict=True):
-                if update.chance < 1:
-                    row[:] = self.tensors.random_bits(update.k, start, stop)
-            found = np.empty(len(updates) + 3)
-            native.combine(entries[0], addresses(entries[1:]), own, numbers, added.elect, added.normalize,
-                           float(added.total), float(added.lam), part, found, _work(len(updates) + 5, CHUNK))  # fmt: skip
+            drawn = [self.tensors.random_bits(u.k, start, stop) if u.chance < 1 else None for u in updates]
+            found, work = np.empty(len(updates) + 3), _work(len(updates) + 5, CHUNK)
+            native.combine(entries[0], addresses(entries[1:]), own, addresses(drawn), added.elect, added.normalize,
+                           float(added.total), float(added.lam), part, found, work)  # fmt: skip
             self.check(found[1:], ["the base", *(self.tensors.names[u.k] for u in updates)])
             square += float(found[0])
         return square

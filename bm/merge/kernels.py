@@ -333,11 +333,11 @@ def average(base, models, weights, total, out, found, work):  # type: ignore[no-
     m, d = work[0], work[1]
     for i in range(len(found)):
         found[i] = 0
-    before = base if len(base) else entries(models[-1], 0, len(out), base)
+    before = base if len(base) else entries(models[-1], 0, len(out), base.dtype)
     for begin in range(0, len(out), CHUNK):
         end = min(begin + CHUNK, len(out))
         for k in range(len(models)):
-            stored = entries(models[k], begin, end, base)
+            stored = entries(models[k], begin, end, base.dtype)
             _mix(m, stored, weights[k], k == 0)
             _greatest(found, k + 1, _most(stored))
         kept = before[begin:end]
@@ -373,8 +373,9 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out, found, 
     """out = base + λ·(Σ_k u_k) / total, the u_k those of `_update`; with `elect` only what has the elected sign is
     added, over the weights that agree if `normalize`: the formulas of `Sum` in `bm.merge.methods.updates`.
 
-    Stored [entries], the addresses of stored models, [entries] out. `own` float32 [models, 6]: weight, low, high, chance, whether
-    to divide by it, factor. `drawn`, random bits: uint32 [models, entries] or [models, 0]. Work [models + 5, CHUNK].
+    Stored [entries], the addresses of stored models, [entries] out. `own` float32 [models, 6]: weight, low, high,
+    chance, whether to divide by it, factor. `drawn`: the addresses of random bits, uint32 [entries], 0 where all is
+    kept. Work [models + 5, CHUNK].
     Into `found` float64 [models + 3] Σ (out − base)² and the greatest magnitudes of the base, each model and out.
     """
     x, m, d, sign, agreed, u = work[0], work[1], work[2], work[3], work[4], work[5:]
@@ -386,8 +387,8 @@ def combine(base, models, own, drawn, elect, normalize, total, lam, out, found, 
         _load(base[begin:end], x)
         _greatest(found, 1, _most(base[begin:end]))
         for k in range(len(models)):
-            numbers = drawn[k, begin:end] if drawn.shape[1] else drawn[k]
-            stored = entries(models[k], begin, end, base)
+            numbers = entries(drawn[k], begin if drawn[k] else end, end, np.uint32)
+            stored = entries(models[k], begin, end, base.dtype)
             _update(x, stored, own[k], numbers, u[k, :n])
             _greatest(found, k + 2, _most(stored))
         for j in range(n):

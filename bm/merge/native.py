@@ -11,7 +11,7 @@ import os
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,9 +75,9 @@ class Kernel:
         return self.ready[kinds]
 
 
-def addresses(arrays: Sequence[Array]) -> Array:
-    """Where arrays of one type and length, in C order, begin, int64 [arrays]; they must live while this is in use."""
-    return np.array([array.__array_interface__["data"][0] for array in arrays], np.int64)
+def addresses(arrays: Iterable[Array | None]) -> Array:
+    """Where arrays in C order begin, 0 for None, int64 [arrays]; they must live while this is in use."""
+    return np.array([0 if a is None else a.__array_interface__["data"][0] for a in arrays], np.int64)
 
 
 sample, count, brackets = Kernel("sample"), Kernel("count"), Kernel("brackets")

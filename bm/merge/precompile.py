@@ -17,8 +17,8 @@ def compile_all() -> None:
                         work[1].view(np.uint32), work[0].view(np.uint8), work[0].view(np.uint64))  # fmt: skip
         native.select(rows, rows, ones, False, 1.0, out, found, work, work[2].view(stored))
         native.average(rows[0], native.addresses(rows), ones, 1.0, out[0], found[:3], work)
-        native.combine(rows[0], native.addresses(rows), np.ones((1, 6), np.float32), numbers[None], True, True, 1.0, 1.0, out[0],
-                       found[:4], work)  # fmt: skip
+        native.combine(rows[0], native.addresses(rows), np.ones((1, 6), np.float32), native.addresses([None]),
+                       True, True, 1.0, 1.0, out[0], found[:4], work)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ COLLECTED = 1 << 24  # scores inside brackets that are held at once
 ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
+_mine = threading.local()
 T = TypeVar("T")
 Measured = Literal["fisher", "regmean", "regmean_plus_plus", "activations", "second_moments"]
 Kind = Literal["pair", "two", "models", "directions", "task_vectors"]
@@ -303,9 +304,15 @@ class Tensors:
     def random_bits(self, k: int, start: int, stop: int) -> Array:
         """What `uniform` is made of: 32 random bits an element, uint32."""
         even = start & ~1  # the generator makes two numbers at a time
-        generator = np.random.Generator(np.random.PCG64DXSM(self.stream(k)).advance(even // 2))
-        pairs = generator.integers(0, np.iinfo(np.uint64).max, (stop - even + 1) // 2, np.uint64, endpoint=True)
+        generator = _generator()
+        generator.state = self._streams[k]
+        pairs = generator.advance(even // 2).random_raw((stop - even + 1) // 2)
         return pairs.astype("<u8", copy=False).view(np.uint32)[start - even : stop - even]
+
+    @cached_property
+    def _streams(self) -> list[Any]:
+        """How each model's generator begins."""
+        return [np.random.PCG64DXSM(self.stream(k)).state for k in range(len(self.models))]
 
     def stream(self, k: int) -> int:
         """The seed of model k's random numbers, 128 bits."""
@@ -339,6 +346,14 @@ class Tensors:
         for source in (self.base, *self.models):
             if isinstance(source, Releasing):
                 source.release()
+
+
+def _generator() -> "np.random.PCG64DXSM":
+    """This thread's own: to make one takes longer than to set its state."""
+    if not hasattr(_mine, "generator"):
+        _mine.generator = np.random.PCG64DXSM(0)
+    generator: np.random.PCG64DXSM = _mine.generator
+    return generator
 
 
 class TensorScores:
