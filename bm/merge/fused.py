@@ -93,7 +93,7 @@ class Fused:
             work = _work(4, self.tiling.columns)
             native.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
                           -start % step, step, out, work, work.view(np.int32))  # fmt: skip
-            self.tensors.forget(start, stop)
+            self.tensors.forget(start, stop, again=True)
 
         self.run.map(look, self._blocks)
         self._factors[self._key(score)] = factors
@@ -113,7 +113,7 @@ class Fused:
             keys, marks, eights = work[0].view(np.uint32), work[1].view(np.uint8), work[1].view(np.uint64)
             native.brackets(base, other, self._of(factors, block), score.signed, lows, highs, counts, inside, number,
                             keys, marks, eights)  # fmt: skip
-            self.tensors.forget(*self.tiling.span(block))
+            self.tensors.forget(*self.tiling.span(block), again=True)
             found = int(number[0])
             room[0] -= found
             return counts, inside[: found if room[0] > 0 else 0].copy(), found
@@ -158,7 +158,7 @@ class Fused:
             native.count(*self.pair(score.k, block), self._of(factors, block), score.signed,
                          place, counts, _work(1, self.tiling.columns).view(np.uint32))  # fmt: skip
             idle.append(counts)
-            self.tensors.forget(*self.tiling.span(block))
+            self.tensors.forget(*self.tiling.span(block), again=True)
 
         self.run.map(count, self._blocks)
         total: Array = sum(used[1:], start=used[0])

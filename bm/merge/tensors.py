@@ -51,6 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
+KEPT = 1 << 24  # entries of all models together that stay mapped between the passes over a tensor
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
 ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
@@ -334,8 +335,13 @@ class Tensors:
             self._scores[f] = scores
         return self._scores[f]
 
-    def forget(self, start: int, stop: int) -> None:
-        """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models."""
+    def forget(self, start: int, stop: int, again: bool = False) -> None:
+        """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models.
+
+        What will be looked at `again` stays where it is little: to map pages anew takes as long as to read them.
+        """
+        if again and self.elements * len(self._forgetting) <= KEPT:
+            return
         for forget in self._forgetting:
             forget(start, stop)
 
