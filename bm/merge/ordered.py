@@ -20,6 +20,7 @@ LARGE = 64 << 20  # bytes of a file from which on it is written past the page ca
 PAGE = mmap.PAGESIZE
 BUFFER = 2 << 20  # bytes that are written at once
 BUFFERS = 3  # of them, in one of which bytes are collected
+NEAR = 256 << 10  # bytes that are in a core's cache once they are copied, and are hashed from there
 _WAITING = 16  # pieces that may wait for their turn
 
 
@@ -124,9 +125,11 @@ class Ordered:
     def _take(self, shard: str) -> None:
         """Takes what follows on what has been taken."""
         while (ready := self._waiting.pop((shard, self._next[shard]), None)) is not None:
-            self._hash[shard].update(ready.data)
-            if shard in self._files:
-                self._files[shard].append(ready)
+            for begin in range(0, len(ready), NEAR):
+                part = ready[begin : begin + NEAR]
+                if shard in self._files:
+                    self._files[shard].append(part)
+                self._hash[shard].update(part.data)
             self._next[shard] += len(ready)
 
     def result(self) -> dict[str, str]:
