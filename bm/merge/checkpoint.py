@@ -3,6 +3,7 @@
 The format: eight bytes (little-endian length), that many bytes of JSON (name → dtype, shape, data_offsets), the data.
 """
 
+import ctypes
 import json
 import math
 import mmap
@@ -22,6 +23,8 @@ from bm.merge.dtypes import CODES, Dtype
 from bm.merge.lazy import Tensor
 
 INDEX = "model.safetensors.index.json"
+_madvise = ctypes.CDLL(None).madvise  # that of `mmap` keeps the interpreter's lock meanwhile
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
 
@@ -31,6 +34,8 @@ class Stored:
 
     file: FileIO
     memory: mmap.mmap
+    address: int
+    """Where the memory begins."""
     shape: tuple[int, ...]
     dtype: Dtype
     offset: int
@@ -48,7 +53,7 @@ class Stored:
         size, page = self.dtype.itemsize, mmap.PAGESIZE
         first, last = -(-(self.offset + start * size) // page), (self.offset + stop * size) // page
         if last > first:
-            self.memory.madvise(mmap.MADV_DONTNEED, first * page, (last - first) * page)
+            _madvise(self.address + first * page, (last - first) * page, mmap.MADV_DONTNEED)
 
     def read(self, start: int, stop: int) -> Tensor:
         """Flat elements [start, stop) in the stored dtype."""
@@ -107,10 +112,11 @@ def _header(file: FileIO) -> dict[str, Stored]:
         entries = json.loads(os.pread(file.fileno(), length, 8))
         entries.pop("__metadata__", None)
         memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        address = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
         tensors = {}
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
-            tensor = Stored(file, memory, tuple(entry["shape"]), CODES[entry["dtype"]], 8 + length + begin)
+            tensor = Stored(file, memory, address, tuple(entry["shape"]), CODES[entry["dtype"]], 8 + length + begin)
             if end - begin != tensor.elements * tensor.dtype.itemsize or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{name} does not fit the file")
             tensors[name] = tensor
