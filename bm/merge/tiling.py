@@ -15,7 +15,7 @@ from bm.merge.lazy import torch
 TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long enough to hide the cost of dispatch
 CUDA_TILE_ELEMENTS = 1 << 22  # 16 MiB: a kernel's launch is short beside it
 CUDA_THREADS = 4  # enough to read and launch while one waits; each has a tile and what its formula makes of it
-BLOCK_TILES = 8  # tiles read and written by one task; no result depends on it
+BLOCK_TILES = 20  # tiles read and written by one task; no result depends on it
 
 T = TypeVar("T")
 
@@ -123,5 +123,6 @@ class Tiling:
         return tiles.start * size, min(tiles.stop * size, self.elements)
 
     def blocks(self, length: int) -> list[range]:
-        """Runs of `length` consecutive tiles, the tasks of a pass."""
-        return [range(first, min(first + length, self.tiles)) for first in range(0, self.tiles, length)]
+        """Even runs of at most `length` consecutive tiles, the tasks of a pass."""
+        size = -(-self.tiles // max(1, -(-self.tiles // length)))
+        return [range(first, min(first + size, self.tiles)) for first in range(0, self.tiles, size or 1)]
