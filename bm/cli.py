@@ -87,7 +87,6 @@ def _parted(words: list[str]) -> tuple[list[str], list[str]]:
 def main() -> None:
     """Run a stage. Exit status 0 on success, 2 on a mistake in the input, 1 on a failed job or anything unforeseen."""
     atexit.register(gc.freeze)  # else the interpreter's last collection walks all of torch, for half a second
-    gc.disable()  # what is loaded first is no garbage
     try:
         _main(sys.argv[1:])
         sys.stdout.flush()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AT_ONCE = 1 << 18  # entries of all models together that are at work at once
 TOP = 1 << 16  # values of the upper or lower half of a score's bits
 SAMPLE = 1 << 17  # scores of which all are held
-SIGMAS = 4  # of the sample's error, on either side of a rank: a bracket misses once in a billion ranks
+SIGMAS = 4  # of the sample's error, on either side of a rank: a bracket misses once in 16,000 ranks, which are counted
 COLLECTED = 1 << 24  # scores inside brackets that are held at once
 
 

@@ -25,10 +25,11 @@ _WAITING = 16  # pieces that may wait for their turn
 
 
 class File:
-    """A file of known size, written in whole buffers by another thread, while the next one is filled.
+    """A file of known size, written from front to back by another thread, buffer by buffer, while the next is filled.
 
-    Past the page cache, if it is large and its file system can (O_DIRECT): a merge would copy each byte once more, throw
-    out of memory what others read, and stop whenever the kernel writes. `begin`: what stands before it stays.
+    It goes past the page cache, if it is large and its file system can (O_DIRECT). Else each byte would be copied once
+    more, push from memory what others read, and all would wait whenever the kernel writes. What stands before the byte
+    `begin` stays.
     """
 
     def __init__(self, path: Path, size: int, begin: int, writer: Executor) -> None:
@@ -37,22 +38,25 @@ class File:
             os.truncate(self.number, size)
         self.written = begin // PAGE * PAGE
         """Bytes from the front that the kernel has taken."""
-        self._size, self._writer = size, writer
-        self._skipped, self._place, self._filled = self.written, self.written, 0
+        self._left, self._skipped, self._writer = size, self.written, writer
+        self._place, self._filled = self.written, 0
         self._buffer, self._full = _buffer(), deque[Future[Array]]()
-        self._direct(size >= LARGE)
+        self._straight = size >= LARGE and self._direct(getattr(os, "O_DIRECT", 0))
 
-    def _direct(self, wanted: bool) -> None:
-        """O_DIRECT takes whole pages, so what is left at the end goes without."""
-        flags, direct = fcntl.fcntl(self.number, fcntl.F_GETFL), getattr(os, "O_DIRECT", 0)
+    def _direct(self, flag: int) -> bool:
+        """Sets O_DIRECT, or with 0 takes it back; whether the file system has it."""
+        flags = fcntl.fcntl(self.number, fcntl.F_GETFL) & ~getattr(os, "O_DIRECT", 0)
         try:
-            fcntl.fcntl(self.number, fcntl.F_SETFL, flags | direct if wanted else flags & ~direct)
+            fcntl.fcntl(self.number, fcntl.F_SETFL, flags | flag)
         except OSError as problem:
             if problem.errno != errno.EINVAL:
                 raise
+            return False
+        return bool(flag)
 
     def append(self, piece: Array) -> None:
-        """Bytes, uint8, that follow on those before."""
+        """Bytes, uint8, that follow on those before; with the last ones the file is whole."""
+        self._left -= len(piece)
         skipped = min(len(piece), self._skipped)
         self._skipped -= skipped
         piece = piece[skipped:]
@@ -63,6 +67,8 @@ class File:
             piece = piece[count:]
             if self._filled == BUFFER:
                 self._next()
+        if not self._left:
+            self._finish()
 
     def _next(self) -> None:
         """Hands on what is filled, and waits for a buffer that is empty."""
@@ -71,20 +77,25 @@ class File:
         self._buffer = _buffer() if len(self._full) < BUFFERS else self._full.popleft().result()
 
     def _write(self, buffer: Array, size: int, place: int) -> Array:
-        if size % PAGE:
-            self._direct(False)
         done = 0
         while done < size:
-            done += os.pwrite(self.number, buffer[done:size].data, place + done)
+            try:
+                done += os.pwrite(self.number, buffer[done:size].data, place + done)
+            except OSError as problem:
+                if problem.errno != errno.EINVAL or not self._straight:
+                    raise
+                self._straight = self._direct(0)  # the end of a file is no whole page, and a file system may want more
         self.written = place + size
         return buffer
 
-    def finish(self) -> None:
-        """Writes what is left."""
+    def _finish(self) -> None:
+        """Writes what is left, and gives the buffers back."""
         if self._filled:
             self._next()
         for full in self._full:
             full.result()
+        self._full.clear()
+        self._buffer = self._buffer[:0]
 
 
 def _buffer() -> Array:
@@ -138,6 +149,4 @@ class Ordered:
             self._take(shard)  # what came as the last one before it was about to leave
         if self._waiting:
             raise RuntimeError(f"pieces of {sorted({shard for shard, _ in self._waiting})} were never reached")
-        for file in self._files.values():
-            file.finish()
         return {shard: digest.hexdigest() for shard, digest in self._hash.items()}

@@ -1,6 +1,5 @@
 """One job of a sweep, in whatever process its launcher runs it: done, or failed with its traceback in its folder."""
 
-import gc
 import json
 import os
 import time
@@ -99,7 +98,6 @@ def _command(stage: str, composed: DictConfig) -> tuple[float | None, Path | Non
     from bm import commands
 
     began, config = time.time(), settings(stage, composed)
-    gc.enable()
     result = getattr(commands, stage)(config)
     if stage != "run":
         return result, None

@@ -159,12 +159,13 @@ def test_measurements(experts, student, tmp_path):
 CHILD = """
 import os, random, signal, sys
 from pathlib import Path
-from bm.merge import tiling, merge, sinks
+from bm.merge import tiling, merge, ordered, sinks
 from bm.merge.order import parse
 from bm.plan.live import Live
 from tests.merge.folders import FUSION, Settings
 
 tiling.TILE_ELEMENTS, sinks.FLUSH_BYTES = 64, 20_000
+ordered.LARGE, ordered.BUFFER = 0, 8192  # past the page cache, in many pieces
 root, work, deadly, at_name = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "name"
 names = ["math", "science", "coding"]
 calls = []
