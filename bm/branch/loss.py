@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bm.losses import Likeliest, cross_entropy, sft
+from bm.losses import NEAR, Likeliest, cross_entropy, sft
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 CHUNK = 512
@@ -111,30 +111,31 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         size = min(at_a_time(len(weight)), len(hidden))
-        room = hidden.new_empty(size, len(weight)) if hidden.dtype == wide else None
+        room = hidden.new_empty(size, len(weight))
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
+        narrow = weight.new_empty(weight.shape) if ctx.needs_input_grad[1] and weight.dtype != wide else None
         total = hidden.new_zeros((), dtype=wide)
         for start in range(0, len(hidden), max(1, size)):
             end = min(start + size, len(hidden))
             part = hidden[start:end]
             taught = None if told is None else told.said(start, end, wide)
             more = {name: values[start:end] for name, values in rows.items()}
-            if room is None:
-                products = (part @ weight.t()).to(wide)
+            products = torch.mm(part, weight.t(), out=room[: end - start])
+            if loss is sft and head.plain:
+                value, error = cross_entropy(products, targets[start:end]), products
             else:
-                products = torch.mm(part, weight.t(), out=room[: end - start])
-            asked = partial(loss, **more) if more else loss
-            value, error = _differentiated(products, targets[start:end], head, asked, taught)
+                asked = partial(loss, **more) if more else loss
+                value, error = _differentiated(products.to(wide), targets[start:end], head, asked, taught)
+                error = error.to(hidden.dtype)
             total += value
-            error = error.to(hidden.dtype)
             torch.mm(error, weight, out=hidden_gradient[start:end])
             if weight_gradient is None:  # the head is frozen
                 continue
             if weight.dtype == wide:
                 weight_gradient.addmm_(error.t(), part, alpha=1 / denominator)
             else:
-                weight_gradient.add_(error.t() @ part, alpha=1 / denominator)
+                _add(torch.mm(error.t(), part, out=narrow), weight_gradient, 1 / denominator)
         of_weight = None if weight_gradient is None else weight_gradient.to(weight.dtype)
         ctx.save_for_backward(hidden_gradient.div_(denominator), of_weight)
         ctx.scale = 1.0
@@ -150,12 +151,17 @@ class _ChunkedLoss(torch.autograd.Function):
         return hidden_gradient, weight_gradient, *[None] * 6
 
 
+def _add(narrow: Tensor, wide: Tensor, factor: float) -> None:
+    """wide += factor·narrow, [V, H]; on a CPU some rows at a time, as they are widened in memory of their own."""
+    rows = max(1, NEAR // wide.shape[1] if wide.device.type == "cpu" else len(wide))
+    for i in range(0, len(wide), rows):
+        wide[i : i + rows].add_(narrow[i : i + rows], alpha=factor)
+
+
 def _differentiated(
     products: Tensor, targets: Tensor, head: Head, loss: Loss, taught: Tensor | Likeliest | None
 ) -> tuple[Tensor, Tensor]:
     """A chunk's loss and its gradient with respect to the products [S, V] of hidden states and weight."""
-    if loss is sft and head.plain:
-        return cross_entropy(products, targets)
     with torch.enable_grad():
         logits = head.of(products.requires_grad_())
         if taught is None:
