@@ -1,6 +1,6 @@
 """One process of the training benchmark: documents through `bm.branch`; prints what it took as JSON.
 
-python -m experiments.speed.branch_ours MODEL WORK [LENGTH]       the 64 documents, or one of LENGTH tokens
+python -m experiments.speed.branch_ours MODEL WORK all|LENGTH PRECISION      the 64 documents, or one of LENGTH tokens
 """
 
 import csv
@@ -51,11 +51,13 @@ def peak_rss_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
 
 
-def main(model: Path, work: Path, workload: Sequence[Document], longest: int, checkpointing: str) -> dict[str, Any]:
+def main(
+    model: Path, work: Path, workload: Sequence[Document], longest: int, checkpointing: str, precision: str
+) -> dict[str, Any]:
     """Seconds of Lightning's whole fit (model loading included), tokens, peak memory and median FLOP utilisation."""
     rows = [(text(prompt), text(response[:-1])) for prompt, response in workload]
     sizes = f"branch.sequence_length={longest}", f"trainer.activation_checkpointing={checkpointing}"
-    facts, seconds = trained(model, work, rows, *sizes)
+    facts, seconds = trained(model, work, rows, *sizes, f"trainer.precision={precision}")
     with (work / "metrics.csv").open() as file:
         utilisation = sorted(float(row["flop_utilisation"]) for row in csv.DictReader(file))
     return {
@@ -68,8 +70,8 @@ def main(model: Path, work: Path, workload: Sequence[Document], longest: int, ch
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    folder, place, what = sys.argv[1:]
+    folder, place, what, precision = sys.argv[1:]
     workload, longest, checkpointing = (
         (documents(), LONGEST, "none") if what == "all" else (one(int(what)), int(what), "full")
     )
-    print(json.dumps(main(Path(folder), Path(place), workload, longest, checkpointing)))
+    print(json.dumps(main(Path(folder), Path(place), workload, longest, checkpointing, precision)))

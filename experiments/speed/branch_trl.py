@@ -1,6 +1,6 @@
 """One process of the training benchmark: the same documents through TRL's SFTTrainer; prints what it took as JSON.
 
-python -m experiments.speed.branch_trl MODEL WORK padded|packed
+python -m experiments.speed.branch_trl MODEL WORK padded|packed PRECISION
 """
 
 import json
@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from experiments.speed.branch_workload import LONGEST, documents
 
 
-def main(model: str, work: str, mode: str) -> dict[str, float]:
+def main(model: str, work: str, mode: str, precision: str) -> dict[str, float]:
     """Seconds of `SFTTrainer.train`, tokens that are not padding, peak memory."""
     workload = documents()
     rows = [{"input_ids": p + r, "completion_mask": [0] * len(p) + [1] * len(r)} for p, r in workload]
@@ -25,7 +25,8 @@ def main(model: str, work: str, mode: str) -> dict[str, float]:
     )
     config = SFTConfig(
         output_dir=work, max_length=LONGEST, num_train_epochs=1, learning_rate=1e-5, report_to=[], logging_steps=1000,
-        save_strategy="no", use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True, **shape,
+        save_strategy="no", use_cpu=True, bf16=precision == "bf16-mixed", gradient_checkpointing=False,
+        disable_tqdm=True, **shape,
     )  # fmt: skip
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), args=config,

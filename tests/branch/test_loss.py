@@ -1,11 +1,14 @@
 """The label-only loss against the plain one."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from bm.branch import loss as module
-from bm.branch.loss import Head, chunked_loss
+from bm.branch.loss import Head, Loss, chunked_loss
+from bm.losses import sft, tokens
 
 
 def data(labels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,6 +35,25 @@ def test_equals_cross_entropy(labels: int) -> None:
     torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=0)
     for ours_, expected_ in zip(grads, expected, strict=True):
         torch.testing.assert_close(ours_, expected_, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("near", [1, 40, 1 << 19])
+@pytest.mark.parametrize("loss", [sft, partial(sft)])
+def test_half_precision_is_widened_where_it_matters(monkeypatch: pytest.MonkeyPatch, near: int, loss: Loss) -> None:
+    """bf16 products, softmax and sums in fp32, whichever way and however many rows at a time: near float64."""
+    for place in (tokens, module):
+        monkeypatch.setattr(place, "NEAR", near)
+    monkeypatch.setattr(module, "CHUNK", 64)
+    hidden, weight, targets = data(700, torch.bfloat16)
+    ours = chunked_loss(hidden, Head(weight), targets, 3.0, loss)
+    grads = torch.autograd.grad(ours, (hidden, weight))
+    logits = (hidden @ weight.t()).double()  # rounded as ours are
+    plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / 3.0
+    expected = torch.autograd.grad(plain, (hidden, weight))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=0)
+    for ours_, expected_ in zip(grads, expected, strict=True):
+        torch.testing.assert_close(ours_, expected_, rtol=2e-2, atol=2e-2)
 
 
 def test_scaled_and_capped_logits() -> None:
