@@ -11,6 +11,7 @@ from bm.merge.lazy import Tensor, torch
 from bm.merge.sources import Source
 
 Array: TypeAlias = npt.NDArray[Any]
+CHUNK = 1 << 10  # entries in a kernel's buffers: a few of them stay in the nearest cache
 _mine = threading.local()
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from bm.errors import UserError
 from bm.merge import native
-from bm.merge.arrays import Array, as_float, held, stored, to_torch, widened
+from bm.merge.arrays import CHUNK, Array, as_float, held, stored, to_torch, widened
 from bm.merge.dtypes import Dtype
 from bm.merge.lazy import Tensor
-from bm.merge.native import CHUNK, addresses
+from bm.merge.native import addresses
 from bm.merge.scores import Change
 from bm.merge.sources import Source
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from bm.merge.arrays import CHUNK
 from bm.merge.compiling import bits, entries, njit, number
-from bm.merge.native import CHUNK
 
 SUMMED = 512  # entries whose sum is taken in float32
 INFINITE, MAGNITUDE, SIGN = np.uint32(0x7F800000), np.uint32(0x7FFFFFFF), np.uint32(0x80000000)

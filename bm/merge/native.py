@@ -20,10 +20,9 @@ import llvmlite  # type: ignore[import-untyped]
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 
-from bm.merge.arrays import Array
+from bm.merge.arrays import CHUNK, Array
 from bm.progress import say
 
-CHUNK = 1 << 10  # entries in a kernel's buffers: a few of them stay in the nearest cache
 FOLDERS = (
     Path(__file__).parent / "__pycache__" / "kernels",
     Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "bm" / "kernels",
@@ -88,7 +87,7 @@ select, average, combine = Kernel("select"), Kernel("average"), Kernel("combine"
 def _made_of() -> "hashlib._Hash":
     """What all kernels' code depends on."""
     features = llvm.get_host_cpu_features().flatten()
-    made_of = hashlib.sha256(f"{llvmlite.__version__}\0{llvm.get_host_cpu_name()}\0{features}".encode())
+    made_of = hashlib.sha256(f"{llvmlite.__version__}\0{llvm.get_host_cpu_name()}\0{features}\0{CHUNK}".encode())
     for source in ("kernels.py", "compiling.py", "native.py"):
         made_of.update(Path(__file__).with_name(source).read_bytes())
     return made_of

@@ -3,11 +3,12 @@
 import numpy as np
 
 from bm.merge import native
+from bm.merge.arrays import CHUNK
 
 
 def compile_all() -> None:
     """Compiles every kernel for the types that models are stored and merged in: bfloat16 and float32."""
-    ones, work, found = np.ones(1, np.float32), np.zeros((6, native.CHUNK), np.float32), np.empty(5)
+    ones, work, found = np.ones(1, np.float32), np.zeros((6, CHUNK), np.float32), np.empty(5)
     numbers, counts, place = np.zeros(1, np.uint32), np.zeros((1, 1 << 16), np.int64), np.zeros(0, np.int8)
     for stored, merged in ((np.uint16, np.uint16), (np.uint16, np.float32), (np.float32, np.float32)):
         rows, out = np.ones((1, 1), stored), np.ones((1, 1), merged)

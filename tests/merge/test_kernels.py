@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bm.errors import UserError
 from bm.merge import native
-from bm.merge.arrays import from_torch, to_torch
+from bm.merge.arrays import CHUNK, from_torch, to_torch
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.fused import Fused
 from bm.merge.methods import (
@@ -126,7 +126,7 @@ def test_entries_of_any_type_pass_through_numpy(dtype):
 def test_bfloat16_is_rounded_to_nearest_even():
     numbers = np.array([1.00390625, 1.01171875, 1.0039063, -3.4e38, 1e-40], np.float32)
     out = np.empty(len(numbers), np.uint16)
-    found, work = np.empty(3), np.empty((2, native.CHUNK), np.float32)
+    found, work = np.empty(3), np.empty((2, CHUNK), np.float32)
     native.average(numbers[:0], native.addresses([numbers]), np.ones(1, np.float32), 1.0, out, found, work)
     assert torch.equal(to_torch(out, Dtype.bfloat16), torch.from_numpy(numbers).bfloat16())
 
