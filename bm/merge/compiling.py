@@ -1,25 +1,13 @@
 """The merge kernels made into machine code by numba. Imported where a kernel is compiled, and nowhere else."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-
-_BLAS = "scipy.linalg.cython_blas"
-if (
-    _BLAS not in sys.modules
-):  # numba asks for it while it loads, 0.15 s, to speed up a convolution that nobody here uses
-    sys.modules[_BLAS] = None  # type: ignore[assignment]
-try:
-    import numba.np.arraymath  # noqa: F401  # which asks
-    from numba import cfunc, from_dtype, njit, types
-    from numba.extending import intrinsic
-    from numba.np.arrayobj import make_array, populate_array
-finally:
-    if sys.modules[_BLAS] is None:
-        del sys.modules[_BLAS]
+from numba import cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 __all__ = ["bits", "entries", "machine_code", "njit", "number"]
 

@@ -165,7 +165,8 @@ def _write(
             root.forget(start, stop)
         bar.advance((stop - start) * item.dtype.itemsize)
 
-    run.map(block, tiling.blocks(run.block_tiles))
+    read = max((len(root.tensors.models) + 1 for root in roots if isinstance(root, Step)), default=1)
+    run.map(block, run.blocks(tiling, read + len(roots)))
     return item, roots
 
 

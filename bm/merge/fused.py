@@ -34,7 +34,7 @@ class Fused:
 
     def __init__(self, tensors: "Tensors") -> None:
         self.tensors, self.tiling, self.run = tensors, tensors.tiling, tensors.run
-        self._blocks = self.tiling.blocks(self.run.block_tiles)
+        self._pairs = self.run.blocks(self.tiling, 2)
         self._factors: dict[int | None, Array] = {}
 
     def rows(self, source: Source | None, block: range) -> Array:
@@ -93,9 +93,9 @@ class Fused:
             work = _work(4, self.tiling.columns)
             native.sample(*self.pair(score.k, block), self._of(factors, block), measure, score.signed,
                           -start % step, step, out, work, work.view(np.int32))  # fmt: skip
-            self.tensors.forget(start, stop, again=True)
+            self.tensors.forget_pair(score.k, start, stop)
 
-        self.run.map(look, self._blocks)
+        self.run.map(look, self._pairs)
         self._factors[self._key(score)] = factors
         return keys
 
@@ -113,12 +113,12 @@ class Fused:
             keys, marks, eights = work[0].view(np.uint32), work[1].view(np.uint8), work[1].view(np.uint64)
             native.brackets(base, other, self._of(factors, block), score.signed, lows, highs, counts, inside, number,
                             keys, marks, eights)  # fmt: skip
-            self.tensors.forget(*self.tiling.span(block), again=True)
+            self.tensors.forget_pair(score.k, *self.tiling.span(block))
             found = int(number[0])
             room[0] -= found
             return counts, inside[: found if room[0] > 0 else 0].copy(), found
 
-        parts = self.run.map(look, self._blocks)
+        parts = self.run.map(look, self._pairs)
         keys = np.concatenate([inside for _, inside, _ in parts])
         whole = len(keys) == sum(found for _, _, found in parts)
         below, up_to = sum((counts for counts, _, _ in parts), start=np.zeros((len(ranks), 2), np.int64)).T
@@ -158,9 +158,9 @@ class Fused:
             native.count(*self.pair(score.k, block), self._of(factors, block), score.signed,
                          place, counts, _work(1, self.tiling.columns).view(np.uint32))  # fmt: skip
             idle.append(counts)
-            self.tensors.forget(*self.tiling.span(block), again=True)
+            self.tensors.forget_pair(score.k, *self.tiling.span(block))
 
-        self.run.map(count, self._blocks)
+        self.run.map(count, self._pairs)
         total: Array = sum(used[1:], start=used[0])
         return total
 

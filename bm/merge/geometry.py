@@ -18,6 +18,8 @@ ENTRIES = 1 << 21
 """About as many entries of each model are read."""
 PIECES = 8
 """From this many places of a tensor."""
+AT_ONCE = 1 << 15
+"""Entries of each model that are at work."""
 BASE = "the base"
 
 
@@ -45,15 +47,17 @@ def geometry(models: Sequence[Path], base: Path) -> Geometry | None:
         gram = np.zeros((len(models) + 1, len(models) + 1))
         opposed, changed = np.zeros((2, len(models), len(models)))
         for name in names:
-            start = _sampled(opened[BASE][name], share)
-            updates = np.stack([_sampled(opened[str(i)][name], share) - start for i in range(len(models))])
-            weight = opened[BASE][name].elements / len(start)
-            rows = np.concatenate([updates, start[None]])
-            gram += weight * (rows @ rows.T)
-            signs = np.sign(updates)
-            agreement, both = signs @ signs.T, np.abs(signs) @ np.abs(signs).T
-            opposed += weight * (both - agreement) / 2
-            changed += weight * both
+            stored = [_sampled(opened[folder][name], share) for folder in folders]
+            weight = opened[BASE][name].elements / len(stored[-1])
+            for first in range(0, len(stored[-1]), AT_ONCE):
+                rows = np.stack([as_float(entries[first : first + AT_ONCE]).astype(np.float64) for entries in stored])
+                updates = rows[:-1]
+                updates -= rows[-1]
+                gram += weight * (rows @ rows.T)
+                signs = np.sign(updates)
+                agreement, both = signs @ signs.T, np.abs(signs) @ np.abs(signs).T
+                opposed += weight * (both - agreement) / 2
+                changed += weight * both
     lengths = np.sqrt(gram.diagonal())
     pairs = list(combinations(range(len(models)), 2))
     if not lengths[:-1].all() or not all(changed[i, j] for i, j in pairs):
@@ -66,13 +70,12 @@ def geometry(models: Sequence[Path], base: Path) -> Geometry | None:
 
 
 def _sampled(tensor: Stored, share: float) -> Array:
-    """Entries [n] of a tensor in float64: all of it, or `share` of it in pieces."""
+    """Entries [n] of a tensor as they are stored: all of it, or `share` of it in pieces."""
     size = max(1, round(share * tensor.elements / PIECES))
     if share == 1.0 or size * PIECES >= tensor.elements:
-        entries = as_float(tensor.stored(0, tensor.elements)).astype(np.float64)
+        entries = tensor.stored(0, tensor.elements).copy()
     else:
         step = tensor.elements // PIECES
-        pieces = [tensor.stored(i * step, i * step + size) for i in range(PIECES)]
-        entries = as_float(np.concatenate(pieces)).astype(np.float64)
+        entries = np.concatenate([tensor.stored(i * step, i * step + size) for i in range(PIECES)])
     tensor.forget(0, tensor.elements)  # the kernel maps much more around what is looked at
     return entries

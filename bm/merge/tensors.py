@@ -186,8 +186,9 @@ class Tensors:
         self._scores: dict[Hashable, Tensor] = {}
         self._rows: dict[Hashable, tuple[Tensor, list[bool]]] = {}
         self._lock = threading.Lock()
-        sources: tuple[object, ...] = (base, *self.models)
-        self._forgetting = [source.forget for source in sources if isinstance(source, Forgetting)]
+        sources: list[tuple[int | None, object]] = [(None, base), *enumerate(self.models)]
+        self._forgetting = {k: source.forget for k, source in sources if isinstance(source, Forgetting)}
+        """How to let go of the base (None) and the models."""
 
     @classmethod
     def held(cls, base: Tensor | None, models: Sequence[Tensor], name: str = "tensor", **options: Any) -> "Tensors":
@@ -222,7 +223,7 @@ class Tensors:
     def map(self, f: Callable[[Tile], T]) -> list[T]:
         """f of every tile, in tile order."""
         parts = self.run.map(
-            lambda block: [f(tile) for tile in self.tiles(block)], self.tiling.blocks(self.run.block_tiles)
+            lambda block: [f(tile) for tile in self.tiles(block)], self.run.blocks(self.tiling, len(self.models) + 1)
         )
         return [value for part in parts for value in part]
 
@@ -331,19 +332,22 @@ class Tensors:
                 for tile in self.tiles(block):
                     scores[tile.start : tile.stop] = f(tile).reshape(-1)
 
-            self.run.map(fill, self.tiling.blocks(self.run.block_tiles))
+            self.run.map(fill, self.run.blocks(self.tiling, len(self.models) + 1))
             self._scores[f] = scores
         return self._scores[f]
 
-    def forget(self, start: int, stop: int, again: bool = False) -> None:
-        """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models.
-
-        What will be looked at `again` stays where it is little: to map pages anew takes as long as to read them.
-        """
-        if again and self.elements * len(self._forgetting) <= KEPT:
-            return
-        for forget in self._forgetting:
+    def forget(self, start: int, stop: int) -> None:
+        """Lets go of what was read of [start, stop): memory stays flat, however large a tensor, and many the models."""
+        for forget in self._forgetting.values():
             forget(start, stop)
+
+    def forget_pair(self, k: int, start: int, stop: int) -> None:
+        """Lets go of the base and model k, which will be looked at again; not where all are so little that they may
+        stay: to map pages anew takes as long as to read them."""
+        if self.elements * len(self._forgetting) > KEPT:
+            for source in (None, k):
+                if source in self._forgetting:
+                    self._forgetting[source](start, stop)
 
     def release(self) -> None:
         """Gives back what is held of scores, here and in earlier steps of the merge."""
@@ -400,7 +404,7 @@ class TensorScores:
             return summed
 
         tensors = self.tensors
-        return torch.stack(tensors.run.map(block, tensors.tiling.blocks(tensors.run.block_tiles))).sum(0)
+        return torch.stack(tensors.run.map(block, tensors.run.blocks(tensors.tiling, len(tensors.models) + 1))).sum(0)
 
     def each(self, f: Callable[[Tensor], None]) -> None:
         self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))

@@ -16,6 +16,7 @@ TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long eno
 CUDA_TILE_ELEMENTS = 1 << 22  # 16 MiB: a kernel's launch is short beside it
 CUDA_THREADS = 4  # enough to read and launch while one waits; each has a tile and what its formula makes of it
 BLOCK_TILES = 20  # tiles read and written by one task; no result depends on it
+ARRAYS = 4  # from which on it takes fewer, so that memory stays flat
 
 T = TypeVar("T")
 
@@ -68,10 +69,10 @@ class Compute:
     def tile_size(self) -> int:
         return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.startswith("cuda") else TILE_ELEMENTS)
 
-    @property
-    def block_tiles(self) -> int:
-        """Tiles that one task reads and writes."""
-        return self.task_tiles or (1 if self.device.startswith("cuda") else BLOCK_TILES)
+    def blocks(self, tiling: "Tiling", arrays: int) -> list[range]:
+        """The tasks of a pass that has entries of this many arrays at work: of many it takes fewer at a time."""
+        tiles = self.task_tiles or (1 if self.device.startswith("cuda") else BLOCK_TILES)
+        return tiling.blocks(max(1, tiles * ARRAYS // max(ARRAYS, arrays)))
 
     @property
     def threads(self) -> int:

@@ -230,6 +230,21 @@ def test_machine_code_that_is_not_whole_or_not_ones_own_is_made_anew(tmp_path):
     assert called("/proc/nowhere") == (f"{keys} True", 1)
 
 
+def test_a_kernel_that_makes_arrays_is_refused():
+    """It would call numba where that is not loaded."""
+    from bm.merge import compiling
+
+    @compiling.njit(error_model="numpy", forceinline=True)
+    def making(out):
+        made = np.empty(len(out), np.float32)
+        for j in range(len(out)):
+            made[j] = out[j]
+        out[0] = made.sum()
+
+    with pytest.raises(RuntimeError, match="may raise, or makes arrays"):
+        compiling.machine_code(making, [("f", 1)])
+
+
 def test_an_array_that_is_not_in_order_is_refused():
     with pytest.raises(ValueError, match="not in C order"):
         native.count(np.ones((4, 4), np.float32).T)
