@@ -85,11 +85,7 @@ class Climb:
             run = Compute(dtype_of(parameter.dtype), str(parameter.device))
             tensors = Tensors(name, None, models, names=list(self.sources), statistics=known, run=run)
             apply = regmean(tensors, alpha=self.alpha)
-            tiles = [
-                apply(tile)
-                for block in run.blocks(tensors.tiling, len(tensors.models) + 1)
-                for tile in tensors.tiles(block)
-            ]
+            tiles = tensors.map(apply)
             parameter.copy_(torch.cat([t for t in tiles if isinstance(t, torch.Tensor)]).view(parameter.shape))
 
     @contextmanager

@@ -27,7 +27,7 @@ def fused(left, right, name="tensor", run=None, **parameters):
     """The fused tensor in float32 and the mask of what was taken, from tiles."""
     tensors = Tensors.held(left, [right], name, run=run or Compute())
     apply = arcee_fusion(tensors, **{"lam": 1.5, "variant": "exact", "difference": "absolute"} | parameters)
-    parts = [apply(tile) for block in tensors.run.blocks(tensors.tiling, 2) for tile in tensors.tiles(block)]
+    parts = tensors.map(apply)
     taken = torch.cat([part.taken.reshape(-1) for part in parts]).bool()
     merged = torch.cat([torch.where(p.taken.bool(), p.other, p.base).reshape(-1) for p in parts])
     return merged.reshape(left.shape), taken.reshape(left.shape)

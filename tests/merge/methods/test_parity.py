@@ -24,7 +24,7 @@ SEEDS = {name: seed for seed, name in enumerate(METHODS)}
 def merged(tensors: Tensors, method) -> torch.Tensor:
     """The whole merged tensor, tile by tile."""
     apply = method(tensors)
-    tiles = [apply(tile) for block in tensors.run.blocks(tensors.tiling, 2) for tile in tensors.tiles(block)]
+    tiles = tensors.map(apply)
     return torch.cat(tiles).view(tensors.shape)
 
 
