@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bm.losses import NEAR, Likeliest, cross_entropy, sft
+from bm.losses import Likeliest, cross_entropy, near, sft
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 CHUNK = 512
@@ -153,7 +153,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 def _add(narrow: Tensor, wide: Tensor, factor: float) -> None:
     """wide += factor·narrow, [V, H]; on a CPU some rows at a time, as they are widened in memory of their own."""
-    rows = max(1, NEAR // wide.shape[1] if wide.device.type == "cpu" else len(wide))
+    rows = near(wide)
     for i in range(0, len(wide), rows):
         wide[i : i + rows].add_(narrow[i : i + rows], alpha=factor)
 

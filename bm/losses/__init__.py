@@ -19,9 +19,9 @@ from bm.losses.distributions import Likeliest as Likeliest
 from bm.losses.distributions import distributions as distributions
 from bm.losses.relations import contrast as contrast
 from bm.losses.relations import rkd as rkd
-from bm.losses.tokens import NEAR as NEAR
 from bm.losses.tokens import cross_entropy as cross_entropy
 from bm.losses.tokens import gkd as gkd
 from bm.losses.tokens import kd as kd
+from bm.losses.tokens import near as near
 from bm.losses.tokens import pckd as pckd
 from bm.losses.tokens import sft as sft

@@ -20,12 +20,19 @@ def sft(logits: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
+def near(values: Tensor) -> int:
+    """Rows of [S, V] that are worked on at a time: on a CPU what stays in a core's cache, elsewhere, and of tensors
+    without data, by which memory is planned, all."""
+    real = values.device.type == "cpu" and type(values) in (Tensor, torch.nn.Parameter)
+    return max(1, NEAR // values.shape[1] if real else len(values))
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """`sft` in fp32 or wider; its gradient softmax(z) − 1[y] takes the place of the logits, in their dtype.
 
     On a CPU a few rows at a time, which stay in a core's cache from the first of the passes over them to the last.
     """
-    rows = max(1, NEAR // logits.shape[1] if logits.device.type == "cpu" else len(logits))
+    rows = near(logits)
     total = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
     for i in range(0, len(logits), rows):
         total += _cross_entropy(logits[i : i + rows], targets[i : i + rows])
