@@ -29,7 +29,7 @@ FOLDERS = (
     Path(tempfile.gettempdir()) / f"bm-kernels-{os.getuid()}",
 )
 Kind: TypeAlias = tuple[str, int]
-"""Of an argument: numpy's letter for its type, and the dimensions of an array, 0 for a number."""
+"""The kind of an argument: numpy's character code for its type, and how many dimensions it has, 0 for a number."""
 _loading = threading.RLock()
 
 
