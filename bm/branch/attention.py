@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from bm.branch.parallel import heads_for_tokens, tokens_for_heads
+from bm.branch.shapes import evened
 
 ISOLATED = "bm_isolated"
 """The name under which transformers knows this attention."""
@@ -39,6 +40,10 @@ class Segments:
     @classmethod
     def of(cls, lengths: Sequence[int], group: dist.ProcessGroup | None = None) -> "Segments":
         return cls(lengths, torch.tensor([0, *lengths]).cumsum(0).to(torch.int32), group)
+
+    def padded(self, tokens: int) -> "Segments":
+        """With a segment of padding behind the others, if there is any."""
+        return Segments.of([*self.lengths, tokens], self.group) if tokens else self
 
     def to(self, device: torch.device) -> "Segments":
         return replace(self, starts=self.starts.to(device, non_blocking=True))
@@ -86,13 +91,18 @@ def sdpa_varlen(
 ) -> Tensor:  # fmt: skip
     """PyTorch's fused attention, segment by segment, on any device: [1, heads, T, D]."""
     parts = (torch.split(x, list(segments.lengths), dim=2) for x in (query, key, value))
-    outputs = [
-        _windowed(q, k, v, scaling, dropout, window)
-        if window and q.shape[2] > window
-        else scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(*parts, strict=True)
-    ]
+    outputs = [_causal(q, k, v, scaling, dropout, window) for q, k, v in zip(*parts, strict=True)]
     return torch.cat(outputs, dim=2)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
+    """One segment. Zeros behind it change nothing, as no token sees a later one."""
+    length = q.shape[2]
+    q, k, v = (evened(x, 2) for x in (q, k, v))
+    if window and length > window:
+        return _windowed(q, k, v, scaling, dropout, window)[:, :, :length]
+    output = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
+    return output[:, :, :length]
 
 
 def _windowed(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int) -> Tensor:

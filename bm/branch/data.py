@@ -18,6 +18,7 @@ from bm.branch.attention import Segments
 from bm.branch.documents import Documents, Traces
 from bm.branch.packing import best_fit_decreasing
 from bm.branch.parallel import Place
+from bm.branch.shapes import lacking
 from bm.config import Branch, asks
 from bm.errors import UserError
 
@@ -52,6 +53,12 @@ class MicroBatch:
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved)
 
+    def evened(self) -> "MicroBatch":
+        """With padding behind it where shapes cost (`bm.branch.shapes`) and no ranks share it."""
+        padding = lacking(self.ids, 1) if self.segments.group is None else 0
+        ids, positions = (pad(x, (0, padding)) for x in (self.ids, self.positions))
+        return replace(self, ids=ids, positions=positions, segments=self.segments.padded(padding))
+
     def stretch(self, place: Place) -> "MicroBatch":
         """This rank's equal share of the tokens, where ranks share packs; the segments still tell of all of them."""
         if place.sequence_group is None or place.sequence_size == 1:
@@ -60,9 +67,8 @@ class MicroBatch:
         size = (self.ids.shape[1] + padding) // place.sequence_size
         first = place.sequence_rank * size
         mine = (self.labelled >= first) & (self.labelled < first + size)
-        lengths = [*self.segments.lengths, *[padding] * bool(padding)]  # padding is a segment of its own
         ids, positions = (pad(x, (0, padding))[:, first : first + size] for x in (self.ids, self.positions))
-        segments = Segments.of(lengths, place.sequence_group)
+        segments = replace(self.segments.padded(padding), group=place.sequence_group)
         of_labels: dict[str, Any] = {name: getattr(self, name)[mine] for name in ("targets", "owner", "places")}
         labelled = self.labelled[mine] - first
         return replace(self, ids=ids, positions=positions, segments=segments, labelled=labelled, **of_labels)

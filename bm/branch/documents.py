@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from bm import parquet
 from bm.branch.chat import Rendered, check_template, coloured, lint, render
 from bm.config import Branch
 from bm.errors import UserError
@@ -76,7 +76,7 @@ def tokenise(student: Path, traces: Sequence[Traces], config: Branch, work: Path
     check_template(tokenizer, config.chat_template)
     samples: list[list[Rendered]] = []
     for source in traces:
-        samples.append(render(tokenizer, pq.read_table(source.path, columns=COLUMNS).to_pylist()))
+        samples.append(render(tokenizer, parquet.read(source.path, columns=COLUMNS).to_pylist()))
         lint(tokenizer, samples[-1], f"{source.domain} ({source.path})")
     if watched():
         console.print(coloured(samples[0][0], str(tokenizer.eos_token)))
@@ -85,7 +85,7 @@ def tokenise(student: Path, traces: Sequence[Traces], config: Branch, work: Path
 
 def rendered(model: Path, traces: Path, count: int) -> list[Rendered]:
     """The first `count` traces as a model reads them: token ids of prompt and response."""
-    rows = pq.read_table(traces, columns=COLUMNS).slice(0, count).to_pylist()
+    rows = parquet.read(traces, columns=COLUMNS).slice(0, count).to_pylist()
     return render(model_folder(model), rows)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bm import parquet
 from bm.branch.chat import Rendered
 from bm.branch.documents import rendered
 from bm.config import Head
@@ -35,7 +36,7 @@ def foresight(
     or `plan` (see `scored`); no scores if either half has too few of a kind.
     """
     accepted, refused = (rendered(model, file, pq.read_metadata(file).num_rows) for file in (traces, rejected))
-    good = [reason.startswith(unchosen) for reason in pq.read_table(rejected)["reason"].to_pylist()]
+    good = [reason.startswith(unchosen) for reason in parquet.read(rejected)["reason"].to_pylist()]
     samples = [*zip(accepted, [True] * len(accepted), strict=True), *zip(refused, good, strict=True)]
     labels = torch.tensor([good for _, good in samples], dtype=torch.float64)
     fitting = _half([sample.id for sample, _ in samples])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bm.branch.shapes import evened
 from bm.losses import Likeliest, cross_entropy, near, sft
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -110,34 +111,30 @@ class _ChunkedLoss(torch.autograd.Function):
         told: Said | None, rows: Mapping[str, Tensor],
     ) -> Tensor:  # fmt: skip
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        labels, hidden, matrix = len(hidden), evened(hidden, 0), weight.to(hidden.dtype)
         size = min(at_a_time(len(weight)), len(hidden))
         room = hidden.new_empty(size, len(weight))
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        narrow = weight.new_empty(weight.shape) if ctx.needs_input_grad[1] and weight.dtype != wide else None
         total = hidden.new_zeros((), dtype=wide)
-        for start in range(0, len(hidden), max(1, size)):
-            end = min(start + size, len(hidden))
-            part = hidden[start:end]
+        for start in range(0, labels, max(1, size)):
+            part, end = hidden[start : start + size], min(start + size, labels)
             taught = None if told is None else told.said(start, end, wide)
             more = {name: values[start:end] for name, values in rows.items()}
-            products = torch.mm(part, weight.t(), out=room[: end - start])
+            products = torch.mm(part, matrix.t(), out=room[: len(part)])
+            of_labels = products[: end - start]  # the rest are of zeros
             if loss is sft and head.plain:
-                value, error = cross_entropy(products, targets[start:end]), products
+                total += cross_entropy(of_labels, targets[start:end])
             else:
                 asked = partial(loss, **more) if more else loss
-                value, error = _differentiated(products.to(wide), targets[start:end], head, asked, taught)
-                error = error.to(hidden.dtype)
-            total += value
-            torch.mm(error, weight, out=hidden_gradient[start:end])
-            if weight_gradient is None:  # the head is frozen
-                continue
-            if weight.dtype == wide:
-                weight_gradient.addmm_(error.t(), part, alpha=1 / denominator)
-            else:
-                _add(torch.mm(error.t(), part, out=narrow), weight_gradient, 1 / denominator)
+                value, error = _differentiated(of_labels.to(wide), targets[start:end], head, asked, taught)
+                of_labels.copy_(error)
+                total += value
+            torch.mm(products, matrix, out=hidden_gradient[start : start + size])
+            if weight_gradient is not None:  # else the head is frozen
+                _add_product(products.t(), part, weight_gradient, 1 / denominator)
         of_weight = None if weight_gradient is None else weight_gradient.to(weight.dtype)
-        ctx.save_for_backward(hidden_gradient.div_(denominator), of_weight)
+        ctx.save_for_backward(hidden_gradient[:labels].div_(denominator), of_weight)
         ctx.scale = 1.0
         return total / denominator
 
@@ -151,11 +148,14 @@ class _ChunkedLoss(torch.autograd.Function):
         return hidden_gradient, weight_gradient, *[None] * 6
 
 
-def _add(narrow: Tensor, wide: Tensor, factor: float) -> None:
-    """wide += factor·narrow, [V, H]; on a CPU some rows at a time, as they are widened in memory of their own."""
+def _add_product(left: Tensor, right: Tensor, wide: Tensor, factor: float) -> None:
+    """wide += factor · left·right, [V, S] by [S, H]; where left and right are narrower, what fits a cache at a time."""
+    if left.dtype == wide.dtype:
+        wide.addmm_(left, right, alpha=factor)
+        return
     rows = near(wide)
     for i in range(0, len(wide), rows):
-        wide[i : i + rows].add_(narrow[i : i + rows], alpha=factor)
+        wide[i : i + rows].add_(left[i : i + rows] @ right, alpha=factor)
 
 
 def _differentiated(
@@ -193,10 +193,10 @@ def chunked_loss(
     """
     device, weight = hidden.device.type, head.weight
     if torch.is_autocast_enabled(device):
-        hidden, weight = (x.to(torch.get_autocast_dtype(device)) for x in (hidden, weight))
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         if device == "cuda" and loss is sft and head.plain and len(targets) and find_spec("liger_kernel"):
-            return fused(hidden, weight, targets) / denominator
+            return fused(hidden, weight.to(hidden.dtype), targets) / denominator
         total: Tensor = _ChunkedLoss.apply(hidden, weight, targets, denominator, head, loss, told, rows)  # type: ignore[no-untyped-call]
         return total
 

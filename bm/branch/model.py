@@ -65,7 +65,10 @@ class Student(nn.Module):
 
     def _hidden(self, batch: MicroBatch) -> Tensor:
         """[S, H] at the positions that predict a label."""
-        apart = {"position_ids": batch.positions, "segments": batch.segments} if self.isolated else {}
+        apart: dict[str, Any] = {}
+        if self.isolated:
+            batch = batch.evened()
+            apart = {"position_ids": batch.positions, "segments": batch.segments}
         with self._saved(batch.ids.is_cuda):
             hidden = self.model.base_model(input_ids=batch.ids, use_cache=False, **apart).last_hidden_state[0]
         at_labels: Tensor = hidden[batch.labelled]

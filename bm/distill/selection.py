@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import pyarrow.parquet as pq
-
+from bm import parquet
 from bm.errors import UserError
 
 Part = Literal["evaluate", "student", "train"]
@@ -124,8 +123,8 @@ def check_apart(questions: Mapping[str, Path], traces: Sequence[Path]) -> None:
 
     `part_of` makes it so; this holds it to the files, whoever wrote them.
     """
-    trained = {i for path in traces for i in pq.read_table(path, columns=["id"])["id"].to_pylist()}
+    trained = {i for path in traces for i in parquet.read(path, columns=["id"])["id"].to_pylist()}
     for domain, path in questions.items():
-        for question in pq.read_table(path, columns=["id"])["id"].to_pylist():
+        for question in parquet.read(path, columns=["id"])["id"].to_pylist():
             if question in trained:
                 raise UserError(f"{domain}: evaluation question {question} is a training trace too")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.markup import escape
 
+from bm import parquet
 from bm.config import Component, Distill, Domain, Verify
 from bm.distill.card import card
 from bm.distill.funnel import Judged, facts, shortage
@@ -173,7 +174,7 @@ def _answered(judged: Judged) -> Answered:
 
 
 def _prompts(path: Path) -> list[str]:
-    prompts: list[str] = pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
+    prompts: list[str] = parquet.read(path, columns=["prompt"])["prompt"].to_pylist()
     return prompts
 
 

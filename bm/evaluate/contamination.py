@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from bm import parquet
 
 
 def key(question: str) -> str:
@@ -16,9 +16,9 @@ def key(question: str) -> str:
 def seen(samples: Path, traces: Sequence[Path]) -> dict[str, int]:
     """How many questions of each task in a samples.parquet are the prompt of a trace in these traces.parquet."""
     trained = {
-        key(prompt) for path in traces for prompt in pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()
+        key(prompt) for path in traces for prompt in parquet.read(path, columns=["prompt"])["prompt"].to_pylist()
     }
     asked: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for row in pq.read_table(samples, columns=["task", "question", "key"]).to_pylist():
+    for row in parquet.read(samples, columns=["task", "question", "key"]).to_pylist():
         asked[row["task"]].add((row["question"], row["key"]))
     return {task: sum(name in trained for _, name in questions) for task, questions in asked.items()}

@@ -16,9 +16,9 @@ from typing import Any
 
 import datasets
 import jinja2
-import pyarrow.parquet as pq
 from lm_eval.utils import env
 
+from bm import parquet
 from bm.errors import UserError
 
 Row = Mapping[str, Any]
@@ -32,7 +32,7 @@ LETTERS = "ABCDEFGHIJ"
 
 def questions(file: str, **_: Any) -> Split:
     """The questions of a domain (questions.parquet)."""
-    rows = pq.read_table(file).to_pylist()
+    rows = parquet.read(Path(file)).to_pylist()
     return _documents({"question": row["prompt"], **row} for row in rows)
 
 
@@ -124,7 +124,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     """The rows of a JSON Lines, Parquet or CSV file; UserError if it is none."""
     readers: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
         ".jsonl": lambda f: [json.loads(line) for line in f.read_text(encoding="utf-8").splitlines() if line.strip()],
-        ".parquet": lambda f: pq.read_table(f).to_pylist(),
+        ".parquet": lambda f: parquet.read(f).to_pylist(),
         ".csv": lambda f: list(csv.DictReader(f.read_text(encoding="utf-8").splitlines(keepends=True))),
     }
     if file.suffix not in readers:

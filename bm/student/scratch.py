@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from bm import parquet
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -100,6 +101,6 @@ def _recurring(pattern: re.Pattern[str], texts: Sequence[str], share: float) -> 
 def _texts(traces: Sequence[Path]) -> Iterator[str]:
     """Prompts and responses of Parquet trace files, in their order."""
     for path in traces:
-        for row in pq.read_table(path, columns=["prompt", "response"]).to_pylist():
+        for row in parquet.read(path, columns=["prompt", "response"]).to_pylist():
             yield row["prompt"]
             yield row["response"]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 import bm
 from bm.branch import Traces, training
+from bm.merge.tables import write_table
 from experiments.speed.branch_workload import LONGEST, Document, documents, one, text
 
 SETTINGS = (
@@ -25,13 +25,14 @@ SETTINGS = (
     "trainer=cpu", "tracker=none",
 )  # fmt: skip
 """What the benchmarks of training have in common."""
+TRACES = pa.schema([(name, pa.string()) for name in ("id", "system", "prompt", "response")])
 
 
 def trained(model: Path, work: Path, rows: Sequence[tuple[str, str]], *settings: str) -> tuple[dict[str, Any], float]:
     """A training on prompts and responses: its facts, and the seconds of Lightning's fit, model loading included."""
     work.mkdir(parents=True)
     traces = [{"id": str(i), "system": "", "prompt": p, "response": r} for i, (p, r) in enumerate(rows)]
-    pq.write_table(pa.Table.from_pylist(traces), work / "traces.parquet")
+    write_table(work / "traces.parquet", traces, TRACES)
     config = bm.compose(*SETTINGS, *settings)
     spent, fit = [], training.fit
 

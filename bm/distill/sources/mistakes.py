@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.parquet as pq
-
+from bm import parquet
 from bm.config import Content
 from bm.distill.policy import UNCHOSEN
 from bm.distill.selection import Question
@@ -17,8 +16,8 @@ def stream(domain: str, seed: int, attempts: Annotated[Path, Content]) -> Stream
     attempts: the folder of a distillation, whose teacher was the model. A response that was accepted, and not chosen
     by the policy, counts as accepted.
     """
-    accepted = set(pq.read_table(attempts / "traces.parquet", columns=["id"])["id"].to_pylist())
-    refused = pq.read_table(attempts / "rejected.parquet").to_pylist()
+    accepted = set(parquet.read(attempts / "traces.parquet", columns=["id"])["id"].to_pylist())
+    refused = parquet.read(attempts / "rejected.parquet").to_pylist()
     accepted |= {row["id"] for row in refused if row["reason"].startswith(UNCHOSEN)}
     for row in refused:
         if row["id"] not in accepted:

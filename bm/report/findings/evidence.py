@@ -160,11 +160,11 @@ def curve(name: str, kind: Kind, folder: Path) -> Curve:
 
 def kept_shares(name: str, folder: Path) -> tuple[KeptShare, ...]:
     """The kept shares of a merge artefact, one per merge step; empty for a method that selects nothing."""
-    import pyarrow.parquet as pq
+    from bm import parquet
 
     columns = ["step", "base", "other", "layer", "module", "elements", "kept_share"]
     steps: dict[tuple[int, str, str], list[tuple[int, str, int, float]]] = defaultdict(list)
-    for t in pq.read_table(folder / "tensors.parquet", columns=columns).to_pylist():
+    for t in parquet.read(folder / "tensors.parquet", columns=columns).to_pylist():
         if t["kept_share"] is not None:
             steps[t["step"], t["base"], t["other"]].append((t["layer"], t["module"], t["elements"], t["kept_share"]))
     return tuple(_kept_share(name, *step, tensors) for step, tensors in sorted(steps.items()))
@@ -182,10 +182,10 @@ def _kept_share(name: str, step: int, base: str, other: str, tensors: list[tuple
 
 def meetings(folder: Path) -> list[Meeting]:
     """A line for each pair of experts; tensors count by their entries, those that an expert left alone not at all."""
-    import pyarrow.parquet as pq
+    from bm import parquet
 
     pairs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in pq.read_table(folder / "interference.parquet").to_pylist():
+    for row in parquet.read(folder / "interference.parquet").to_pylist():
         if row["cosine"] is not None:
             pairs[f"{row['one']} & {row['other']}"].append(row)
     return [_meeting(pair, rows) for pair, rows in pairs.items()]

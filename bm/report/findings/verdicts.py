@@ -33,10 +33,10 @@ def scores(folder: Path, seen: Mapping[str, int] | None) -> dict[str, Score]:
 
 def graded(folder: Path) -> Graded:
     """What every sample scored, from the samples.parquet of an evaluation artefact."""
-    import pyarrow.parquet as pq
+    from bm import parquet
 
     by_task: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sample in pq.read_table(folder / "samples.parquet", columns=["task", "question", "score"]).to_pylist():
+    for sample in parquet.read(folder / "samples.parquet", columns=["task", "question", "score"]).to_pylist():
         by_task[sample["task"]][sample["question"]].append(sample["score"])
     return {task: (sorted(of), np.array([of[q] for q in sorted(of)], float)) for task, of in by_task.items()}
 
