@@ -198,7 +198,7 @@ class Fused:
         sources = (base, *(self.tensors.models[u.k] for u in updates))
         for start, stop, part in self._parts(block, out, len(updates)):
             entries = self._entries(sources, start, stop)
-            drawn = [self.tensors.random_bits(u.k, start, stop) if u.chance < 1 else None for u in updates]
+            drawn = [self.tensors.streams[u.k].bits(start, stop) if u.chance < 1 else None for u in updates]
             found, work = np.empty(len(updates) + 3), _work(len(updates) + 5, CHUNK)
             native.combine(entries[0], addresses(entries[1:]), own, addresses(drawn), added.elect, added.normalize,
                            float(added.total), float(added.lam), part, found, work)  # fmt: skip

@@ -9,8 +9,9 @@ import numpy as np
 from bm.merge.arrays import Array, from_torch, to_torch
 from bm.merge.dtypes import Dtype
 from bm.merge.fused import halves
+from bm.merge.kinds import ByKernel
 from bm.merge.lazy import Tensor, torch
-from bm.merge.tensors import ByKernel, Compute, Method, Selection, Source, Tensors, Tile
+from bm.merge.tensors import Compute, Method, Selection, Source, Tensors, Tile
 
 
 @dataclass(frozen=True)

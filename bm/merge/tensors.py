@@ -6,22 +6,35 @@ The tiling depends on the shape alone and partial results are combined in tile o
 any number of threads and any block size. A tiling of one tile is the whole-tensor form of the same method.
 """
 
-import hashlib
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-import numpy as np
-
-from bm.errors import UserError
 from bm.merge.arrays import Array
 from bm.merge.dtypes import Dtype
 from bm.merge.fused import Fused
+from bm.merge.kinds import (
+    Apply,
+    Kind,
+    Selection,
+    above,
+    directions,
+    kind_of,
+    models,
+    pair,
+    statistics_of,
+    task_vectors,
+    two,
+    uses_base,
+    weighed_by,
+)  # fmt: skip
 from bm.merge.lazy import Tensor, torch
 from bm.merge.names import Place
-from bm.merge.quantiles import SAMPLE, SIGMAS, order_statistics
+from bm.merge.passes import TensorScores
+from bm.merge.quantiles import order_statistics
+from bm.merge.randomness import Stream
 from bm.merge.scores import Change
 from bm.merge.sources import Forgetting, Held, Releasing, Source
 from bm.merge.tile import Tile
@@ -50,115 +63,11 @@ __all__ = [
     "weighed_by",
 ]  # fmt: skip
 
-SAMPLED_TILES = 128  # at least, of a tensor whose scores are not held
 KEPT = 1 << 24  # entries of all models together that stay mapped between the passes over a tensor
-COLLECTED = 1 << 24  # scores inside brackets that are held at once
-ROW_DRAWS = 8  # draws that a row of theirs is worth
 HELD_COLUMNS = 16  # columns from which on a number per row is worth holding
 
-_mine = threading.local()
 T = TypeVar("T")
-Measured = Literal["fisher", "regmean", "regmean_plus_plus", "activations", "second_moments"]
-Kind = Literal["pair", "two", "models", "directions", "task_vectors"]
 Method = Callable[["Tensors"], "Apply"]
-
-
-class Selection(NamedTuple):
-    """A merged tile with the entries of `other` where `taken` is 1 and those of `base` where it is 0 (or bool)."""
-
-    taken: Tensor
-    other: Tensor
-    base: Tensor
-
-
-def above(scores: Tensor, threshold: float) -> Tensor:
-    """1 where a score is above the threshold, else 0, in the scores' dtype: a mask made and used at full speed."""
-    return torch.gt(scores, threshold, out=torch.empty_like(scores))
-
-
-Apply = Callable[[Tile], "Tensor | Selection"]
-"""Merges one tile: [rows, columns] in the compute dtype, or the selection between two such tiles."""
-
-
-@runtime_checkable
-class ByKernel(Protocol):
-    """An `Apply` that compiled kernels can do as well."""
-
-    def by_kernel(self, fused: Fused, block: range, out: Array) -> tuple[int | None, float]:
-        """Merges a block into `out`; how many entries were taken (None: not a selection), Σ (merged − base)²."""
-
-
-F = TypeVar("F", bound=Callable[..., Apply])
-
-
-def pair(method: F) -> F:
-    """Marks a method of two models: `tile.base` is kept (the left model), `tile.models[0]` is the other."""
-    return _mark(method, "pair")
-
-
-def two(method: F) -> F:
-    """Marks a method of two models on an equal footing, `tile.models`; `tile.base` is the student if one is given."""
-    return _mark(method, "two")
-
-
-def models(method: F) -> F:
-    """Marks a method of any number of models on an equal footing, in which a base has no part."""
-    return _mark(method, "models")
-
-
-def directions(method: F) -> F:
-    """Marks a method of any number of models, or of their updates where there is a student, `tile.base`."""
-    return _mark(method, "directions")
-
-
-def task_vectors(method: F) -> F:
-    """Marks a method of updates θ_k − θ_base of any number of models; the student is required as `tile.base`."""
-    return _mark(method, "task_vectors")
-
-
-def _mark(method: F, kind: Kind) -> F:
-    method.kind = kind  # type: ignore[attr-defined]
-    return method
-
-
-def weighed_by(statistics: Measured) -> Callable[[F], F]:
-    """Marks a method that needs to know something of each model, or of the base, measured beforehand."""
-
-    def mark(method: F) -> F:
-        method.statistics = statistics  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
-def kind_of(method: Any) -> Kind:
-    """What a method takes, read through partial applications of it."""
-    method = _function(method)
-    if not hasattr(method, "kind"):
-        raise UserError(
-            f"{method!r} is not a merge method: mark it with @pair, @two, @models, @directions or @task_vectors"
-        )
-    kind: Kind = method.kind
-    return kind
-
-
-def uses_base(method: Any) -> bool:
-    """Whether a base that is given takes part in the merge."""
-    return kind_of(method) != "models"
-
-
-def statistics_of(method: Any) -> str | None:
-    """Which statistics a method needs of each model, if any."""
-    name: str | None = getattr(_function(method), "statistics", None)
-    return name
-
-
-def _function(method: Any) -> Any:
-    if hasattr(method, "target"):  # a Component of the configuration
-        from hydra.utils import get_method
-
-        method = get_method(method.target)
-    return getattr(method, "func", method)  # functools.partial
 
 
 class Tensors:
@@ -297,29 +206,13 @@ class Tensors:
         return Fused(self) if able and types <= {Dtype.bfloat16, Dtype.float16, Dtype.float32} else None
 
     def uniform(self, k: int, start: int, stop: int) -> Array:
-        """Random numbers in [0, 1) for the flat elements [start, stop) of model k, float32.
-
-        An element's number is its place in PCG64-DXSM's stream of (seed, tensor, model), whatever part it is drawn in.
-        """
-        return (self.random_bits(k, start, stop) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
-
-    def random_bits(self, k: int, start: int, stop: int) -> Array:
-        """What `uniform` is made of: 32 random bits an element, uint32."""
-        even = start & ~1  # the generator makes two numbers at a time
-        generator = _generator()
-        generator.state = self._streams[k]
-        pairs = generator.advance(even // 2).random_raw((stop - even + 1) // 2)
-        return pairs.astype("<u8", copy=False).view(np.uint32)[start - even : stop - even]
+        """Random numbers in [0, 1) for the flat elements [start, stop) of model k, float32 (`bm.merge.randomness`)."""
+        return self.streams[k].uniform(start, stop)
 
     @cached_property
-    def _streams(self) -> list[Any]:
-        """How each model's generator begins."""
-        return [np.random.PCG64DXSM(self.stream(k)).state for k in range(len(self.models))]
-
-    def stream(self, k: int) -> int:
-        """The seed of model k's random numbers, 128 bits."""
-        text = f"{self.run.seed}\0{self.name}\0{self.names[k]}".encode()
-        return int.from_bytes(hashlib.sha256(text).digest()[:16], "little")
+    def streams(self) -> list[Stream]:
+        """Each model's random numbers."""
+        return [Stream(self.run.seed, self.name, name) for name in self.names]
 
     def hold(self, f: Callable[[Tile], Tensor]) -> Tensor | None:
         """All scores of f in one flat tensor, kept until `release`; None when they are more than may be held now."""
@@ -356,60 +249,3 @@ class Tensors:
         for source in (self.base, *self.models):
             if isinstance(source, Releasing):
                 source.release()
-
-
-def _generator() -> "np.random.PCG64DXSM":
-    """This thread's own: to make one takes longer than to set its state."""
-    if not hasattr(_mine, "generator"):
-        _mine.generator = np.random.PCG64DXSM(0)
-    generator: np.random.PCG64DXSM = _mine.generator
-    return generator
-
-
-class TensorScores:
-    """The scores f gives the tiles of a tensor, as `order_statistics` wants them."""
-
-    def __init__(self, tensors: Tensors, f: Callable[[Tile], Tensor]) -> None:
-        self.tensors, self.f, self.elements = tensors, f, tensors.elements
-        self.bits = 8 * tensors.run.dtype.itemsize
-
-    def sample(self) -> tuple[Tensor, int]:
-        """An even share of held scores; else evenly spaced tiles, where scores of a row are alike: few draws' worth."""
-        scores = self.tensors.hold(self.f)
-        if scores is not None:
-            values = scores[:: max(1, self.elements // SAMPLE) | 1]
-            return values, len(values)
-        tiling = self.tensors.tiling
-        wide = 3 * SIGMAS * self.elements / COLLECTED  # three brackets of the sample collect no more than that
-        sampled = max(SAMPLED_TILES, round(wide**2 / (ROW_DRAWS * tiling.rows)))
-        step = max(1, tiling.tiles // sampled)
-        tasks = [range(i, i + 1) for i in range(step // 2, tiling.tiles, step)]
-        share = max(1, len(tasks) * tiling.rows * tiling.columns // SAMPLE) | 1
-        sizes = [-(-(stop - start) // share) for start, stop in map(tiling.span, tasks)]
-        values = torch.empty(sum(sizes), dtype=self.tensors.run.dtype, device=self.tensors.run.device)
-        places = dict(zip(tasks, torch.split(values, sizes), strict=True))
-
-        def draw(task: range) -> None:
-            places[task].copy_(self.f(next(self.tensors.tiles(task))).reshape(-1)[::share])
-
-        self.tensors.run.map(draw, tasks)
-        return values, ROW_DRAWS * len(tasks) * tiling.rows
-
-    def total(self, f: Callable[[Tensor], Tensor]) -> Tensor:
-        def block(tiles: range) -> Tensor:
-            total: Any = 0
-            for tile in self.tensors.tiles(tiles):
-                total = total + f(tile.of(self.f).to(self.tensors.run.dtype))
-            summed: Tensor = total
-            return summed
-
-        tensors = self.tensors
-        return torch.stack(tensors.run.map(block, tensors.run.blocks(tensors.tiling, len(tensors.models) + 1))).sum(0)
-
-    def each(self, f: Callable[[Tensor], None]) -> None:
-        self.tensors.map(lambda tile: f(self._finite(tile.of(self.f).to(self.tensors.run.dtype))))
-
-    def _finite(self, scores: Tensor) -> Tensor:
-        if not torch.isfinite(scores.sum()) and not torch.isfinite(scores).all():
-            raise UserError(f"{self.tensors.name}: NaN or infinity in one of the models; it cannot be merged")
-        return scores

@@ -174,7 +174,7 @@ def test_what_is_compiled_beforehand_is_all_that_merges_of_folders_need(dtype, s
 
 def test_random_numbers_are_their_bits():
     tensors = Tensors.held(torch.zeros(40, 5), [torch.zeros(40, 5)], names=["a"])
-    whole = np.random.Generator(np.random.PCG64DXSM(tensors.stream(0))).random(200, np.float32)
+    whole = np.random.Generator(np.random.PCG64DXSM(tensors.streams[0].seed)).random(200, np.float32)
     for start, stop in ((0, 200), (1, 200), (7, 8), (64, 131)):
         assert np.array_equal(tensors.uniform(0, start, stop), whole[start:stop])
 

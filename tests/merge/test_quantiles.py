@@ -9,8 +9,9 @@ from hypothesis.extra.numpy import arrays
 
 from bm.errors import UserError
 from bm.merge.dtypes import Dtype
+from bm.merge.passes import TensorScores
 from bm.merge.quantiles import _radix
-from bm.merge.tensors import Compute, Tensors, TensorScores, Tile
+from bm.merge.tensors import Compute, Tensors, Tile
 from bm.merge.tiling import Allowance
 
 TINY = float(np.finfo(np.float32).tiny)
