@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bm import commands
+from bm import commands, runs
 from bm.cli import conf_dir, importable
 from bm.config import EvaluateFolder, Experiment, MergeFolders, VerifyFile, load
 from bm.errors import UserError
@@ -80,7 +80,7 @@ def run(config: Experiment) -> Finished:
     from bm.report import read
 
     commands.run(config)
-    folder = commands.run_folder(config)
+    folder = runs.folder_of(config)
     return Finished(folder, read(folder / "results.json"))
 
 

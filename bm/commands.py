@@ -1,7 +1,6 @@
 """What the words after `bm` do: each composes stages and says where everything is."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from bm import rounds
-from bm.code import code_version
+from bm import rounds, runs
 from bm.config import (
     Doctor,
     EvaluateFolder,
@@ -22,8 +19,6 @@ from bm.config import (
     Push,
     Report,
     VerifyFile,
-    components,
-    contents,
     identity,
     resolved,
 )
@@ -31,18 +26,16 @@ from bm.errors import UserError
 from bm.preflight import preflight, writable
 from bm.progress import console, quantity, say, say_where
 from bm.stages import Stages
-from bm.store import Artefact, Store, digest, external, folder, write_json, write_text
+from bm.store import Artefact, Store, external, folder, write_json, write_text
 from bm.track import About, Tracked, tracked
 from bm.tuning import searched
 
 if TYPE_CHECKING:
-    from bm.report import Results, Run, Subject
+    from bm.report import Results, Subject
     from bm.rounds import Merging
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 """Where a checkout keeps published and measured numbers."""
-DONE = "done.json"
-"""Beside a run's results, written last."""
 
 
 def run(config: Experiment) -> float | None:
@@ -50,7 +43,7 @@ def run(config: Experiment) -> float | None:
 
     Returns the mean score of the best merge, for Hydra's sweepers to maximise; None without a merge.
     """
-    made_by_now = made_by(config)
+    began_by = runs.made_by(config)
     if not _swept():  # a mistake leaves nothing behind; in a sweep it leaves a failed run among the others
         _checked(config)
     with tracked(config.tracker, _about(config)) as tracking:
@@ -59,8 +52,7 @@ def run(config: Experiment) -> float | None:
         _say_plan(config, merges)
         stages = _stages(config)
         mean = _run_rounds(stages, merges, tracking)
-    artefacts = sorted({artefact.name for artefact in stages.used})
-    write_json(run_folder(config) / DONE, {"made_by": made_by_now, "mean": mean, "artefacts": artefacts})
+    runs.finish(config, began_by, mean, stages.used)
     return mean
 
 
@@ -74,7 +66,7 @@ def _swept() -> bool:
 
 def _about(config: Experiment) -> About:
     """What a tracker is told of a run: one run per key, shown with the other cells of its experiment or sweep."""
-    key = run_key(config)
+    key = runs.key_of(config)
     return About(key, f"{config.recipe}-{key}", "run", resolved(config), "round", group=config.experiment)
 
 
@@ -128,28 +120,6 @@ def _run_rounds(stages: Stages, merges: "Sequence[Merging]", tracking: Tracked) 
     return results.mean(best) if best else None
 
 
-def rests_on(config: Experiment) -> list[Path]:
-    """The artefacts of a run that is done, and the files that its settings name."""
-    made: list[str] = json.loads((run_folder(config) / DONE).read_text())["artefacts"]
-    return [*(config.paths.outputs / "store" / name for name in made), *contents(config)]
-
-
-def done(config: Experiment) -> dict[str, Any] | None:
-    """What this run has returned (`mean`), if the same code has made it from the same files already; None if not."""
-    try:
-        record: dict[str, Any] = json.loads((run_folder(config) / DONE).read_text())
-    except (OSError, ValueError):
-        return None
-    whole = record.pop("made_by", None) == made_by(config) and (run_folder(config) / "results.json").exists()
-    return record if whole else None
-
-
-def made_by(config: Experiment) -> str:
-    """Hash of what decides a run: its settings, the files that they name, and the code."""
-    code = sorted({"bm.commands:run", *(component.entry for component in components(config))})
-    return digest(json.dumps([run_key(config), code_version(tuple(code))]).encode())[:16]
-
-
 def _round(
     stages: Stages,
     questions: Mapping[str, Artefact],
@@ -165,10 +135,12 @@ def _round(
 
     config, subjects = stages.config, rounds.models(stages, questions, merges, number, before)
     last = number == config.rounds.count
-    home = run_folder(config) / ("" if last else f"round-{number}")
+    home = runs.folder_of(config) / ("" if last else f"round-{number}")
     title = config.recipe if config.rounds.count == 1 else f"{config.recipe}, round {number} of {config.rounds.count}"
     of, domains = config.evaluate, {name: domain.task for name, domain in config.domains.items() if domain.task}
-    settings = Settings(title, _run(config), _yaml(config), of.resamples, of.confidence, config.prices, domains)
+    settings = Settings(
+        title, runs.described(config), runs.as_yaml(config), of.resamples, of.confidence, config.prices, domains
+    )
     results = report(subjects, stages.used, settings, home)
     write_text(home / "config.yaml", settings.config)
     track(tracking, results, subjects, stages.used, number)
@@ -349,11 +321,11 @@ def report(config: Report) -> None:
         browse(config.traces, config.limit, home)
         say(f"page  {home / 'index.html'}")
         return
-    runs = named(config.paths.outputs)
-    if not runs:
+    finished = named(config.paths.outputs)
+    if not finished:
         raise UserError(f"{config.paths.outputs} holds no finished run; make one with `bm run`")
     home = config.output or config.paths.outputs / "report"
-    compare(runs, home)
+    compare(finished, home)
     say(f"page  {home / 'index.html'}")
 
 
@@ -366,36 +338,3 @@ def push(config: Push) -> None:
 
 def _stages(config: Experiment) -> Stages:
     return Stages(Store(config.paths.outputs / "store", config.fresh), config)
-
-
-def run_folder(config: Experiment) -> Path:
-    """Where this run's results go: `output`, or a folder named by the recipe and all that decides the results."""
-    return config.output or config.paths.outputs / "runs" / f"{config.recipe}-{run_key(config)}"
-
-
-def run_key(config: Experiment) -> str:
-    """The key of what decides the results: not where they go, who watches, or on how many machines they are made."""
-    return digest(json.dumps(identity(config), sort_keys=True).encode())[:8]
-
-
-def _yaml(config: Experiment) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(resolved(config)))
-
-
-def _run(config: Experiment) -> "Run":
-    """What a run says of itself; its command makes it again, also where it was one job of a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from bm.report import Run
-
-    if HydraConfig.initialized():
-        given = HydraConfig.get()
-        overrides, sources = list(given.overrides.task), given.runtime.config_sources
-        folders = [source.path for source in sources if source.provider == "command-line"]
-        command = shlex.join(["bm", "run", *(f"--config-dir={folder}" for folder in folders), *overrides])
-    else:  # called from Python
-        overrides, folders, file = [], [], str(run_folder(config) / "config.yaml")
-        command = f"run(load(Experiment, OmegaConf.load({file!r})))"
-    return Run(
-        config.experiment, config.recipe, config.seed, tuple(overrides), command, run_key(config), tuple(folders)
-    )

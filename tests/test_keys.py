@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import pytest
 
 import bm
-from bm.commands import run_key
 from bm.config import Component, Content, Device, Experiment, NoKey, components, contents, identity
 from bm.errors import UserError
+from bm.runs import key_of
 from bm.stages import Stages
 from bm.store import Artefact, Store
 from tests.conftest import SHRUNK
@@ -73,7 +73,7 @@ def composed(*words: str) -> Experiment:
 )  # fmt: skip
 def test_where_and_on_how_many_machines_a_run_is_made_is_not_in_its_key(word: str) -> None:
     words = [w for w in SHRUNK if not (word.startswith("tracker") and w.startswith("tracker"))]
-    assert run_key(bm.compose(*words, word)) == run_key(composed())
+    assert key_of(bm.compose(*words, word)) == key_of(composed())
 
 
 def test_another_job_of_slurms_is_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,14 +84,14 @@ def test_another_job_of_slurms_is_the_same_run(monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setenv(f"SLURM_{variable}", value)
         monkeypatch.setenv("SLURMD_NODENAME", name)
         config = composed("trainer=slurm")
-        keys.add(run_key(config))
+        keys.add(key_of(config))
         launches.add((config.trainer.nodes, config.trainer.launch))
     assert len(keys) == 1 and len(launches) == 2
 
 
 @pytest.mark.parametrize("word", ["seed=7", "evaluate.race=0.05", "merge.examples=9", "trainer.precision=bf16-mixed"])
 def test_what_decides_the_results_is_in_a_runs_key(word: str) -> None:
-    assert run_key(composed(word)) != run_key(composed())
+    assert key_of(composed(word)) != key_of(composed())
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from bm.trials import Candidate
 
 def candidate(config: Experiment, home: Path, mixture: bool) -> Candidate:
     """The model of `config`: its only merge, or its mixture. UserError if there are several, or none."""
-    from bm.commands import run_key
     from bm.rounds import chosen_merges
+    from bm.runs import key_of
 
     merges = list(chosen_merges(config))
     _check(config, [name for name, _, _ in merges], mixture)
@@ -27,7 +27,7 @@ def candidate(config: Experiment, home: Path, mixture: bool) -> Candidate:
     traces = {name: stages.distill(domain) for name, domain in config.domains.items()}
     student = stages.student()
     most = max(len(ids) for ids, _ in graded(stages.evaluate(student, questions).path).values())
-    folder = home / "candidates" / run_key(config)
+    folder = home / "candidates" / key_of(config)
     if config.mixture is not None and mixture:
         model = stages.mixture(student, config.mixture, traces)
         return Candidate(stages, folder, questions, most, model, _trained([student, model]))

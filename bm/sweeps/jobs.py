@@ -95,14 +95,14 @@ def outcome(folder: Path) -> JobOutcome:
 
 def _command(stage: str, composed: DictConfig) -> tuple[float | None, Path | None]:
     """What a stage returns, and where a run's results are."""
-    from bm import commands
+    from bm import commands, runs
 
     began, config = time.time(), settings(stage, composed)
     result = getattr(commands, stage)(config)
     if stage != "run":
         return result, None
-    home = commands.run_folder(config)
-    finished.note(composed, began, home, result, commands.rests_on(config))
+    home = runs.folder_of(config)
+    finished.note(composed, began, home, result, runs.rests_on(config))
     return result, home
 
 

@@ -184,21 +184,21 @@ class GridSweep(Sweep):
         return list(planned.values())
 
     def _key_of(self, config: Any, words: Sequence[str]) -> str:
-        from bm.commands import run_key
+        from bm.runs import key_of
 
-        return run_key(config) if config is not None and self.stage == "run" else digest(json.dumps(words).encode())[:8]
+        return key_of(config) if config is not None and self.stage == "run" else digest(json.dumps(words).encode())[:8]
 
     def _kept(self, job: Job) -> bool:
         """Whether the job's run was done before, by the same code from the same files; it is noted then."""
-        from bm.commands import done, run_folder
+        from bm.runs import done, folder_of
 
         before = done(job.config) if self.stage == "run" and not job.config.fresh else None
         if before is None:
             for name in (JOB, TRACEBACK):  # of an attempt that did not succeed
                 (job.folder / name).unlink(missing_ok=True)
             return False
-        jobs.record(job.folder, JobOutcome("kept", 0.0, str(run_folder(job.config)), before["mean"]))
-        say(escape(f"kept   {job.name}  {run_folder(job.config)}"))
+        jobs.record(job.folder, JobOutcome("kept", 0.0, str(folder_of(job.config)), before["mean"]))
+        say(escape(f"kept   {job.name}  {folder_of(job.config)}"))
         return True
 
     def _launch(self, batch: Sequence[Job], first: int) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from bm import commands, finished
+import bm.runs
+from bm import finished
 from bm.cli import conf_dir
 from bm.config import Experiment, load, resolved
 from bm.origin import origin
@@ -146,7 +147,7 @@ def _artefact(folder: Path, key: str, before: Any, made_by: Any) -> dict[str, st
 
 def _done(config: Experiment, lam: float) -> Path:
     """The folder of a run of these settings, which has ended."""
-    home = commands.run_folder(config)
+    home = bm.runs.folder_of(config)
     _run(home, None, 42, lam)
-    write_json(home / commands.DONE, {"made_by": commands.made_by(config), "mean": 0.4, "artefacts": []})
+    bm.runs.finish(config, bm.runs.made_by(config), 0.4, [])
     return home
