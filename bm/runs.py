@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,10 @@ from omegaconf import OmegaConf
 
 from bm.code import code_version
 from bm.config import Experiment, components, contents, identity, resolved
-from bm.store import digest, write_json
+from bm.store import Artefact, digest, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bm.report import Run
-    from bm.store import Artefact
 
 DONE = "done.json"
 """Beside a run's results, written last."""
@@ -53,7 +51,7 @@ def done(config: Experiment) -> dict[str, Any] | None:
     return record if whole else None
 
 
-def finish(config: Experiment, began_by: str, mean: float | None, used: "Sequence[Artefact]") -> None:
+def finish(config: Experiment, began_by: str, mean: float | None, used: Sequence[Artefact]) -> None:
     """Notes that a run is done; `began_by` is what `made_by` said before it, `used` what it rests on."""
     artefacts = sorted({artefact.name for artefact in used})
     write_json(folder_of(config) / DONE, {"made_by": began_by, "mean": mean, "artefacts": artefacts})

@@ -27,7 +27,7 @@ SEQUENCES = 8
 """Responses of the greatest length that a copy of a model has room for at least: fewer would take for ever."""
 SIMULATED = "simulated: two steps of the real module on one of the ranks, every pack full"
 LIBRARIES = 0.8 * GIB
-"""What a process on CPUs holds beside the tensors of its training, as metrics.csv of `bm run recipe=tiny` has it."""
+"""What a process on CPUs holds beside the tensors of its training, as metrics.csv of `bm branch recipe=tiny` has it."""
 IN_RAM = (
     f"{SIMULATED}; assumed: {LIBRARIES / GIB:g} GiB of libraries beside them, as measured with recipe=tiny, and a heap "
     f"that leaves {HOLES:.0%} of what a forward pass makes unused, as with recipe=smollm2"
