@@ -167,7 +167,7 @@ def test_one_checkpoint_at_a_time(
     monkeypatch.setattr(FileSystemWriter, "write_data", slow_write)
     monkeypatch.setattr(StudentTraining, "training_step", counted_step)
     in_background(student, traces, work, **OFTEN)
-    assert begun[0] == 1 and begun[1] >= 5 and after
+    assert begun[1] >= 5 and after
 
 
 def test_the_end_waits_for_the_last(
