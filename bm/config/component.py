@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from math import isfinite
 from typing import Annotated, Any
 
@@ -38,8 +38,12 @@ class Component:
     def function(self) -> Callable[..., Any]:
         return _function(self.target)
 
+    @cached_property
+    def _checked(self) -> dict[str, Any]:
+        return checked(self)
+
     def __call__(self, *arguments: Any, **more: Any) -> Any:
-        return self.function(*arguments, **checked(self), **more)
+        return self.function(*arguments, **self._checked, **more)
 
 
 TAKES = {

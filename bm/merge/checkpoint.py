@@ -21,6 +21,7 @@ from bm.errors import UserError
 from bm.merge.arrays import Array, to_torch
 from bm.merge.dtypes import CODES, Dtype
 from bm.merge.lazy import Tensor
+from bm.merge.sources import Forgetting
 
 INDEX = "model.safetensors.index.json"
 _madvise = ctypes.CDLL(None).madvise  # that of `mmap` keeps the interpreter's lock meanwhile
@@ -29,7 +30,7 @@ _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Forgetting):
     """One tensor inside an open safetensors file; `offset` is in bytes from the file's start."""
 
     file: FileIO

@@ -4,9 +4,10 @@ import ctypes
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from bm.errors import UserError
@@ -20,14 +21,17 @@ from bm.merge.sinks import Rows, Sink
 from bm.merge.sources import Forgetting, is_finite
 from bm.merge.steps import Item, Node, Step
 from bm.merge.tensors import Compute, Source, Tensors, Tiling
+from bm.merge.tiling import Allowance
+from bm.merge.workers import Urgency, Workers
 from bm.progress import Bar, progress
 
-AHEAD = 4  # threads that take tensors through the stages: the steps between passes over one leave no core idle
-COMING = 8  # tensors in work beside one, at either stage: small ones keep the cores busy while a large one is taken up
+SCORED = 1 << 29  # entries, read and made, of tensors that are scored while others are written: enough for all threads
+WRITTEN = 1 << 24  # of tensors that are written beside one: their bytes wait until all before are hashed
+MAPPED = 1 << 26  # of scored tensors that stay mapped until they are written
 
 Root: TypeAlias = Step | Source
 """The last step of a tensor's merge tree, or the source that is copied."""
-I = TypeVar("I")  # noqa: E741
+I = TypeVar("I", "Item", "Scored")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
@@ -44,6 +48,20 @@ class Merged:
         selected = [row for row in self.rows if row["kept_share"] is not None]
         entries = sum(row["elements"] for row in selected)
         return sum(row["kept_share"] * row["elements"] for row in selected) / entries if entries else None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A tensor that can be written."""
+
+    item: Item
+    roots: Sequence[Root]
+    mapped: int
+    """Entries of it that stay mapped meanwhile."""
+
+    @property
+    def entries(self) -> int:
+        return self.item.entries
 
 
 def execute(
@@ -65,18 +83,20 @@ def execute(
     left = sum(Entry(item.name, item.shape, item.dtype).bytes for item in todo)
     with (
         _abandoned_if_refused(sinks),
-        pool(run, threads) as (run, ahead),
+        pool(run, threads) as (run, workers),
         progress("merge", total, "bytes", done=total - left) as bar,
     ):
-        prepared = _ordered(todo, lambda item: (item, _roots(item, layers, run)), ahead)
-        written = _ordered(prepared, lambda scored: _write(*scored, sinks, run, bar), ahead)
-        for item, roots in written:
-            for k, (root, sink) in enumerate(zip(roots, sinks, strict=True)):
-                rows[k][item.name] = root.rows() if isinstance(root, Step) else []
-                sink.done(item.name, rows[k][item.name])
-            for root in roots:
+        mapped = Allowance(MAPPED)
+        scored = _ordered(partial(_score, layers=layers, run=run, mapped=mapped), todo, workers, Urgency.SCORE, SCORED)
+        written = _ordered(partial(_write, sinks=sinks, run=run, bar=bar), scored, workers, Urgency.WRITE, WRITTEN)
+        for tensor in written:
+            for k, (root, sink) in enumerate(zip(tensor.roots, sinks, strict=True)):
+                rows[k][tensor.item.name] = root.rows() if isinstance(root, Step) else []
+                sink.done(tensor.item.name, rows[k][tensor.item.name])
+            for root in tensor.roots:
                 if isinstance(root, Step):
                     root.release()
+            mapped.give(tensor.mapped)
     return [
         Merged([{"step": i, **row} for item in ordered for i, row in enumerate(measured[item.name])], sink.close())
         for sink, measured in zip(sinks, rows, strict=True)
@@ -104,11 +124,8 @@ def _keep_freed_memory() -> None:
 
 
 @contextmanager
-def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor]]:
-    """`run` with a pool for its tiles, and one that takes tensors through the stages; torch has one thread in each.
-
-    One thread does both.
-    """
+def pool(run: Compute, count: int) -> Iterator[tuple[Compute, Workers]]:
+    """`run` with threads for its tiles, in each of which torch has one; and these threads, for whole tensors."""
     _keep_freed_memory()
     patience = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
@@ -117,35 +134,43 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, ThreadPoolExecutor
         with (
             set_aside(),  # all threads wait for each collection
             single_threaded(),
-            ThreadPoolExecutor(count, "tile", alone) as workers,
-            ThreadPoolExecutor(AHEAD if count > 1 else 1, "ahead", alone) as ahead,
+            Workers(count, alone) as workers,
         ):
-            yield replace(run, workers=workers if count > 1 else None), ahead
+            yield replace(run, workers=workers if count > 1 else None), workers
     finally:
         sys.setswitchinterval(patience)
 
 
-def _ordered(inputs: Iterable[I], work: Callable[[I], O], pool: Executor) -> Iterator[O]:
-    """work(input) for each input, in order; that of the next inputs is under way while one result is in use."""
-    coming: deque[Future[O]] = deque()
-    for item in inputs:
-        coming.append(pool.submit(work, item))
-        if len(coming) > COMING:
-            yield coming.popleft().result()
+def _ordered(
+    work: Callable[[I], O], inputs: Iterable[I], workers: Workers, urgency: Urgency, ahead: int
+) -> Iterator[O]:
+    """work(input) for each input, in order; that of the next inputs, of so many entries, is under way meanwhile."""
+    coming, entries = deque[tuple[int, Future[O]]](), 0
+    for each in inputs:
+        coming.append((each.entries, workers.submit(urgency, partial(work, each))))
+        entries += each.entries
+        while entries - coming[0][0] > ahead:
+            done, result = coming.popleft()
+            entries -= done
+            yield result.result()
     while coming:
-        yield coming.popleft().result()
+        yield coming.popleft()[1].result()
 
 
-def _roots(item: Item, layers: int, run: Compute) -> list[Root]:
-    """The merges of one tensor, ready to be applied: their reductions and thresholds are known."""
+def _score(item: Item, layers: int, run: Compute, mapped: Allowance) -> Scored:
+    """One tensor's merges, ready to be applied: their reductions and thresholds are known."""
     shared: dict[Any, Tensors] = {}
-    return [Step(tree, item, layers, run, shared) if isinstance(tree, Node) else tree for tree in item.trees]
+    roots = [Step(tree, item, layers, run, shared) if isinstance(tree, Node) else tree for tree in item.trees]
+    if mapped.take(item.entries):
+        return Scored(item, roots, item.entries)
+    for tensors in shared.values():
+        tensors.forget(0, tensors.elements)
+    return Scored(item, roots, 0)
 
 
-def _write(
-    item: Item, roots: Sequence[Root], sinks: Sequence[Sink], run: Compute, bar: Bar
-) -> tuple[Item, Sequence[Root]]:
+def _write(scored: Scored, sinks: Sequence[Sink], run: Compute, bar: Bar) -> Scored:
     """Merges a tensor into every sink; hands back what it was given."""
+    item, roots = scored.item, scored.roots
     tiling = Tiling.of(item.shape, run.tile_size)
     forgetting = [root for root in roots if isinstance(root, Forgetting)]
 
@@ -165,9 +190,10 @@ def _write(
             root.forget(start, stop)
         bar.advance((stop - start) * item.dtype.itemsize)
 
-    read = max((len(root.tensors.models) + 1 for root in roots if isinstance(root, Step)), default=1)
-    run.map(block, run.blocks(tiling, read + len(roots)))
-    return item, roots
+    steps = [root for root in roots if isinstance(root, Step)]
+    arrays = max((len(step.tensors.models) + 1 for step in steps), default=1) + len(roots)
+    run.map(block, run.blocks(tiling, arrays, mapped=all(step.kernel for step in steps)), Urgency.WRITE_PART)
+    return scored
 
 
 def _tiled(steps: Sequence[Step], tiles: range, start: int, stop: int) -> list[Array]:

@@ -34,7 +34,7 @@ class Fused:
 
     def __init__(self, tensors: "Tensors") -> None:
         self.tensors, self.tiling, self.run = tensors, tensors.tiling, tensors.run
-        self._pairs = self.run.blocks(self.tiling, 2)
+        self._pairs = self.run.blocks(self.tiling, 2, mapped=True)
         self._factors: dict[int | None, Array] = {}
 
     def rows(self, source: Source | None, block: range) -> Array:
@@ -257,7 +257,7 @@ def _sample_size(elements: int) -> int:
 def _smallest(keys: Array, ranks: Array) -> Array:
     """The keys of these ranks; reorders `keys`. One rank at a time is selected by vectors, many at once are not."""
     start = 0
-    for rank in np.unique(ranks).tolist():
+    for rank in sorted(set(ranks.ravel().tolist())):
         keys[start:].partition(rank - start)
         start = rank + 1
     smallest: Array = keys[ranks]

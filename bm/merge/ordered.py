@@ -20,8 +20,8 @@ LARGE = 64 << 20  # bytes of a file from which on it is written past the page ca
 PAGE = mmap.PAGESIZE
 BUFFER = 2 << 20  # bytes that are written at once
 BUFFERS = 3  # of them, in one of which bytes are collected
-NEAR = 256 << 10  # bytes that are in a core's cache once they are copied, and are hashed from there
-_WAITING = 16  # pieces that may wait for their turn
+NEAR = 1 << 20  # bytes that are in a core's cache once they are copied, and are hashed from there
+WAITING = 80 << 20  # bytes of pieces that may wait for their turn
 
 
 class File:
@@ -121,13 +121,14 @@ class Ordered:
             self._feed(shard.name, 0, np.frombuffer(shard.header, np.uint8))
 
     def feed(self, name: str, byte: int, piece: Array) -> None:
-        """`piece` of tensor `name`, uint8, from byte `byte` on. Where many wait, so does whoever brings one more."""
+        """`piece` of tensor `name`, uint8, from byte `byte` on. Where much waits, so does whoever brings more."""
         shard, offset = self.at[name]
         self._feed(shard, offset + byte, piece)
 
     def _feed(self, shard: str, byte: int, piece: Array) -> None:
         self._waiting[shard, byte] = piece
-        if self._turn[shard].acquire(blocking=len(self._waiting) > _WAITING):
+        waiting = sum(len(piece) for piece in list(self._waiting.values()))
+        if self._turn[shard].acquire(blocking=waiting > WAITING):
             try:
                 self._take(shard)
             finally:

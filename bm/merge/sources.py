@@ -1,7 +1,8 @@
 """Where the entries of a tensor come from."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.lazy import Tensor, torch
@@ -53,18 +54,18 @@ class Cast:
         return self.source.read(start, stop).to(self.dtype.torch)
 
 
-@runtime_checkable
-class Forgetting(Protocol):
+class Forgetting(ABC):
     """A source whose entries count as this process's memory once they were looked at."""
 
+    @abstractmethod
     def forget(self, start: int, stop: int) -> None:
         """Until it is told that nobody looks at flat elements [start, stop) any more."""
 
 
-@runtime_checkable
-class Releasing(Protocol):
+class Releasing(ABC):
     """A source that holds memory for those who read it."""
 
+    @abstractmethod
     def release(self) -> None:
         """Gives it back."""
 

@@ -1,7 +1,8 @@
 """One tensor through a merge tree: each node a step whose result, rounded to the output dtype, feeds the next."""
 
+import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from bm.merge.dtypes import Dtype
 from bm.merge.fused import halves
 from bm.merge.kinds import ByKernel
 from bm.merge.lazy import Tensor, torch
+from bm.merge.sources import Forgetting, Releasing
 from bm.merge.tensors import Compute, Method, Selection, Source, Tensors, Tile
 
 
@@ -38,8 +40,19 @@ class Item:
     dtype: Dtype
     trees: tuple[Input, ...]
 
+    @cached_property
+    def entries(self) -> int:
+        """Entries that are read and made of it; all trees read the same."""
+        return math.prod(self.shape) * (_sources(self.trees[0]) + len(self.trees))
 
-class Step:
+
+def _sources(tree: Input) -> int:
+    if not isinstance(tree, Node):
+        return 1
+    return sum(_sources(part) for part in (tree.base, *tree.models) if part is not None)
+
+
+class Step(Forgetting, Releasing):
     """A node at work; to the step after it, a source in the output dtype.
 
     Tiles are made when read and not held: what a later step reads twice is merged twice, from held scores if they fit.

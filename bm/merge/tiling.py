@@ -4,18 +4,19 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bm.errors import UserError
 from bm.merge.dtypes import Dtype
 from bm.merge.lazy import torch
+from bm.merge.workers import Urgency, Workers
 
 TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long enough to hide the cost of dispatch
 CUDA_TILE_ELEMENTS = 1 << 22  # 16 MiB: a kernel's launch is short beside it
 CUDA_THREADS = 4  # enough to read and launch while one waits; each has a tile and what its formula makes of it
 BLOCK_TILES = 20  # tiles read and written by one task; no result depends on it
+MAPPED_TILES = 40  # where they are mapped and not copied, so that a task holds nothing but what it makes of them
 ARRAYS = 4  # from which on it takes fewer, so that memory stays flat
 
 T = TypeVar("T")
@@ -47,14 +48,14 @@ class Allowance:
 class Compute:
     """How tiles are computed: none of it changes a bit of the result but `precision`, `seed` and the kind of device.
 
-    `workers` runs the tasks of a pass, None runs them in the caller. `allowance` bounds the scores held between the
-    passes over the tensors in work; what does not fit is scored again.
+    `workers` share the tasks of a pass with the caller, None leaves them all to it. `allowance` bounds the scores held
+    between the passes over the tensors in work; what does not fit is scored again.
     """
 
     precision: Dtype = Dtype.float32
     device: str = "cpu"
     seed: int = 0
-    workers: Executor | None = None
+    workers: Workers | None = None
     allowance: Allowance = field(default_factory=lambda: Allowance(HELD))
     tile_elements: int | None = None
     task_tiles: int | None = None
@@ -69,9 +70,10 @@ class Compute:
     def tile_size(self) -> int:
         return self.tile_elements or (CUDA_TILE_ELEMENTS if self.device.startswith("cuda") else TILE_ELEMENTS)
 
-    def blocks(self, tiling: "Tiling", arrays: int) -> list[range]:
+    def blocks(self, tiling: "Tiling", arrays: int, mapped: bool = False) -> list[range]:
         """The tasks of a pass that has entries of this many arrays at work: of many it takes fewer at a time."""
-        tiles = self.task_tiles or (1 if self.device.startswith("cuda") else BLOCK_TILES)
+        on_cpu = MAPPED_TILES if mapped else BLOCK_TILES
+        tiles = self.task_tiles or (1 if self.device.startswith("cuda") else on_cpu)
         return tiling.blocks(max(1, tiles * ARRAYS // max(ARRAYS, arrays)))
 
     @property
@@ -79,10 +81,10 @@ class Compute:
         """Threads that work on tiles, where the settings name no number."""
         return CUDA_THREADS if self.device.startswith("cuda") else len(os.sched_getaffinity(0))
 
-    def map(self, task: Callable[[range], T], tasks: Sequence[range]) -> list[T]:
-        if self.workers is None or len(tasks) < 2:
+    def map(self, task: Callable[[range], T], tasks: Sequence[range], urgency: Urgency = Urgency.SCORE_PART) -> list[T]:
+        if self.workers is None:
             return [task(part) for part in tasks]
-        return list(self.workers.map(task, tasks))
+        return self.workers.map(urgency, task, tasks)
 
 
 def device(name: str) -> str:

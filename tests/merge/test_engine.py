@@ -250,7 +250,7 @@ def test_a_gpu_gets_few_threads_whose_tiles_are_small(monkeypatch):
     """On 128 cores too: scoring takes less than a gigabyte, by the bytes that torch makes for an entry of a tile."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(128)))
     with engine.pool(Compute(device="cuda:0"), 0) as (run, _):
-        threads = run.workers._max_workers
+        threads = run.workers.size
     assert (threads, Compute().threads) == (tiling.CUDA_THREADS, 128)
     base = torch.randn(16, 1024)
     tensors = Tensors.held(base, [base + 1e-3], run=Compute(Dtype.float64, tile_elements=base.numel()))

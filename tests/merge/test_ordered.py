@@ -124,7 +124,8 @@ def test_a_full_disk_is_told_to_whoever_brings_more(tmp_path, monkeypatch):
 
 
 def test_whoever_brings_a_piece_does_not_wait_for_another_that_hashes(monkeypatch):
-    """Unless many pieces wait: then memory would grow."""
+    """Unless much waits: then memory would grow."""
+    monkeypatch.setattr(ordered, "WAITING", 1600)
     shard, hashing, go = shard_of([100] * 40), threading.Event(), threading.Event()
     fed = Ordered([shard])
 
@@ -136,7 +137,7 @@ def test_whoever_brings_a_piece_does_not_wait_for_another_that_hashes(monkeypatc
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(fed.feed, "t000", 0, np.zeros(100, np.uint8))
         hashing.wait(30)
-        for i in range(1, ordered._WAITING):
+        for i in range(1, 16):
             fed.feed(f"t{i:03}", 0, np.zeros(100, np.uint8))
         crowded = threads.submit(fed.feed, "t039", 0, np.zeros(100, np.uint8))
         assert not crowded.done()

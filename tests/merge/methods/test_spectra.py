@@ -1,6 +1,5 @@
 """Methods of whole matrices against SVDs in float64; the same bits for any tiling and threads; other shapes."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -11,6 +10,7 @@ from bm.merge import methods
 from bm.merge.dtypes import Dtype, dtype_of
 from bm.merge.methods import spectra
 from bm.merge.tensors import Compute, Tensors
+from bm.merge.workers import Workers
 from tests.merge.methods import oracles
 from tests.merge.methods.test_parity import merged
 
@@ -70,7 +70,7 @@ def test_neither_grid_nor_threads_change_a_bit(name):
     base, models = base.float(), [m.float() for m in models]
     alone = made(name, base, models, tile=1 << 20)
     assert torch.equal(alone, made(name, base, models, tile=24))
-    with ThreadPoolExecutor(3) as workers:
+    with Workers(3, lambda: None) as workers:
         run = Compute(tile_elements=48, workers=workers)
         tensors = Tensors.held(base, models, run=run)
         assert torch.equal(alone, merged(tensors, partial(getattr(methods, name), weights=WEIGHTS, **CASES[name])))
