@@ -26,6 +26,7 @@ from bm.merge.sources import Forgetting
 INDEX = "model.safetensors.index.json"
 _madvise = ctypes.CDLL(None).madvise  # that of `mmap` keeps the interpreter's lock meanwhile
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+MAPPED_AT_ONCE = 64 << 10  # bytes that Linux maps around a page that is looked at (fault_around_bytes)
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
 
@@ -50,11 +51,14 @@ class Stored(Forgetting):
         return np.frombuffer(self.memory, self.dtype.kind, stop - start, self.offset + start * self.dtype.itemsize)
 
     def forget(self, start: int, stop: int) -> None:
-        """These elements have been looked at: their pages count as this process's memory no longer."""
-        size, page = self.dtype.itemsize, mmap.PAGESIZE
-        first, last = -(-(self.offset + start * size) // page), (self.offset + stop * size) // page
-        if last > first:
-            _madvise(self.address + first * page, (last - first) * page, mmap.MADV_DONTNEED)
+        """These elements have been looked at: their pages count as this process's memory no longer.
+
+        Those around them, which were mapped with them, go too; who still looks at one of these maps it anew.
+        """
+        size = self.dtype.itemsize
+        first = (self.offset + start * size) // MAPPED_AT_ONCE * MAPPED_AT_ONCE
+        last = -(-(self.offset + stop * size) // MAPPED_AT_ONCE) * MAPPED_AT_ONCE
+        _madvise(self.address + first, min(last, len(self.memory)) - first, mmap.MADV_DONTNEED)
 
     def read(self, start: int, stop: int) -> Tensor:
         """Flat elements [start, stop) in the stored dtype."""

@@ -26,7 +26,7 @@ from bm.merge.workers import Urgency, Workers
 from bm.progress import Bar, progress
 
 SCORED = 1 << 29  # entries, read and made, of tensors that are scored while others are written: enough for all threads
-WRITTEN = 1 << 24  # of tensors that are written beside one: their bytes wait until all before are hashed
+WRITTEN = 1 << 26  # of tensors that are written beside one: their bytes wait until all before are hashed
 MAPPED = 1 << 26  # of scored tensors that stay mapped until they are written
 
 Root: TypeAlias = Step | Source
@@ -144,15 +144,17 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, Workers]]:
 def _ordered(
     work: Callable[[I], O], inputs: Iterable[I], workers: Workers, urgency: Urgency, ahead: int
 ) -> Iterator[O]:
-    """work(input) for each input, in order; that of the next inputs, of so many entries, is under way meanwhile."""
-    coming, entries = deque[tuple[int, Future[O]]](), 0
+    """work(input) for each, in order; that of the next ones, of at most so many entries, is under way meanwhile."""
+    coming, beside = (
+        deque[tuple[int, Future[O]]](),
+        0,
+    )  # `beside` counts the entries of all that are coming but the first
     for each in inputs:
+        while coming and beside + each.entries > ahead:
+            yield coming.popleft()[1].result()
+            beside -= coming[0][0] if coming else 0
+        beside += each.entries if coming else 0
         coming.append((each.entries, workers.submit(urgency, partial(work, each))))
-        entries += each.entries
-        while entries - coming[0][0] > ahead:
-            done, result = coming.popleft()
-            entries -= done
-            yield result.result()
     while coming:
         yield coming.popleft()[1].result()
 
@@ -169,35 +171,43 @@ def _score(item: Item, layers: int, run: Compute, mapped: Allowance) -> Scored:
 
 
 def _write(scored: Scored, sinks: Sequence[Sink], run: Compute, bar: Bar) -> Scored:
-    """Merges a tensor into every sink; hands back what it was given."""
+    """Merges a tensor into every sink; hands back what it was given.
+
+    What kernels make is a task for each block and sink: another thread hashes for another sink, and waits for none.
+    """
     item, roots = scored.item, scored.roots
     tiling = Tiling.of(item.shape, run.tile_size)
-    forgetting = [root for root in roots if isinstance(root, Forgetting)]
-
-    def block(tiles: range) -> None:
-        start, stop = tiling.span(tiles)
-        tiled = [root for root in roots if isinstance(root, Step) and root.kernel is None]
-        made = dict(zip(tiled, _tiled(tiled, tiles, start, stop), strict=True))
-        for root, sink in zip(roots, sinks, strict=True):
-            if root in made:
-                values = made[root]
-            elif root.dtype == item.dtype:
-                values = stored(root, start, stop)
-            else:
-                values = from_torch(root.read(start, stop).to(item.dtype.torch))
-            sink.write(item.name, start, values)
-        for root in forgetting:
-            root.forget(start, stop)
-        bar.advance((stop - start) * item.dtype.itemsize)
-
     steps = [root for root in roots if isinstance(root, Step)]
-    arrays = max((len(step.tensors.models) + 1 for step in steps), default=1) + len(roots)
-    run.map(block, run.blocks(tiling, arrays, mapped=all(step.kernel for step in steps)), Urgency.WRITE_PART)
+    together = [k for k, root in enumerate(roots) if isinstance(root, Step) and root.kernel is None]
+    groups = [*([together] if together else []), *([k] for k in range(len(roots)) if k not in together)]
+
+    def part(task: tuple[range, list[int]]) -> None:
+        tiles, group = task
+        start, stop = tiling.span(tiles)
+        tiled = _tiled([root for k in group if isinstance(root := roots[k], Step)], tiles) if group is together else []
+        for k, values in zip(group, tiled or [_block(roots[group[0]], item, start, stop)], strict=True):
+            sinks[k].write(item.name, start, values)
+        if group is groups[-1]:
+            for root in roots:
+                if isinstance(root, Forgetting):
+                    root.forget(start, stop)
+            bar.advance((stop - start) * item.dtype.itemsize)
+
+    arrays = max((len(step.tensors.models) + 1 for step in steps), default=1) + max(map(len, groups))
+    run.map(part, [(tiles, group) for tiles in run.blocks(tiling, arrays) for group in groups], Urgency.WRITE_PART)
     return scored
 
 
-def _tiled(steps: Sequence[Step], tiles: range, start: int, stop: int) -> list[Array]:
-    """The steps' merged elements [start, stop), tile by tile, so that each tile is read and scored once for all."""
+def _block(root: Root, item: Item, start: int, stop: int) -> Array:
+    """Elements [start, stop) by a kernel, or copied."""
+    if root.dtype == item.dtype:
+        return stored(root, start, stop)
+    return from_torch(root.read(start, stop).to(item.dtype.torch))
+
+
+def _tiled(steps: Sequence[Step], tiles: range) -> list[Array]:
+    """The steps' merged elements of these tiles, one by one, so that each is read and scored once for all."""
+    start, stop = steps[0].tensors.tiling.span(tiles)
     out = [torch.empty(stop - start, dtype=step.dtype.torch) for step in steps]
     for tensors in {step.tensors: None for step in steps}:
         for tile in tensors.tiles(tiles):

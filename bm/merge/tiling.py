@@ -19,6 +19,7 @@ BLOCK_TILES = 20  # tiles read and written by one task; no result depends on it
 MAPPED_TILES = 40  # where they are mapped and not copied, so that a task holds nothing but what it makes of them
 ARRAYS = 4  # from which on it takes fewer, so that memory stays flat
 
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 
@@ -81,10 +82,10 @@ class Compute:
         """Threads that work on tiles, where the settings name no number."""
         return CUDA_THREADS if self.device.startswith("cuda") else len(os.sched_getaffinity(0))
 
-    def map(self, task: Callable[[range], T], tasks: Sequence[range], urgency: Urgency = Urgency.SCORE_PART) -> list[T]:
+    def map(self, task: Callable[[I], T], inputs: Sequence[I], urgency: Urgency = Urgency.SCORE_PART) -> list[T]:
         if self.workers is None:
-            return [task(part) for part in tasks]
-        return self.workers.map(urgency, task, tasks)
+            return [task(each) for each in inputs]
+        return self.workers.map(urgency, task, inputs)
 
 
 def device(name: str) -> str:

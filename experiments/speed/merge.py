@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -164,26 +164,26 @@ def doubled(rounds: int) -> dict[str, object]:
             "times_the_memory": round(large_usage.peak_rss_gb / small_usage.peak_rss_gb, 2)}  # fmt: skip
 
 
-def threads(rounds: int) -> list[dict[str, object]]:
-    """Fusion by one and by two threads, and twice side by side by one: whole processes, and the merge alone.
+def threads(rounds: int, base: Path, expert: Path, names: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
+    """A fusion by so many threads in each of so many processes side by side: whole processes, and the merge alone.
 
-    Two processes that share nothing but the machine show what its second core is worth: no two threads gain more.
+    They take turns, with the models in memory. Two processes that share nothing but the machine show what its second
+    core is worth: no two threads gain more.
     """
-    base, experts = models("half_billion", ("expert", "other"))
-    rows: list[dict[str, object]] = []
-    for name, count, processes in (("threads_1", 1, 1), ("threads_2", 2, 1), ("side_by_side", 1, 2)):
-        usages, alone = [], []
+    usages: dict[str, list[Usage]] = {name: [] for name in names}
+    alone: dict[str, list[float]] = {name: [] for name in names}
+    subprocess.run(f"cat {base}/*.safetensors {expert}/*.safetensors > /dev/null", shell=True, check=True)
+    for name, (count, processes) in [*names.items()] * rounds:
         outputs = [WORK / f"merged-{number}" for number in range(processes)]
-        commands = [[*ours("arcee_fusion", base, experts, output), f"merge.threads={count}"] for output in outputs]
-        for _ in range(rounds):
-            usages.append(measure(["sh", "-c", f"{' & '.join(map(shlex.join, commands))} && wait"], WORK / "log"))
-            alone.append(max(json.loads((output / "manifest.json").read_text())["seconds"] for output in outputs))
-            for output in outputs:
-                shutil.rmtree(output)
-        rows.append(
-            {"name": f"merge/{name}", **asdict(best(usages)), "machine": machine(), "merge_seconds": min(alone)}
-        )
-    return rows
+        commands = [[*ours("arcee_fusion", base, [expert], output), f"merge.threads={count}"] for output in outputs]
+        usages[name].append(measure(["sh", "-c", f"{' & '.join(map(shlex.join, commands))} && wait"], WORK / "log"))
+        alone[name].append(max(json.loads((output / "manifest.json").read_text())["seconds"] for output in outputs))
+        for output in outputs:
+            shutil.rmtree(output)
+    return [
+        {"name": f"merge/{name}", **asdict(best(usages[name])), "machine": machine(), "merge_seconds": min(alone[name])}
+        for name in names
+    ]
 
 
 def many_experts(rounds: int) -> list[dict[str, object]]:
@@ -204,10 +204,10 @@ def many_experts(rounds: int) -> list[dict[str, object]]:
     return rows
 
 
-def four_billion() -> dict[str, object]:
+def four_billion() -> list[dict[str, object]]:
     """4 B parameters in shards, in a process that may allocate no more than 1.5 GB, and the copy of their bytes.
 
-    Both from the disk, which is not busy with what has just been made.
+    Both from the disk, which is not busy with what has just been made. Then by one and by two threads, from memory.
     """
 
     def limit() -> None:
@@ -220,12 +220,14 @@ def four_billion() -> dict[str, object]:
     )
     floor = cold(partial(copy, folders), folders)
     size = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors")) / 1e9
+    by_threads = threads(2, base, experts[0], {"four_billion_threads_1": (1, 1), "four_billion_threads_2": (2, 1)})
     shutil.rmtree(WORK / "four_billion")
     billions = size / 4  # two models of two bytes a parameter
-    return {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine(),
+    cold_row = {"name": "merge/four_billion", **asdict(usage), "limit_gb": LIMIT_GB, "machine": machine(),
             "read_gb_per_second": round(size / usage.seconds, 2), "copy": asdict(floor),
             "copy_gb_per_second": round(size / floor.seconds, 2), "copies": round(usage.seconds / floor.seconds, 2),
             "cpu_seconds_per_billion": round((usage.cpu_seconds or 0) / billions, 2)}  # fmt: skip
+    return [cold_row, *by_threads]
 
 
 def main(rounds: int) -> None:
@@ -234,7 +236,9 @@ def main(rounds: int) -> None:
     rows += grids(rounds, Usage(**rows[0]["peer"]))
     record(rows)
     show("merging: ours and mergekit's whole processes", rows)
-    scaling = [doubled(rounds), *threads(rounds), *many_experts(1), four_billion()]
+    base, (expert, _) = models("half_billion", ("expert", "other"))
+    by_threads = threads(2 * rounds, base, expert, {"threads_1": (1, 1), "threads_2": (2, 1), "side_by_side": (1, 2)})
+    scaling = [doubled(rounds), *by_threads, *many_experts(1), *four_billion()]
     record(scaling, "scaling")
     for measured in scaling:
         print(", ".join(f"{what} {value}" for what, value in measured.items() if what != "machine"))
