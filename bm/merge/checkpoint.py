@@ -26,7 +26,7 @@ from bm.merge.sources import Forgetting
 INDEX = "model.safetensors.index.json"
 _madvise = ctypes.CDLL(None).madvise  # that of `mmap` keeps the interpreter's lock meanwhile
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-MAPPED_AT_ONCE = 64 << 10  # bytes that Linux maps around a page that is looked at (fault_around_bytes)
+MAPPED_AT_ONCE = 2 << 20  # bytes, a huge page: as much Linux may map around a page that is looked at
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
 

@@ -145,10 +145,8 @@ def _ordered(
     work: Callable[[I], O], inputs: Iterable[I], workers: Workers, urgency: Urgency, ahead: int
 ) -> Iterator[O]:
     """work(input) for each, in order; that of the next ones, of at most so many entries, is under way meanwhile."""
-    coming, beside = (
-        deque[tuple[int, Future[O]]](),
-        0,
-    )  # `beside` counts the entries of all that are coming but the first
+    coming = deque[tuple[int, Future[O]]]()
+    beside = 0  # entries of all that are coming but the first
     for each in inputs:
         while coming and beside + each.entries > ahead:
             yield coming.popleft()[1].result()

@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 import json
 import random
+import re
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,12 +16,14 @@ import torch
 
 from bm.errors import UserError
 from bm.merge import engine, merge, merge_folders, merge_grid, merge_in_memory, merge_many, native, orders, tiling
+from bm.merge.checkpoint import checkpoint
 from bm.merge.dtypes import Dtype
 from bm.merge.methods import dare_linear, fisher, nuslerp, task_arithmetic
 from bm.merge.order import parse
 from bm.merge.scores import Change
 from bm.merge.sinks import Digest, Folder, Memory
 from bm.merge.tensors import Compute, Tensors
+from bm.merge.workers import Urgency
 from bm.plan.live import Live
 from tests.merge.folders import FUSION, LINEAR, Settings, equal, load, save, weights
 from tests.merge.methods import oracles
@@ -238,6 +243,44 @@ def test_sizes(size):
     from bm.merge.checkpoint import parse_size
 
     assert parse_size(size) == {"5GB": 5 * 10**9, "200mb": 2 * 10**8, "1.5 KB": 1500, "123": 123}[size]
+
+
+@pytest.mark.parametrize("ahead", [0, 5, 30])
+def test_no_more_entries_are_under_way_beside_the_first_than_may_be(ahead):
+    """In order, and one at least, however large it is."""
+    sizes, under_way, most = [9, 100, 1, 2, 3, 30, 4, 5, 1, 1], [], 0
+
+    class Lazy:
+        """Threads that are never ahead of whoever waits for them."""
+
+        def submit(self, urgency, task):
+            nonlocal most
+            future = SimpleNamespace(result=lambda: (under_way.pop(0), task())[1])
+            under_way.append(task.args[0].entries)
+            most = max(most, sum(under_way[1:]))
+            return future
+
+    items = [SimpleNamespace(entries=size, place=place) for place, size in enumerate(sizes)]
+    done = engine._ordered(lambda item: item.place, items, Lazy(), Urgency.SCORE, ahead)
+    assert list(done) == list(range(len(sizes)))
+    assert most <= ahead and (most > 0) == (ahead > 0)
+
+
+def test_nothing_of_a_file_stays_mapped_that_was_looked_at(tmp_path):
+    """Pages are mapped by many around the one that is looked at; a tensor's ends are within such a window."""
+    save(tmp_path / "model", {f"t{i}": torch.arange(100_003, dtype=torch.float32) for i in range(5)})
+
+    def mapped():
+        text = Path("/proc/self/smaps").read_text()
+        return [int(kb) for kb in re.findall(rf"{tmp_path}/model/.*\n(?:.*\n)*?Rss: +(\d+) kB", text)]
+
+    with checkpoint(tmp_path / "model") as tensors:
+        for tensor in tensors.values():
+            for start in range(0, tensor.elements, 30_001):
+                stop = min(start + 30_001, tensor.elements)
+                assert tensor.stored(start, stop).sum() and sum(mapped()) > 0
+                tensor.forget(start, stop)
+        assert mapped() == [0]
 
 
 @pytest.mark.parametrize("size", ["", "GB", "-1GB", "5 apples"])
