@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -q bm hydra_plugins # as pip does for what it copies
+	@$(BIN)/python -m compileall -q bm hydra_plugins # as pip does for the packages that it copies
 	@$(BIN)/python -m bm.merge.precompile
 	@touch $@
 

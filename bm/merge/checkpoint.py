@@ -26,7 +26,7 @@ from bm.merge.sources import Forgetting
 INDEX = "model.safetensors.index.json"
 _madvise = ctypes.CDLL(None).madvise  # that of `mmap` keeps the interpreter's lock meanwhile
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-MAPPED_AT_ONCE = 2 << 20  # bytes, a huge page: as much Linux may map around a page that is looked at
+MAPPED_AT_ONCE = 2 << 20  # bytes of a huge page: Linux may map all of it when one page in it is looked at
 _HEADER_LIMIT = 100_000_000  # bytes, the format's own bound
 
 
@@ -53,7 +53,7 @@ class Stored(Forgetting):
     def forget(self, start: int, stop: int) -> None:
         """These elements have been looked at: their pages count as this process's memory no longer.
 
-        Those around them, which were mapped with them, go too; who still looks at one of these maps it anew.
+        Pages around them were mapped with them and are let go too; a thread that still needs one maps it again.
         """
         size = self.dtype.itemsize
         first = (self.offset + start * size) // MAPPED_AT_ONCE * MAPPED_AT_ONCE

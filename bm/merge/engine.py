@@ -25,8 +25,8 @@ from bm.merge.tiling import Allowance
 from bm.merge.workers import Urgency, Workers
 from bm.progress import Bar, progress
 
-SCORED = 1 << 29  # entries, read and made, of tensors that are scored while others are written: enough for all threads
-WRITTEN = 1 << 26  # of tensors that are written beside one: their bytes wait until all before are hashed
+SCORED = 1 << 29  # entries, read and made, of the tensors scored while others are written: work for every thread
+WRITTEN = 1 << 26  # of the tensors written while an earlier one is: their bytes wait until all bytes before are hashed
 MAPPED = 1 << 26  # of scored tensors that stay mapped until they are written
 
 Root: TypeAlias = Step | Source
@@ -57,7 +57,7 @@ class Scored:
     item: Item
     roots: Sequence[Root]
     mapped: int
-    """Entries of it that stay mapped meanwhile."""
+    """How many of its entries stay mapped until then."""
 
     @property
     def entries(self) -> int:
@@ -125,7 +125,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def pool(run: Compute, count: int) -> Iterator[tuple[Compute, Workers]]:
-    """`run` with threads for its tiles, in each of which torch has one; and these threads, for whole tensors."""
+    """`run` with threads for its tiles, and the same threads for whole tensors. In each, torch has one thread."""
     _keep_freed_memory()
     patience = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)  # a thread back from a tensor operation waits for the interpreter at most so long
@@ -136,7 +136,7 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, Workers]]:
             single_threaded(),
             Workers(count, alone) as workers,
         ):
-            yield replace(run, workers=workers if count > 1 else None), workers
+            yield replace(run, workers=workers), workers
     finally:
         sys.setswitchinterval(patience)
 
@@ -144,7 +144,7 @@ def pool(run: Compute, count: int) -> Iterator[tuple[Compute, Workers]]:
 def _ordered(
     work: Callable[[I], O], inputs: Iterable[I], workers: Workers, urgency: Urgency, ahead: int
 ) -> Iterator[O]:
-    """work(input) for each, in order; that of the next ones, of at most so many entries, is under way meanwhile."""
+    """work(input) for each, in order, while the next inputs, of at most `ahead` entries together, are worked on."""
     coming = deque[tuple[int, Future[O]]]()
     beside = 0  # entries of all that are coming but the first
     for each in inputs:
@@ -171,36 +171,48 @@ def _score(item: Item, layers: int, run: Compute, mapped: Allowance) -> Scored:
 def _write(scored: Scored, sinks: Sequence[Sink], run: Compute, bar: Bar) -> Scored:
     """Merges a tensor into every sink; hands back what it was given.
 
-    What kernels make is a task for each block and sink: another thread hashes for another sink, and waits for none.
+    What kernels make is one task for each block and sink, so that threads hash for different sinks and need not wait.
     """
     item, roots = scored.item, scored.roots
     tiling = Tiling.of(item.shape, run.tile_size)
-    steps = [root for root in roots if isinstance(root, Step)]
-    together = [k for k, root in enumerate(roots) if isinstance(root, Step) and root.kernel is None]
-    groups = [*([together] if together else []), *([k] for k in range(len(roots)) if k not in together)]
+    pairs = list(zip(roots, sinks, strict=True))
+    tiled = [pair for pair in pairs if _is_tiled(pair[0])]
+    groups = [*([tiled] if tiled else []), *([pair] for pair in pairs if not _is_tiled(pair[0]))]
 
-    def part(task: tuple[range, list[int]]) -> None:
+    def part(task: tuple[range, list[tuple[Root, Sink]]]) -> None:
         tiles, group = task
         start, stop = tiling.span(tiles)
-        tiled = _tiled([root for k in group if isinstance(root := roots[k], Step)], tiles) if group is together else []
-        for k, values in zip(group, tiled or [_block(roots[group[0]], item, start, stop)], strict=True):
-            sinks[k].write(item.name, start, values)
+        made = _made([root for root, _ in group], item, tiles, start, stop)
+        for values, (_, sink) in zip(made, group, strict=True):
+            sink.write(item.name, start, values)
         if group is groups[-1]:
             for root in roots:
                 if isinstance(root, Forgetting):
                     root.forget(start, stop)
             bar.advance((stop - start) * item.dtype.itemsize)
 
-    arrays = max((len(step.tensors.models) + 1 for step in steps), default=1) + max(map(len, groups))
-    run.map(part, [(tiles, group) for tiles in run.blocks(tiling, arrays) for group in groups], Urgency.WRITE_PART)
+    read = max((len(root.tensors.models) + 1 for root in roots if isinstance(root, Step)), default=1)
+    blocks = run.blocks(tiling, read + max(map(len, groups)))
+    run.map(part, [(tiles, group) for tiles in blocks for group in groups], Urgency.WRITE_PART)
     return scored
 
 
-def _block(root: Root, item: Item, start: int, stop: int) -> Array:
-    """Elements [start, stop) by a kernel, or copied."""
-    if root.dtype == item.dtype:
-        return stored(root, start, stop)
-    return from_torch(root.read(start, stop).to(item.dtype.torch))
+def _is_tiled(root: Root) -> bool:
+    """Whether a root is made tile by tile, for want of a kernel."""
+    return isinstance(root, Step) and root.kernel is None
+
+
+def _made(roots: Sequence[Root], item: Item, tiles: range, start: int, stop: int) -> list[Array]:
+    """Elements [start, stop) of each root: of tiled ones together, or of one by its kernel, or copied."""
+    steps = [root for root in roots if isinstance(root, Step) and root.kernel is None]
+    if steps:
+        return _tiled(steps, tiles)
+    (root,) = roots
+    return [
+        stored(root, start, stop)
+        if root.dtype == item.dtype
+        else from_torch(root.read(start, stop).to(item.dtype.torch))
+    ]
 
 
 def _tiled(steps: Sequence[Step], tiles: range) -> list[Array]:

@@ -121,7 +121,7 @@ class Ordered:
             self._feed(shard.name, 0, np.frombuffer(shard.header, np.uint8))
 
     def feed(self, name: str, byte: int, piece: Array) -> None:
-        """`piece` of tensor `name`, uint8, from byte `byte` on. Where much waits, so does whoever brings more."""
+        """`piece` of tensor `name`, uint8, from byte `byte` on. Whoever brings it waits if much is waiting."""
         shard, offset = self.at[name]
         self._feed(shard, offset + byte, piece)
 

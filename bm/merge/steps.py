@@ -42,11 +42,12 @@ class Item:
 
     @cached_property
     def entries(self) -> int:
-        """Entries that are read and made of it; all trees read the same."""
+        """How many entries are read and made for it; every tree reads the same ones."""
         return math.prod(self.shape) * (_sources(self.trees[0]) + len(self.trees))
 
 
 def _sources(tree: Input) -> int:
+    """How many tensors a tree reads."""
     if not isinstance(tree, Node):
         return 1
     return sum(_sources(part) for part in (tree.base, *tree.models) if part is not None)

@@ -16,7 +16,7 @@ TILE_ELEMENTS = 1 << 17  # 512 KiB of float32: near a core's cache, and long eno
 CUDA_TILE_ELEMENTS = 1 << 22  # 16 MiB: a kernel's launch is short beside it
 CUDA_THREADS = 4  # enough to read and launch while one waits; each has a tile and what its formula makes of it
 BLOCK_TILES = 20  # tiles read and written by one task; no result depends on it
-MAPPED_TILES = 40  # where they are mapped and not copied, so that a task holds nothing but what it makes of them
+MAPPED_TILES = 40  # the same for tiles that are mapped and not copied, where a task holds only what it makes of them
 ARRAYS = 4  # from which on it takes fewer, so that memory stays flat
 
 I = TypeVar("I")  # noqa: E741
@@ -49,8 +49,8 @@ class Allowance:
 class Compute:
     """How tiles are computed: none of it changes a bit of the result but `precision`, `seed` and the kind of device.
 
-    `workers` share the tasks of a pass with the caller, None leaves them all to it. `allowance` bounds the scores held
-    between the passes over the tensors in work; what does not fit is scored again.
+    `workers` help the caller with the tasks of a pass; None leaves all of them to the caller. `allowance` bounds the
+    scores held between the passes over the tensors in work; what does not fit is scored again.
     """
 
     precision: Dtype = Dtype.float32

@@ -1,4 +1,4 @@
-"""The threads of a merge, as many as cores: each takes the most urgent task, where a standard pool takes the oldest."""
+"""The threads of a merge. Each takes the most urgent task next; the standard library's pool would take the oldest."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 class Urgency(IntEnum):
-    """Of tasks, the most urgent first. Bytes are hashed one after the other, so what comes next should never wait."""
+    """How urgent a task is: the lowest value goes first. Bytes are hashed in order, so the next ones must not wait."""
 
     END = 0
     WRITE = 1
@@ -24,17 +24,17 @@ class Urgency(IntEnum):
     SCORE = 3
     """A tensor that is written later."""
     WRITE_PART = 4
-    """A part of a tensor that another thread writes: its bytes will wait for those before."""
+    """A part of a tensor that another thread writes: its bytes are hashed after those before them."""
 
 
 class Workers:
-    """Threads for the tasks of a merge, ended with the context; what has not begun by then is left undone."""
+    """Threads for the tasks of a merge. They end with the context, and tasks that have not begun are then dropped."""
 
     def __init__(self, size: int, begin: Callable[[], None]) -> None:
-        """begin: what each thread does first."""
+        """begin: called once in each thread before its first task."""
         self.size, self._begin = size, begin
         self._todo: PriorityQueue[tuple[Urgency, int, Callable[[], None] | None]] = PriorityQueue()
-        self._numbers = count()  # of tasks that are alike urgent the oldest comes first
+        self._numbers = count()  # among equally urgent tasks the oldest goes first
         self._threads = [Thread(target=self._work, name=f"merge-{i}", daemon=True) for i in range(size)]
 
     def __enter__(self) -> "Workers":
@@ -62,9 +62,9 @@ class Workers:
         return future
 
     def map(self, urgency: Urgency, task: Callable[[I], O], inputs: Sequence[I]) -> list[O]:
-        """task(input) for each, in order: the caller's work, which idle threads share, each one input at a time.
+        """task(input) for each input, in order. The caller does the work, and idle threads help, one input at a time.
 
-        So a task may call this too: it waits for no other but for what is already under way.
+        A task may call this too, since a caller waits only for inputs that other threads are already working on.
         """
         made: dict[int, O] = {}
         left, helpers, begun = deque(range(len(inputs))), deque[Future[None]](), list[Future[None]]()
@@ -82,7 +82,7 @@ class Workers:
             return bool(left)
 
         def help_out() -> None:
-            if take():  # what is more urgent comes in between
+            if take():  # a more urgent task may go before the next input
                 helpers.append(self.submit(urgency, help_out))
 
         helpers.extend(self.submit(urgency, help_out) for _ in inputs[1 : self.size])
@@ -103,4 +103,4 @@ class Workers:
         self._begin()
         while task := self._todo.get()[2]:
             task()
-            del task  # its result is for whoever waits for it
+            del task  # or it would keep its result alive while this thread waits
